@@ -1,0 +1,68 @@
+"""Names and addresses of the SMTP dialogue, brought to one form so that they can be compared.
+
+What a client sends in HELO, MAIL FROM and RCPT TO is text of its choosing: quoted, source-routed, in any
+case, in UTF-8 or in no encoding at all.  The functions here never fail; they return the best reading.
+Used by `match` for entries and for what is matched against them, and by `normalise` for triplets.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+# RFC 5321 section 4.5.3.1.3: a path has at most 256 octets; twice that leaves room for any UTF-8 reading.
+MAX_PATH = 512
+
+
+def mailbox(path: str) -> tuple[str, str]:
+    """Local part and domain of an envelope path, both case-folded; ("", "") for the null path ``<>``.
+
+    Angle brackets, a source route (RFC 5321 appendix C) and quotes around the local part are taken off.
+    The domain is "" where there is none, as in ``<postmaster>``.
+    """
+    text = path.strip().removeprefix("<").removesuffix(">")[:MAX_PATH]
+    if text.startswith("@") and ":" in text:
+        text = text.partition(":")[2]
+    local, at, domain = text.rpartition("@")
+    if not at:
+        local, domain = text, ""
+    return _unquoted(local).lower(), host(domain)
+
+
+def _unquoted(local: str) -> str:
+    """``"john doe"`` and ``john\\ doe`` name the same mailbox (RFC 5321 section 4.1.2)."""
+    if len(local) >= 2 and local[0] == local[-1] == '"':
+        local = local[1:-1]
+    if "\\" not in local:
+        return local
+    out = []
+    chars = iter(local)
+    for c in chars:
+        out.append(next(chars, "") if c == "\\" else c)
+    return "".join(out)
+
+
+def host(name: str) -> str:
+    """A host or domain name in lower case, without its last dot, in A-labels where it has U-labels."""
+    name = name.strip().lower().removesuffix(".")
+    if name.isascii():
+        return name
+    try:
+        return name.encode("idna").decode("ascii")
+    except UnicodeError:
+        return name
+
+
+def packed(address: str) -> bytes | None:
+    """The 4 or 16 bytes of a client address, an IPv4-mapped one as IPv4; None when it is no IP address.
+
+    Takes the forms of the milter protocol and of Sendmail's macros, ``IPv6:2001:db8::1`` among them.
+    """
+    if address[:5].lower() == "ipv6:":
+        address = address[5:]
+    try:
+        ip = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return None
+    if ip.version == 6 and ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped.packed
+    return ip.packed

@@ -1,0 +1,47 @@
+# make run    set up everything and run the daemon on an embedded store
+# make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
+# make test   the tests, on real servers that they start and end themselves
+# make check  style and types
+
+PYTHON := .venv/bin/python
+STATE  ?= $(CURDIR)/.work/state
+PYTEST_ARGS ?=
+
+.PHONY: help setup setup-run run demo test check format clean
+.DEFAULT_GOAL := help
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+setup-run:
+	@contrib/setup/packages run
+	@contrib/setup/venv
+
+setup:
+	@contrib/setup/packages test
+	@contrib/setup/venv
+	@contrib/setup/sendmail
+
+run: setup-run
+	@PYTHON=$(PYTHON) STATE=$(STATE) contrib/setup/run
+
+demo: setup
+	@$(PYTHON) contrib/demo/demo.py
+
+test: setup
+	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+check: setup-run
+	@.venv/bin/ruff format --check .
+	@.venv/bin/ruff check .
+	@.venv/bin/mypy
+	@.venv/bin/mypy tests/parts
+
+format: setup-run
+	@.venv/bin/ruff format .
+	@.venv/bin/ruff check --fix .
+
+# Leaves .work/state: it holds the triplets of `make run`.
+clean:
+	rm -rf .venv .work/sendmail build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis milter/*.egg-info
+	find milter tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

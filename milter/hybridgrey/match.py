@@ -30,7 +30,8 @@ Network = IPv4Network | IPv6Network
 
 NULL_SENDER = "<>"
 
-_NAME = re.compile(r"(?=.{1,253}$)(?!-)[^\W.]?(?:[\w-]{0,62}\w)?(?:\.\w(?:[\w-]{0,61}\w)?)*")
+_LABEL = r"\w(?:[\w-]{0,61}\w)?"
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 _OCTETS = re.compile(r"\d{1,3}(?:\.\d{1,3}){0,2}")
 _HEXTETS = re.compile(r"[0-9a-f]{1,4}(?::[0-9a-f]{1,4}){0,6}", re.IGNORECASE)
 _PASSING_VERBS = frozenset({"ok", "permit"})
@@ -146,7 +147,7 @@ def parse_file(kind: Kind, text: str) -> tuple[list[Entry], list[str]]:
 
 
 def _line_entries(kind: Kind, body: str) -> list[Entry]:
-    if body.startswith('"') or body.startswith("! "):
+    if body.startswith(('"', "! ")):
         return [parse_entry(kind, body)]
     pattern, *rest = body.split(None, 1)
     if not rest:

@@ -1,0 +1,85 @@
+"""Forked processes of the master: their start, their word that they are ready, their end.
+
+A child gets a pipe; it writes one byte when it serves.  Signals are blocked around the fork, so that none
+meant for the child runs a handler of the parent or writes into the parent's wakeup pipe.
+
+Called by `master` only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from hybridgrey import logs
+from hybridgrey.loop import Loop
+
+Ready = Callable[[], None]
+
+
+@dataclass(slots=True)
+class Child:
+    """A running process."""
+
+    role: str
+    slot: int
+    pid: int
+    ready_fd: int
+    ready: bool = False
+    started: float = field(default_factory=time.monotonic)
+
+    def __str__(self) -> str:
+        return self.role if self.slot < 0 else f"{self.role} {self.slot}"
+
+    def kill(self, number: int) -> None:
+        """Send a signal; a process that is gone, but not yet reaped, takes it in silence."""
+        os.kill(self.pid, number)
+
+    def reap(self) -> int | None:
+        """The exit status, negative for a signal; None while it runs."""
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        return os.waitstatus_to_exitcode(status) if pid else None
+
+
+def fork(role: str, slot: int, loop: Loop, body: Callable[[Ready], NoReturn]) -> Child:
+    """Run `body` in a new process; it gets what it must call when it is ready, and never returns.
+
+    The caller must have no thread.  The child starts with default signal actions, TERM, INT and HUP ignored
+    until it sets its own: an early Ctrl-C belongs to the master.  Raises OSError when no process can be had.
+    """
+    read_end, write_end = os.pipe()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _child(loop, read_end, write_end, body)
+    except OSError:
+        os.close(read_end)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        os.close(write_end)
+    os.set_blocking(read_end, False)
+    return Child(role, slot, pid, read_end)
+
+
+def _child(loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], NoReturn]) -> NoReturn:
+    def ready() -> None:
+        os.write(write_end, b"R")
+        os.close(write_end)
+
+    try:
+        loop.leave_in_child()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.close(read_end)
+        body(ready)
+    except BaseException:
+        logs.get().exception("child process failed")
+    finally:
+        os._exit(os.EX_SOFTWARE)

@@ -1,0 +1,84 @@
+"""What the daemon may do: the account it runs as and how many files it may open.
+
+Called by `master` once at start, after the listening socket is open and before the first fork.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import resource
+from dataclasses import dataclass
+from pathlib import Path
+
+ENOUGH_FILES = 4096
+"""A session takes one descriptor, and its lookup one more; below this a burst of clients can run dry."""
+
+
+class PrivilegeError(Exception):
+    """The account cannot be taken; `status` is the exit status (sysexits.h)."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user of the system, with the groups that a login would have."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
+def account(user: str) -> Account | None:
+    """Look `user` up; None when no change of user is asked for.  Raises PrivilegeError."""
+    if not user:
+        return None
+    try:
+        entry = pwd.getpwnam(user)
+    except KeyError:
+        raise PrivilegeError(f"user: no user {user!r} on this system", os.EX_CONFIG) from None
+    groups = tuple(os.getgrouplist(user, entry.pw_gid))
+    return Account(user, entry.pw_uid, entry.pw_gid, groups)
+
+
+def state_directory(path: Path, owner: Account | None) -> None:
+    """Make the folder of the embedded store, and give it and what is in it to `owner` when we are root.
+
+    The contents too: a first start without `user` leaves files of root there.  Raises PrivilegeError.
+    """
+    try:
+        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        if owner is None or os.geteuid() != 0:
+            return
+        for entry in (path, *path.rglob("*")):
+            if entry.lstat().st_uid != owner.uid:
+                os.chown(entry, owner.uid, owner.gid, follow_symlinks=False)
+    except OSError as exc:
+        raise PrivilegeError(f"store: {exc.filename}: {exc.strerror}", os.EX_NOPERM) from exc
+
+
+def drop(to: Account | None) -> None:
+    """Become `to` for good.  As that user already, nothing is done.  Raises PrivilegeError."""
+    if to is None or (os.geteuid() == to.uid and os.getuid() == to.uid):
+        return
+    if os.geteuid() != 0:
+        raise PrivilegeError(f"user: only root can change to {to.name!r}", os.EX_NOPERM)
+    os.setgroups(list(to.groups))
+    os.setresgid(to.gid, to.gid, to.gid)
+    os.setresuid(to.uid, to.uid, to.uid)
+
+
+def raise_file_limit() -> int:
+    """Lift the soft limit of open files to the hard one; the limit that holds then."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        except (ValueError, OSError):
+            # macOS has an infinite hard limit that it does not grant; the soft one is what we have
+            return soft
+    return hard if hard != resource.RLIM_INFINITY else ENOUGH_FILES

@@ -1,0 +1,188 @@
+"""Where the store is: the kinds of URL, and one script call to each kind of server.
+
+    redis://[user:password@]host[:port][/db]       TCP
+    rediss://...                                   TLS, verified; ?ssl_ca_certs=FILE, ?ssl_cert_reqs=none, ...
+    unix://[user:password@]/path[?db=N]            unix socket
+    sentinel://[user:password@]host:port,.../name[/db]
+                                                   the primary that the sentinels name; ?ssl=true for it,
+                                                   ?sentinel_username=, ?sentinel_password= for the sentinels
+    cluster://[user:password@]host:port,...        Redis Cluster; ?ssl=true
+
+The options after `?` are those of redis-py's connections. store.py is the only caller; link.py makes the
+calls to a single server.
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+import redis
+from redis.backoff import NoBackoff
+from redis.cluster import ClusterNode
+from redis.connection import AbstractConnection, Connection, SSLConnection, parse_url
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from hybridgrey.link import Arguments, Backend, Direct, LostError, Script, StoreError, clean, reason
+
+
+def backend(url: str, timeout: float) -> Backend:
+    """The backend for a store URL; nothing is connected yet. Raises StoreError for a bad URL."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme == "sentinel":
+            return Direct(_Sentinels(parts, timeout))
+        if parts.scheme == "cluster":
+            return Cluster(parts, timeout)
+        return Direct(_Fixed(url, timeout))
+    except (ValueError, TypeError, redis.RedisError) as error:
+        raise StoreError(f"bad store URL: {clean(str(error), url)}") from None
+
+
+class _Fixed:
+    """A server whose address the URL gives."""
+
+    remembered: Final = False
+
+    def __init__(self, url: str, timeout: float) -> None:
+        options = dict(parse_url(url))  # type: ignore[no-untyped-call]
+        self._class: Callable[..., AbstractConnection] = options.pop("connection_class", Connection)
+        self._options = options | _quiet()
+        self.connection(timeout)  # an unknown option in the URL is an error now, not at the first mail
+
+    def connection(self, timeout: float) -> AbstractConnection:
+        """As in Where."""
+        return self._class(**(self._options | _timeouts(timeout)))
+
+    def forget(self) -> None:
+        """Nothing is remembered."""
+
+
+class _Sentinels:
+    """The primary that the sentinels name; asked again after every lost connection."""
+
+    def __init__(self, parts: SplitResult, timeout: float) -> None:
+        path = unquote(parts.path).strip("/").split("/")
+        if not path[0]:
+            raise ValueError("sentinel://host:port,…/NAME: the name of the primary is missing")
+        query = _query(parts)
+        sentinel_options = {
+            name.removeprefix("sentinel_"): query.pop(name)
+            for name in ("sentinel_username", "sentinel_password")
+            if name in query
+        }
+        self._name = path[0]
+        self._class = SSLConnection if _is_true(query.pop("ssl", "")) else Connection
+        self._options = _credentials(parts) | query | _quiet()
+        self._options["db"] = int(path[1]) if len(path) > 1 else 0
+        self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
+            _hosts(parts, 26379), sentinel_kwargs=sentinel_options | _quiet() | _timeouts(timeout)
+        )
+        self._address: tuple[str, int] | None = None
+        self._class(host="localhost", **self._options)
+
+    @property
+    def remembered(self) -> bool:
+        """As in Where."""
+        return self._address is not None
+
+    def connection(self, timeout: float) -> AbstractConnection:
+        """As in Where; asks the sentinels when the primary is not known."""
+        address = self._address
+        if address is None:
+            try:
+                address = self._sentinels.discover_master(self._name)  # type: ignore[no-untyped-call]
+            except (OSError, redis.RedisError) as error:
+                raise LostError(reason(error)) from None
+            self._address = address
+        return self._class(host=address[0], port=address[1], **(self._options | _timeouts(timeout)))
+
+    def forget(self) -> None:
+        """As in Where."""
+        self._address = None
+
+
+class Cluster:
+    """A Redis Cluster, by redis-py's client: it follows the slots.
+
+    A call can take a few times the timeout while nodes are away, since the client asks several; the breaker
+    bounds how often.
+    """
+
+    def __init__(self, parts: SplitResult, timeout: float) -> None:
+        query = _query(parts)
+        self._options = _credentials(parts) | query | _quiet() | _timeouts(timeout)
+        self._options["ssl"] = _is_true(query.pop("ssl", ""))
+        self._nodes = [
+            ClusterNode(host, port)  # type: ignore[no-untyped-call]
+            for host, port in _hosts(parts, 6379)
+        ]
+        self._client: redis.RedisCluster | None = None
+        self._lock = threading.Lock()
+
+    def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, _timeout: float) -> object:
+        """As in Backend."""
+        try:
+            client: Any = self._connected()
+            try:
+                return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
+            except redis.exceptions.NoScriptError:
+                return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
+        except (OSError, redis.RedisError) as error:
+            raise StoreError(reason(error)) from None
+
+    def close(self) -> None:
+        """As in Backend."""
+        if self._client is not None:
+            self._client.close()
+
+    def _connected(self) -> redis.RedisCluster:
+        """The client; making it asks a node for the slots, so it is not made before it is needed."""
+        with self._lock:
+            if self._client is None:
+                self._client = redis.RedisCluster(startup_nodes=self._nodes, **self._options)
+            return self._client
+
+
+def _quiet() -> dict[str, Any]:
+    """Options of a connection that neither retries nor tells the server who we are.
+
+    Retries are the caller's, under its deadline. The name of the client library costs two round trips a
+    connection; the option to leave it out changed its name in redis-py 7.
+    """
+    options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "protocol": 2}
+    if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
+        return options | {"driver_info": None}
+    return options | {"lib_name": None, "lib_version": None}
+
+
+def _timeouts(timeout: float) -> dict[str, float]:
+    return {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+
+
+def _credentials(parts: SplitResult) -> dict[str, Any]:
+    pairs = {"username": parts.username, "password": parts.password}
+    return {name: unquote(value) for name, value in pairs.items() if value}
+
+
+def _query(parts: SplitResult) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(parts.query).items()}
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in {"1", "true", "yes", "on"}
+
+
+def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
+    """The (host, port) pairs of `a:1,b:2,[::1]:3`. Raises ValueError."""
+    hosts = []
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        one = urlsplit(f"//{text}")
+        if not one.hostname:
+            raise ValueError("a host name is missing")
+        hosts.append((one.hostname, one.port or default_port))
+    return hosts

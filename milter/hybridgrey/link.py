@@ -1,0 +1,231 @@
+"""One script call on one server: sockets, idle connections, the one repetition.
+
+redis-py makes the connections: it knows TLS, AUTH and SELECT. The exchange itself goes past it, over the
+same socket with hiredis, at half of the CPU: redis-py's read path counts, measures and translates for
+callers that need it. endpoints.py says where the server is, store.py is the caller.
+
+A call is repeated once, on a new connection, when an idle one turned out dead or its server is no primary
+any more: that is what a restart and a fail-over look like. A reply that did not come in time is not waited
+for again. The first try may have been carried out although its reply was lost, so a script must bear being
+run twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+from urllib.parse import unquote, urlsplit
+
+import hiredis
+import redis
+from redis.connection import AbstractConnection
+
+_MAX_IDLE: Final = 32  # connections; more threads than that at once close theirs after use
+_MAX_AGE: Final = 60.0  # s; an older idle connection may have been forgotten by a firewall on the way
+_LEAST_WAIT: Final = 0.05  # s; what a call on a new connection gets when connecting took all of its time
+_READ: Final = 4096  # bytes; a reply has about 20
+_INCOMPLETE: Final = object()
+# The server cannot serve us, though the connection is sound: another server, or a new login, may.
+_ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH"})
+
+Arguments = Sequence[bytes | int]
+
+
+class StoreError(Exception):
+    """The store did not do what it was asked, or is known to be down; the text is fit for a log."""
+
+
+class LostError(StoreError):
+    """The connection or its server is of no use any more; a new connection may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    """A Lua script and the SHA-1 by which the server knows it."""
+
+    text: str
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+class Backend(Protocol):
+    """A kind of server."""
+
+    def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float) -> object:
+        """Run the script and return its reply within about `timeout` seconds. Raises StoreError."""
+
+    def close(self) -> None:
+        """Close what is idle."""
+
+
+class Link:
+    """One connected socket with the reader of its replies."""
+
+    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "used")
+
+    def __init__(self, connection: AbstractConnection, timeout: float) -> None:
+        self._connection = connection
+        # redis-py has no public name for the socket; this one has been there in all its versions.
+        self._socket: socket.socket = connection._sock  # type: ignore[assignment]  # None before connect()
+        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._timeout = timeout
+        self.used = 0.0
+
+    def exchange(self, command: bytes, timeout: float) -> object:
+        """Send a packed command, return its reply (a hiredis.ReplyError is returned, not raised)."""
+        if timeout != self._timeout:
+            self._socket.settimeout(timeout)
+            self._timeout = timeout
+        self._socket.sendall(command)
+        while (reply := self._reader.gets()) is _INCOMPLETE:
+            data = self._socket.recv(_READ)
+            if not data:
+                raise ConnectionResetError("closed by the server")
+            self._reader.feed(data)
+        return reply
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._connection.disconnect()  # type: ignore[no-untyped-call]
+
+
+class Where(Protocol):
+    """Makes connections to the server that is in charge now."""
+
+    @property
+    def remembered(self) -> bool:
+        """Whether the next connection goes to an address learnt earlier, which may have changed."""
+
+    def connection(self, timeout: float) -> AbstractConnection:
+        """A connection, not yet connected, whose steps take at most `timeout` seconds each."""
+
+    def forget(self) -> None:
+        """Learn the address anew."""
+
+
+class Direct:
+    """One server, by way of idle connections kept in a list.
+
+    `list.pop` and `append` are atomic, so no lock is needed; the last used is taken first, so that the extra
+    connections of a burst grow old and are dropped.
+    """
+
+    def __init__(self, where: Where) -> None:
+        self._where = where
+        self._idle: list[Link] = []
+
+    def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float) -> object:
+        """As in Backend; connecting, reply and repetition share the timeout."""
+        command = _pack("EVALSHA", script.sha, len(keys), *keys, *args)
+        deadline = time.monotonic() + timeout
+        link = self._take()
+        may_repeat = link is not None or self._where.remembered
+        try:
+            return self._call(link or self._connect(timeout), command, timeout, script, keys, args)
+        except LostError:
+            self.close()
+            self._where.forget()
+            left = deadline - time.monotonic()
+            if not may_repeat or left <= 0:
+                raise
+        link = self._connect(left)
+        left = max(_LEAST_WAIT, deadline - time.monotonic())
+        return self._call(link, command, left, script, keys, args)
+
+    def close(self) -> None:
+        """As in Backend."""
+        while self._idle:
+            try:
+                self._idle.pop().close()
+            except IndexError:  # another thread took the last one
+                return
+
+    def _take(self) -> Link | None:
+        """The idle connection used last, unless all are too old."""
+        try:
+            link = self._idle.pop()
+        except IndexError:
+            return None
+        if time.monotonic() - link.used <= _MAX_AGE:
+            return link
+        link.close()
+        self.close()  # the others are older
+        return None
+
+    def _connect(self, timeout: float) -> Link:
+        connection = self._where.connection(timeout)
+        try:
+            connection.connect()  # type: ignore[no-untyped-call]
+        except (OSError, redis.RedisError, AttributeError) as error:
+            # AttributeError: redis-py 8 looks for the host of a unix socket that timed out.
+            raise LostError(reason(error)) from None
+        return Link(connection, timeout)
+
+    def _call(
+        self,
+        link: Link,
+        command: bytes,
+        timeout: float,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Arguments,
+    ) -> object:
+        """The reply to `command`; the link goes back to the list only after a whole reply."""
+        try:
+            reply = link.exchange(command, timeout)
+            if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
+                reply = link.exchange(_pack("EVAL", script.text, len(keys), *keys, *args), timeout)
+        except (OSError, hiredis.HiredisError) as error:
+            link.close()
+            raise LostError(reason(error)) from None
+        except BaseException:
+            link.close()  # interrupted half-way: the reply would answer the next question
+            raise
+        if isinstance(reply, hiredis.ReplyError):
+            raise self._refused(link, str(reply))
+        self._give_back(link)
+        return reply
+
+    def _refused(self, link: Link, text: str) -> StoreError:
+        """The error for an error reply."""
+        if text.split(" ", 1)[0] in _ELSEWHERE:
+            link.close()
+            return LostError(clean(text))
+        self._give_back(link)
+        return StoreError(clean(text))
+
+    def _give_back(self, link: Link) -> None:
+        if len(self._idle) >= _MAX_IDLE:
+            link.close()
+            return
+        link.used = time.monotonic()
+        self._idle.append(link)
+
+
+def _pack(*words: str | bytes | int) -> bytes:
+    """A command as the server reads it."""
+    packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub: tuples of one only
+    return packed
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection failed, for a log line."""
+    if isinstance(error, TimeoutError | redis.TimeoutError):
+        return "no answer in time"
+    return clean(str(error) or type(error).__name__)
+
+
+def clean(text: str, url: str = "") -> str:
+    """One bounded line without the URL or its password, whatever a library put into its message."""
+    password = urlsplit(url).password if url else None
+    for secret in (url, password, unquote(password or "")):
+        if secret:
+            text = text.replace(secret, "***")
+    return "".join(c if c.isprintable() else " " for c in text)[:200]

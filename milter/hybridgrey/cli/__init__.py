@@ -1,1 +1,92 @@
-"""The command line (DESIGN section 6)."""
+"""The command line: the group ``hybridgrey`` and what its commands share.
+
+A command lives in a module of its own, named in `COMMANDS` and imported when it is used: so ``check-config``
+starts fast, and everything but ``run`` works where libmilter is not installed.
+
+Exit status: 0 done, 1 negative result, 2 wrong usage, 78 bad configuration (EX_CONFIG of sysexits.h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import click
+
+from hybridgrey import __version__
+
+EX_CONFIG: Final = 78
+DEFAULT_CONFIG: Final = Path("/etc/hybridgrey/hybridgrey.toml")
+
+COMMANDS: Final = {
+    "check-config": "hybridgrey.cli.check_config:check_config",
+}
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the commands, as DESIGN section 6 has them."""
+        return [*COMMANDS, *super().list_commands(ctx)]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported from the place that `COMMANDS` names."""
+        place = COMMANDS.get(cmd_name)
+        if place is None:
+            return super().get_command(ctx, cmd_name)
+        module, _, name = place.partition(":")
+        command = getattr(import_module(module), name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{place} is no click command")
+        return command
+
+
+def _chosen(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path:
+    """The file named nearest to the command: there, before it, or the default."""
+    path = value or ctx.find_object(Path) or DEFAULT_CONFIG
+    ctx.obj = path
+    return path
+
+
+def config_option(command: _F) -> _F:
+    """``-c``/``--config FILE``, before a command or after it; the command takes it as `config_path`."""
+    option = click.option(
+        "-c",
+        "--config",
+        "config_path",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        callback=_chosen,
+        help=f"The config file.  [default: {DEFAULT_CONFIG}]",
+    )
+    return option(command)
+
+
+def bad_config(problems: tuple[str, ...]) -> NoReturn:
+    """Print what is wrong with the configuration, one problem a line, and end with status 78."""
+    for problem in problems:
+        click.secho(problem, fg="red", err=True)
+    raise SystemExit(EX_CONFIG)
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="hybridgrey")
+@config_option
+def hybridgrey(config_path: Path) -> None:
+    """A milter that accepts the trusted, rejects the listed and greylists the rest.
+
+    \b
+    Examples:
+      hybridgrey check-config -c hybridgrey.toml
+      hybridgrey check-config --help
+    """
+
+
+def main() -> None:
+    """Entry point of the program."""
+    hybridgrey(prog_name="hybridgrey")

@@ -1,0 +1,54 @@
+"""``hybridgrey check-config``: all errors and warnings of a config file, or the effective configuration.
+
+Needs neither libmilter nor a store, a list or a free port: it can run anywhere before a file is installed.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import tomli_w
+
+from hybridgrey.cli import EX_CONFIG, bad_config, config_option
+from hybridgrey.config import Config, ConfigError, load
+
+
+@click.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print errors, warnings and configuration as JSON.")
+def check_config(config_path: Path, as_json: bool) -> None:
+    """Check a config file and print the effective configuration.
+
+    Errors and warnings go to stderr, one a line; the configuration goes to stdout with every default filled
+    in and secrets masked.  Exit status 0 when the file can be used, 78 when not.
+
+    \b
+    Examples:
+      hybridgrey check-config
+      hybridgrey check-config -c new.toml && mv new.toml /etc/hybridgrey/hybridgrey.toml
+      hybridgrey check-config --json | jq .warnings
+    """
+    try:
+        config = load(config_path)
+    except ConfigError as e:
+        if as_json:
+            _print_json(ok=False, errors=e.problems)
+            raise SystemExit(EX_CONFIG) from None
+        bad_config(e.problems)
+    if as_json:
+        _print_json(ok=True, warnings=config.warnings, config=config.shown)
+    else:
+        _print_toml(config)
+
+
+def _print_toml(config: Config) -> None:
+    for warning in config.warnings:
+        click.secho(f"warning: {warning}", fg="yellow", err=True)
+    click.echo(tomli_w.dumps(config.shown), nl=False)
+
+
+def _print_json(*, ok: bool, **parts: object) -> None:
+    report = {"ok": ok, "errors": [], "warnings": [], "config": None} | parts
+    click.echo(json.dumps(report, indent=2, ensure_ascii=False))

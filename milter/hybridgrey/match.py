@@ -217,8 +217,10 @@ class Index:
             if items is None:
                 self.unconditional |= 1 << rule
                 continue
-            only_exclusions = True
-            for entry in items:
+            entries_of_rule = tuple(items)
+            # No entry at all, as from an empty file of friends, holds for nobody.
+            only_exclusions = bool(entries_of_rule)
+            for entry in entries_of_rule:
                 (excluded if entry.excluded else included).add(entry.key, rule)
                 only_exclusions &= entry.excluded
             if only_exclusions:

@@ -23,9 +23,13 @@ Ready = Callable[[], None]
 
 @dataclass(slots=True)
 class Child:
-    """A running process."""
+    """A running process: `role` is worker or keeper, `index` its number among its likes of one generation.
+
+    `slot` is its place in shared memory (`metrics.Counters`), which no other living process has.
+    """
 
     role: str
+    index: int
     slot: int
     pid: int
     ready_fd: int
@@ -33,7 +37,7 @@ class Child:
     started: float = field(default_factory=time.monotonic)
 
     def __str__(self) -> str:
-        return self.role if self.slot < 0 else f"{self.role} {self.slot}"
+        return f"{self.role} {self.index}"
 
     def kill(self, number: int) -> None:
         """Send a signal; a process that is gone, but not yet reaped, takes it in silence."""
@@ -45,11 +49,12 @@ class Child:
         return os.waitstatus_to_exitcode(status) if pid else None
 
 
-def fork(role: str, slot: int, loop: Loop, body: Callable[[Ready], NoReturn]) -> Child:
+def fork(role: str, index: int, slot: int, loop: Loop, body: Callable[[Ready], NoReturn]) -> Child:
     """Run `body` in a new process; it gets what it must call when it is ready, and never returns.
 
-    The caller must have no thread.  The child starts with default signal actions, TERM, INT and HUP ignored
-    until it sets its own: an early Ctrl-C belongs to the master.  Raises OSError when no process can be had.
+    The caller must have no thread.  The child starts with default signal actions, but for INT and HUP:
+    a terminal sends them to all of its processes, and they are meant for the master.
+    Raises OSError when no process can be had.
     """
     read_end, write_end = os.pipe()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
@@ -64,7 +69,7 @@ def fork(role: str, slot: int, loop: Loop, body: Callable[[Ready], NoReturn]) ->
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
         os.close(write_end)
     os.set_blocking(read_end, False)
-    return Child(role, slot, pid, read_end)
+    return Child(role, index, slot, pid, read_end)
 
 
 def _child(loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], NoReturn]) -> NoReturn:
@@ -74,7 +79,7 @@ def _child(loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], No
 
     try:
         loop.leave_in_child()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.close(read_end)
@@ -83,3 +88,8 @@ def _child(loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], No
         logs.get().exception("child process failed")
     finally:
         os._exit(os.EX_SOFTWARE)
+
+
+def how(status: int) -> str:
+    """An exit status of `Child.reap` in words: ``status 70``, ``SIGKILL``."""
+    return signal.Signals(-status).name if status < 0 else f"status {status}"

@@ -51,7 +51,7 @@ def state_directory(path: Path, owner: Account | None) -> None:
     The contents too: a first start without `user` leaves files of root there.  Raises PrivilegeError.
     """
     try:
-        path.mkdir(mode=0o750, parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
         if owner is None or os.geteuid() != 0:
             return
         for entry in (path, *path.rglob("*")):

@@ -20,7 +20,6 @@ Called by `master` in a forked child.  With `session` the only importer of ``mil
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
 import os
 import select
@@ -31,13 +30,13 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import NoReturn, Protocol
 
-from hybridgrey import logs
+from hybridgrey import descriptors, logs
 
 DRAIN = signal.SIGUSR1
 """What the master sends to make a worker finish; twice to make it leave at once."""
@@ -47,8 +46,6 @@ FAILED = os.EX_SOFTWARE
 _WAKE = signal.SIGUSR2
 _QUIT = struct.pack("!I", 1) + b"Q"  # milter protocol: length, SMFIC_QUIT
 _PROBE_TIMEOUT = 10.0  # seconds for libmilter to come up; the machine may be busy
-_LOW = 1024  # a forked process has few descriptors, and the lowest free one is taken first
-_MOST = 65536
 _LOOK = 0.1  # seconds between two looks at the sessions of a draining worker
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 _INSTALL = (
@@ -127,7 +124,7 @@ class _Worker:
     def __init__(self, listening: socket.socket, terms: Terms) -> None:
         self._listening = listening
         self._family = listening.family
-        self._place = _place(listening)
+        self._place = descriptors.place(listening)
         self._terms = terms
         self._master = os.getppid()
         self._orders = 0
@@ -175,7 +172,7 @@ class _Worker:
 
     def _busy(self) -> bool:
         """Does an MTA still hold a connection, be it one whose first packet has not come yet?"""
-        return self._registration.live > 0 or _connections(self._family, self._place) > 0
+        return self._registration.live > 0 or descriptors.connections(self._family, self._place) > 0
 
     def _swap(self, sock: socket.socket) -> None:
         """Make libmilter listen on `sock`, and let go of what it listened on, at once."""
@@ -246,13 +243,12 @@ def _open_own_socket(family: int, folder: Path) -> int:
     milter = _binding()
     place = {socket.AF_INET: "inet:0@[127.0.0.1]", socket.AF_INET6: "inet6:0@[::1]"}
     milter.setconn(place.get(socket.AddressFamily(family), f"unix:{folder}/own"))
-    before = [_is_open(fd) for fd in range(_LOW)]
+    before = descriptors.low()
     milter.opensocket(False)
-    for fd in (fd for fd in range(_LOW) if not before[fd]):
-        with _borrowed(fd) as sock:
-            if sock is not None and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-                os.set_blocking(fd, False)
-                return fd
+    for fd in descriptors.low() - before:
+        if descriptors.is_listening(fd):
+            os.set_blocking(fd, False)
+            return fd
     raise RuntimeError("libmilter has opened no socket")
 
 
@@ -270,7 +266,7 @@ def _dead_socket(folder: Path) -> socket.socket:
 
 def _probe(fd: int) -> None:
     """Wait until libmilter serves at `fd`: it hangs up when it has read a QUIT."""
-    with _borrowed(fd) as listening:
+    with descriptors.borrowed(fd) as listening:
         if listening is None:
             raise RuntimeError("libmilter has closed its socket")
         with socket.socket(listening.family, socket.SOCK_STREAM) as client:
@@ -278,58 +274,6 @@ def _probe(fd: int) -> None:
             client.connect(listening.getsockname())
             client.sendall(_QUIT)
             client.recv(1)
-
-
-def _connections(family: int, place: int | str) -> int:
-    """How many connections to the listening socket at `place` this process holds."""
-    count = 0
-    for fd in _descriptors():
-        with _borrowed(fd) as sock:
-            count += sock is not None and sock.family == family and _accepted(sock, place)
-    return count
-
-
-def _accepted(sock: socket.socket, place: int | str) -> bool:
-    try:
-        return _place(sock) == place and not sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
-    except OSError:  # closed by a thread of libmilter since we looked
-        return False
-
-
-def _place(sock: socket.socket) -> int | str:
-    """What an accepted connection shares with its listening socket: the path, or at least the port."""
-    name = sock.getsockname()
-    return str(name) if sock.family == socket.AF_UNIX else int(name[1])
-
-
-@contextlib.contextmanager
-def _borrowed(fd: int) -> Iterator[socket.socket | None]:
-    """`fd` as a socket that is not closed afterwards; None when it is no socket, or no longer open."""
-    try:
-        sock = socket.socket(fileno=fd)
-    except OSError:
-        yield None
-        return
-    try:
-        yield sock
-    finally:
-        sock.detach()
-
-
-def _descriptors() -> list[int]:
-    """The open descriptors of this process, perhaps with one that was open for the look alone."""
-    if sys.platform == "linux":
-        return [int(entry.name) for entry in Path("/proc/self/fd").iterdir()]
-    # Elsewhere /dev/fd may show the first three only
-    return [fd for fd in range(min(os.sysconf("SC_OPEN_MAX"), _MOST)) if _is_open(fd)]
-
-
-def _is_open(fd: int) -> bool:
-    try:
-        os.fstat(fd)
-    except OSError:
-        return False
-    return True
 
 
 def _die_with_parent() -> None:

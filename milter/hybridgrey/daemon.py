@@ -1,0 +1,115 @@
+"""The daemon's start, in the one order that works, and its run to the end.
+
+1. the binding of libmilter is fit for use
+2. open the listening socket, as whoever we are, root perhaps
+3. give the embedded store's folder to the user
+4. become that user, for good
+5. start the embedded store; from here on what is made is the user's
+6. fork (`master`)
+
+What goes wrong up to then is a StartError with one line for the admin.  Called by `cli.run`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from hybridgrey import logs, privileges, worker
+from hybridgrey.config import Config
+from hybridgrey.embedded import EmbeddedError, EmbeddedServer
+from hybridgrey.generation import Parts
+from hybridgrey.listener import Listener, ListenError, inherited, open_listener
+from hybridgrey.loop import Loop
+from hybridgrey.master import Master, World
+from hybridgrey.metrics import Shared
+from hybridgrey.notify import Notifier
+from hybridgrey.pace import Pace
+from hybridgrey.privileges import PrivilegeError
+from hybridgrey.reports import Channel
+from hybridgrey.storewatch import StoreWatch
+from hybridgrey.troubles import Troubles
+
+EMBEDDED = "embedded:"
+
+Build = Callable[[Config, Shared | None], Parts]
+"""What a configuration puts into the processes; the second is the shared memory of the one before."""
+
+Assemble = Callable[[str, Channel], Build]
+"""Makes a Build, given the URL of the embedded store ("" without one) and the children's channel."""
+
+
+class StartError(Exception):
+    """The daemon cannot start; `status` is the exit status (sysexits.h)."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pace | None = None) -> int:
+    """Start, serve, end; the exit status.  Raises StartError.  `load` reads the configuration again."""
+    logs.configure(config.log.level, config.log.format)
+    notifier = Notifier(os.environ)
+    pace = pace or Pace()
+    try:
+        worker.check()
+        account = privileges.account(config.user)
+        listener = inherited(os.environ) or _listen(config, account)
+        try:
+            server = _become(config, account)
+        except BaseException:
+            listener.remove()
+            raise
+    except worker.UnfitError as exc:
+        raise StartError(str(exc), os.EX_UNAVAILABLE) from exc
+    except (ListenError, PrivilegeError) as exc:
+        raise StartError(str(exc), exc.status) from exc
+    except EmbeddedError as exc:
+        raise StartError(f"store: {exc}", os.EX_UNAVAILABLE) from exc
+    _warn(config)
+    channel = Channel()
+    world = World(
+        listener=listener,
+        load=load,
+        build=assemble(server.url if server else "", channel),
+        notifier=notifier,
+        troubles=Troubles(channel),
+        store=StoreWatch(server, pace) if server else None,
+        pace=pace,
+    )
+    return Master(config, world, Loop()).run()
+
+
+def _listen(config: Config, account: privileges.Account | None) -> Listener:
+    return open_listener(
+        config.address,
+        mode=int(config.socket_mode),
+        group=config.socket_group,
+        owner=account.uid if account else -1,
+    )
+
+
+def _become(config: Config, account: privileges.Account | None) -> EmbeddedServer | None:
+    """Give up what only root may do, then start the store; its server, if there is one."""
+    url = config.store.url.get_secret_value()
+    folder = Path(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
+    if folder is not None:
+        privileges.state_directory(folder, account)
+    files = privileges.raise_file_limit()
+    privileges.drop(account)
+    if files < privileges.ENOUGH_FILES:
+        logs.get().warning("few files may be open, raise the limit (ulimit -n)", limit=files)
+    if os.geteuid() == 0:
+        logs.get().warning('running as root; set user = "hybridgrey", or whom you like, to drop privileges')
+    if folder is None:
+        return None
+    server = EmbeddedServer(folder, progress=lambda line: logs.get().info(line))
+    server.start()
+    return server
+
+
+def _warn(config: Config) -> None:
+    for warning in config.warnings:
+        logs.get().warning("configuration", warning=warning)

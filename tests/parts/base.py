@@ -119,6 +119,8 @@ class Part:
                 stderr=log,
                 cwd=self.directory,
                 env=self.environment(),
+                # Some servers signal their whole process group when they end: it must not be pytest's.
+                start_new_session=True,
             )
         self.await_ready()
 

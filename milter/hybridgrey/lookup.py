@@ -42,6 +42,9 @@ TEXT_WAIT = 0.1
 MAX_DATAGRAM = 4096
 
 
+# What stands for the answers about a client without an IP address: no list can have it.
+NO_ADDRESS = Answer(error="no IP address")
+
 # Expiry in monotonic seconds, the answer, and the TXT record (None: not known) of a client in a list.
 Known = tuple[float, Answer, str | None]
 

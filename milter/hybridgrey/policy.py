@@ -84,7 +84,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A list whose answer counted for the rule that decided, or for one with action none."""
+    """A list that counted for the rule that decided, and which of its codes did."""
 
     zone: str
     codes: tuple[bytes, ...]
@@ -223,9 +223,9 @@ def _lists(rule: Rule, answers: Mapping[str, Answer]) -> tuple[bool | None, tupl
             zones.append(entry.zone)
             least += min(entry.weight, 0)
             most += max(entry.weight, 0)
-        elif answer.codes and not answer.error and _matches(entry.pattern, answer.codes):
+        elif not answer.error and (codes := _matching(entry.pattern, answer.codes)):
             total += entry.weight
-            hits.append(Hit(entry.zone, answer.codes, entry.weight))
+            hits.append(Hit(entry.zone, codes, entry.weight))
     if total + least >= rule.threshold:
         return True, tuple(hits), ()
     if total + most < rule.threshold:
@@ -233,9 +233,9 @@ def _lists(rule: Rule, answers: Mapping[str, Answer]) -> tuple[bool | None, tupl
     return None, tuple(hits), tuple(zones)
 
 
-def _matches(pattern: Pattern | None, codes: tuple[bytes, ...]) -> bool:
-    """Any of several records is enough, and they count once."""
-    return pattern is None or any(map(pattern.matches, codes))
+def _matching(pattern: Pattern | None, codes: tuple[bytes, ...]) -> tuple[bytes, ...]:
+    """The codes that count; any of several records is enough for the entry, which counts once."""
+    return codes if pattern is None else tuple(filter(pattern.matches, codes))
 
 
 def _members(rules: Sequence[Rule], mask: int) -> Iterator[tuple[int, Rule]]:

@@ -1,0 +1,206 @@
+"""The sequence for one recipient: judge, wait for lists, ask the greylist, and find the words of the reply.
+
+`Screen.connect` looks a client up, `Screen.judge` answers for one recipient with a `Decision`.  Nothing
+here knows libmilter, so that `explain` goes the same way as the mail does.  Used by `session` and the
+command line.
+"""
+
+from __future__ import annotations
+
+import string
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from hybridgrey import address, lookup
+from hybridgrey.config import Config
+from hybridgrey.greylist import Touch
+from hybridgrey.lookup import Lookup, Resolver
+from hybridgrey.policy import Action, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.store import StoreError
+from hybridgrey.zones import Zone, code_text
+
+# RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets, its code and line end included.
+MAX_TEXT = 480
+MAX_REASON = 250
+
+REFUSED = "5.7.1 Service unavailable; client [{client}] blocked"
+DENIED = "5.7.1 Access denied"
+LATER = "4.7.1 Service unavailable, please try again later"
+STORE_DOWN = "4.3.0 Temporary failure, please try again later"
+
+_PRINTABLE = frozenset(string.printable) - frozenset("\t\n\r\v\f")
+
+
+class Triplets(Protocol):
+    """The greylist, as far as a verdict needs it."""
+
+    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
+        """Note an attempt; raises StoreError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An SMTP reply: code, enhanced code (RFC 3463) and text, printable ASCII of bounded length."""
+
+    code: str
+    enhanced: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What happens to a recipient and why.
+
+    `reply` is None when it passes.  `touch` is the greylist's answer, None where it was not asked or, with
+    `store_error`, could not be.  `waited` is the time spent in `judge`, in seconds.
+    """
+
+    verdict: Verdict
+    reply: Reply | None = None
+    touch: Touch | None = None
+    store_error: str = ""
+    waited: float = 0.0
+
+
+class Client:
+    """A connected client: what is known of it, and its look-up under way."""
+
+    __slots__ = ("address", "facts", "host", "lookup", "packed", "trusted")
+
+    def __init__(self, text: str, packed: bytes | None, host: str | None, facts: Facts) -> None:
+        self.address = text
+        self.packed = packed
+        self.host = host
+        self.facts = facts
+        self.trusted: Verdict | None = None
+        self.lookup: Lookup | None = None
+
+    def close(self) -> None:
+        """End the look-up."""
+        if self.lookup is not None:
+            self.lookup.close()
+
+
+class Screen:
+    """The filter of one configuration; thread safe."""
+
+    def __init__(
+        self, config: Config, policy: Policy, zones: Sequence[Zone], resolver: Resolver, greylist: Triplets
+    ) -> None:
+        self.policy = policy
+        self.zones = {z.name: z for z in zones}
+        self._resolver = resolver
+        self._greylist = greylist
+        self._delay = config.greylist.delay
+        self._code = config.greylist.code
+        self._text = config.greylist.text
+        self._accept_without_store = config.store.on_failure == "accept"
+
+    def connect(self, text: str, host: str | None) -> Client:
+        """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
+        packed = address.packed(text)
+        facts = self.policy.connect(packed, host)
+        client = Client(text, packed, host, facts)
+        client.trusted = self.policy.trusted(facts)
+        if client.trusted is None and packed is not None:
+            zones = self.policy.questions(facts)
+            if zones:
+                client.lookup = self._resolver.ask(packed, zones)
+        return client
+
+    def judge(self, client: Client, transaction: int, sender: str, recipient: str) -> Decision:
+        """Judge a recipient; `transaction` is `Policy.transaction`'s mask. Never raises for a bad world."""
+        if client.trusted is not None:
+            return Decision(client.trusted)
+        started = time.monotonic()
+        verdict = self._verdict(client, self.policy.recipient(transaction, recipient))
+        match verdict.action:
+            case Action.ACCEPT:
+                return Decision(verdict, waited=time.monotonic() - started)
+            case Action.REJECT:
+                reply = self._refusal(client, verdict)
+                return Decision(verdict, reply, waited=time.monotonic() - started)
+            case Action.TEMPFAIL:
+                reply = _reply("451", _rule_text(verdict) or LATER)
+                return Decision(verdict, reply, waited=time.monotonic() - started)
+            case _ if client.packed is None:
+                # A process of this host, or a client the MTA cannot name: no network to remember it by.
+                return Decision(verdict)
+            case _:
+                return self._greylisted(client, verdict, sender, recipient, started)
+
+    def _verdict(self, client: Client, mask: int) -> Verdict:
+        answers = client.lookup.answers if client.lookup else {}
+        if client.lookup:
+            client.lookup.peek()
+        while True:
+            outcome = judge(self.policy, Facts(mask, mask, answers))
+            if isinstance(outcome, Verdict):
+                return outcome
+            if client.lookup is None:
+                # A client without an IP address is in no list.
+                answers = dict.fromkeys(outcome.zones, lookup.NO_ADDRESS)
+            else:
+                client.lookup.collect(outcome.zones)
+
+    def _greylisted(
+        self, client: Client, verdict: Verdict, sender: str, recipient: str, started: float
+    ) -> Decision:
+        rule = verdict.rule
+        delay = self._delay if rule is None or rule.delay is None else rule.delay
+        try:
+            touch = self._greylist.touch(client.address, sender, recipient, delay)
+        except StoreError as e:
+            reply = None if self._accept_without_store else _reply("451", STORE_DOWN)
+            return Decision(verdict, reply, store_error=str(e), waited=time.monotonic() - started)
+        reply = None
+        if not touch.accepted:
+            text = (_rule_text(verdict) or self._text).replace("{seconds}", str(touch.seconds_left))
+            reply = _reply(self._code, text)
+        return Decision(verdict, reply, touch, waited=time.monotonic() - started)
+
+    def _refusal(self, client: Client, verdict: Verdict) -> Reply:
+        text = _rule_text(verdict)
+        if text is None:
+            hit = next((h for h in verdict.hits if h.weight > 0), None)
+            if hit is None:
+                text = DENIED
+            else:
+                text = f"{REFUSED.format(client=client.address)} using {self.zones[hit.zone].label}"
+                reason = client.lookup.await_text(hit.zone) if client.lookup else ""
+                if reason:
+                    text += f"; {plain(reason)[:MAX_REASON]}"
+        return _reply("554", text)
+
+    def wants_helo(self) -> bool:
+        """Whether a rule has a condition on HELO."""
+        return self.policy.needs_helo
+
+    def dnswl(self, verdict: Verdict) -> Iterator[str]:
+        """RFC 8904 results for the allowlists that let a client in, without the authserv-id."""
+        if verdict.action is Action.ACCEPT:
+            for hit in verdict.hits:
+                if hit.weight > 0:
+                    zone = self.zones[hit.zone].label
+                    yield f"dnswl=pass dns.zone={zone} policy.ip={code_text(hit.codes[0])}"
+
+
+def plain(text: str) -> str:
+    """Text of somebody else's as printable ASCII, anything else as "?"."""
+    return "".join(c if c in _PRINTABLE else "?" for c in text)
+
+
+def _rule_text(verdict: Verdict) -> str | None:
+    rule: Rule | None = verdict.rule
+    return rule.text if rule is not None else None
+
+
+def _reply(code: str, text: str) -> Reply:
+    """A reply; an enhanced code at the head of the text is taken from there."""
+    enhanced, _, rest = text.partition(" ")
+    fields = enhanced.split(".")
+    if len(fields) == 3 and fields[0] == code[0] and all(f.isdigit() for f in fields) and rest:
+        return Reply(code, enhanced, plain(rest)[:MAX_TEXT])
+    return Reply(code, f"{code[0]}.7.1", plain(text)[:MAX_TEXT])

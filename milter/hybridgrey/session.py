@@ -1,0 +1,363 @@
+"""Milter callbacks to `screen` and back, and one log event, one count and one reply for each recipient.
+
+Uses the C module ``milter`` directly; the package ``Milter`` costs twice the CPU.  Only steps that something
+needs are negotiated: CONNECT and MAIL without a reply, RCPT, end of message for headers, and HELO where a
+rule or the log wants the name.  A recipient passes with CONTINUE: ACCEPT at RCPT would end the filtering of
+the whole message (Postfix src/milter/milter8.c), and the next recipient would skip its judgement.
+
+With Sendmail the host name at CONNECT may be forged; it counts as verified only if ``{client_resolve}`` is
+OK.  Postfix has no such macro and passes ``unknown`` for what it could not verify.
+
+Registered by `worker`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from structlog.typing import FilteringBoundLogger
+
+import milter
+from hybridgrey import address
+from hybridgrey.config import Config
+from hybridgrey.greylist import State
+from hybridgrey.screen import Client, Decision, Reply, Screen, plain
+from hybridgrey.zones import code_text
+
+Context: TypeAlias = "milter.milterContext"
+
+NAME = "hybridgrey"
+
+_CONNECT_MACROS = "j v {client_addr} {client_resolve}"
+_MAIL_MACROS = "{auth_authen}"
+_RCPT_MACROS = "i"
+# Steps that no rule, header or log line needs.
+_UNUSED_STEPS = milter.P_NODATA | milter.P_NOHDRS | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
+_SILENT_STEPS = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL
+
+
+class Counts(Protocol):
+    """What is counted (see `metrics.Meter`)."""
+
+    def decision(self, decision: Decision, client: Client) -> None:
+        """One recipient was judged."""
+
+    def opened(self) -> None:
+        """An MTA has connected."""
+
+    def closed(self) -> None:
+        """It has gone."""
+
+
+class Reports(Protocol):
+    """Who is told what fails and what works again (see `reports`)."""
+
+    def failing(self, kind: str, **detail: object) -> None:
+        """Something failed."""
+
+    def recovered(self, kind: str) -> None:
+        """It worked."""
+
+
+class Session:
+    """One connection of an MTA: a client, and its current mail transaction."""
+
+    __slots__ = (
+        "authenticated",
+        "client",
+        "delay",
+        "dnswl",
+        "flags",
+        "helo",
+        "mta",
+        "sender",
+        "transaction",
+    )
+
+    def __init__(self, flags: int) -> None:
+        self.flags = flags
+        self.client: Client | None = None
+        self.mta: str = ""
+        self.helo: str | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the transaction; the client stays."""
+        self.sender = ""
+        self.authenticated = False
+        self.transaction = 0
+        self.delay = 0
+        self.dnswl: dict[str, None] = {}
+
+    def answer(self, silent: int) -> int:
+        """What a step returns that needs no reply: none, if the MTA has agreed to do without."""
+        return milter.NOREPLY if self.flags & silent else milter.CONTINUE
+
+
+class Milter:
+    """The callbacks of one worker."""
+
+    def __init__(
+        self, screen: Screen, config: Config, *, log: FilteringBoundLogger, counts: Counts, reports: Reports
+    ) -> None:
+        self._screen = screen
+        self._log = log
+        self._counts = counts
+        self._reports = reports
+        self._observe = config.observe
+        self._hostname = config.hostname
+        self._add_greylist = config.headers.greylist
+        self._add_results = config.headers.authentication_results
+        self._logs_verdicts = log.is_enabled_for(20)
+        self._sessions: set[Session] = set()
+
+    @property
+    def live(self) -> int:
+        """Open sessions."""
+        return len(self._sessions)
+
+    def register(self) -> None:
+        """Make the callbacks known to libmilter; call after `milter.setconn`, before `milter.main`."""
+        headers = self._add_greylist or self._add_results
+        milter.set_exception_policy(milter.CONTINUE)
+        milter.set_flags((milter.ADDHDRS if headers else 0) | milter.SETSYMLIST)
+        milter.set_connect_callback(self._guarded(self.connect, milter.P_NR_CONN))
+        milter.set_helo_callback(self._guarded(self.hello, milter.P_NR_HELO))
+        milter.set_envfrom_callback(self._guarded(self.envfrom, milter.P_NR_MAIL))
+        milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
+        if headers:
+            milter.set_eom_callback(self._guarded(self.eom, 0))
+        milter.set_abort_callback(self._guarded(self.abort, 0))
+        milter.set_close_callback(self._guarded(self.close, 0))
+        milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))
+
+    def _guarded(self, callback: Callable[..., int], silent: int) -> Callable[..., int]:
+        """The callback, with any error in it told and answered by passing the mail on."""
+
+        def guard(ctx: Context, *args: object) -> int:
+            try:
+                return callback(ctx, *args)
+            except Exception as e:
+                self._reports.failing("callback", step=callback.__name__, error=repr(e))
+                self._log.error("callback failed", step=callback.__name__, exc_info=True)
+                session = _session_of(ctx)
+                return session.answer(silent) if session is not None else milter.CONTINUE
+
+        return guard
+
+    def negotiate(self, ctx: Context, options: list[int]) -> int:
+        """Agree with the MTA on actions and steps (libmilter xxfi_negotiate)."""
+        actions, steps = options[0], options[1]
+        unused = _UNUSED_STEPS
+        if not (self._screen.policy.needs_helo or self._logs_verdicts):
+            unused |= milter.P_NOHELO
+        flags = steps & (unused | _SILENT_STEPS)
+        if actions & milter.SETSYMLIST:
+            ctx.setsymlist(milter.M_CONNECT, _CONNECT_MACROS)
+            ctx.setsymlist(milter.M_HELO, "")
+            ctx.setsymlist(milter.M_ENVFROM, _MAIL_MACROS)
+            ctx.setsymlist(milter.M_ENVRCPT, _RCPT_MACROS)
+            ctx.setsymlist(milter.M_EOM, "")
+        wanted = milter.ADDHDRS if self._add_greylist or self._add_results else 0
+        options[0] = actions & (wanted | milter.SETSYMLIST)
+        options[1] = flags
+        options[2] = options[3] = 0
+        self._open(ctx, flags)
+        return milter.CONTINUE
+
+    def _session(self, ctx: Context) -> Session:
+        # After QUIT_NC an MTA goes on with a new client without a new negotiation.
+        return _session_of(ctx) or self._open(ctx)
+
+    def _open(self, ctx: Context, flags: int = 0) -> Session:
+        session = Session(flags)
+        ctx.setpriv(session)
+        self._sessions.add(session)
+        self._counts.opened()
+        return session
+
+    def connect(self, ctx: Context, name: str, _family: int, where: object) -> int:
+        """A client has connected to the MTA: ask the lists about it."""
+        session = self._session(ctx)
+        where = where[0] if isinstance(where, tuple) else where
+        self._begin(ctx, session, where if isinstance(where, str) else "", name)
+        return session.answer(milter.P_NR_CONN)
+
+    def _begin(self, ctx: Context, session: Session, where: str, name: str | None) -> Client:
+        if session.client is not None:
+            session.client.close()
+        session.reset()
+        session.helo = None
+        session.mta = _macro(ctx, "j")
+        session.client = self._screen.connect(where, _verified(ctx, name))
+        return session.client
+
+    def hello(self, ctx: Context, name: str) -> int:
+        """The client's HELO or EHLO."""
+        session = self._session(ctx)
+        session.helo = name
+        return session.answer(milter.P_NR_HELO)
+
+    def envfrom(self, ctx: Context, path: bytes, *_parameters: bytes) -> int:
+        """MAIL FROM: the beginning of a transaction."""
+        session = self._session(ctx)
+        client = session.client or self._recovered(ctx, session)
+        session.reset()
+        session.sender = _text(path)
+        session.authenticated = _is_set(ctx, "{auth_authen}")
+        if client.trusted is None:
+            session.transaction = self._screen.policy.transaction(
+                client.facts.maybe, session.helo, session.sender, authenticated=session.authenticated
+            )
+            if client.lookup is not None:
+                client.lookup.peek()
+        return session.answer(milter.P_NR_MAIL)
+
+    def _recovered(self, ctx: Context, session: Session) -> Client:
+        """The client whose CONNECT was lost: pymilter cannot pass on a host name that is not UTF-8."""
+        return self._begin(ctx, session, _macro(ctx, "{client_addr}"), None)
+
+    def envrcpt(self, ctx: Context, path: bytes, *_parameters: bytes) -> int:
+        """RCPT TO: the verdict."""
+        session = self._session(ctx)
+        client = session.client or self._recovered(ctx, session)
+        recipient = _text(path)
+        decision = self._screen.judge(client, session.transaction, session.sender, recipient)
+        self._counts.decision(decision, client)
+        if self._logs_verdicts:
+            self._write(ctx, session, client, recipient, decision)
+        if decision.store_error:
+            self._reports.failing("store", error=decision.store_error)
+        elif decision.touch is not None:
+            self._reports.recovered("store")
+        if decision.reply is None or self._observe:
+            self._note(session, decision)
+            return milter.CONTINUE
+        return _refuse(ctx, decision.reply)
+
+    def _note(self, session: Session, decision: Decision) -> None:
+        """Remember what the message's headers are to say."""
+        if decision.touch is not None and decision.touch.state is State.PASSED and not self._observe:
+            session.delay = max(session.delay, decision.touch.age)
+        if self._add_results:
+            session.dnswl.update(dict.fromkeys(self._screen.dnswl(decision.verdict)))
+
+    def eom(self, ctx: Context) -> int:
+        """End of message: the only step at which headers can be added."""
+        session = _session_of(ctx)
+        if session is None:
+            return milter.CONTINUE
+        name = plain(self._hostname or session.mta or socket.gethostname())
+        if self._add_greylist and session.delay:
+            ctx.addheader("X-Greylist", f"delayed {session.delay} seconds by {NAME} at {name}", 0)
+        if session.dnswl:
+            ctx.addheader("Authentication-Results", ";\n\t".join([name, *session.dnswl]), 0)
+        session.reset()
+        return milter.CONTINUE
+
+    def abort(self, ctx: Context) -> int:
+        """RSET, or the end of a transaction in another way; the client stays."""
+        session = _session_of(ctx)
+        if session is not None:
+            session.reset()
+        return milter.CONTINUE
+
+    def close(self, ctx: Context) -> int:
+        """The client or the MTA has gone."""
+        session = _session_of(ctx)
+        if session is not None:
+            ctx.setpriv(None)
+            self._sessions.discard(session)
+            self._counts.closed()
+            if session.client is not None:
+                session.client.close()
+        return milter.CONTINUE
+
+    def _write(
+        self,
+        ctx: Context,
+        session: Session,
+        client: Client,
+        recipient: str,
+        decision: Decision,
+    ) -> None:
+        """The event ``verdict`` of DESIGN section 7."""
+        verdict, touch = decision.verdict, decision.touch
+        fields: dict[str, object] = {
+            "queue_id": _macro(ctx, "i") or None,
+            "client": client.address,
+            "host": client.host,
+            "helo": session.helo,
+            "sender": session.sender,
+            "recipient": recipient,
+            "rule": verdict.rule.name if verdict.rule else None,
+            "action": verdict.action.value,
+            "lists": self._listings(client),
+            "state": touch.state.value if touch else None,
+            "age": touch.age if touch else None,
+            "wait_ms": round(decision.waited * 1000, 1),
+            "enforced": not self._observe,
+        }
+        if decision.reply is not None:
+            fields["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
+        if verdict.noted:
+            fields["noted"] = [rule.name for rule in verdict.noted]
+        if decision.store_error:
+            fields["store_error"] = decision.store_error
+        self._log.info("verdict", **fields)
+
+    def _listings(self, client: Client) -> dict[str, str | Sequence[str]]:
+        """Each list that has the client, with its codes, or failed, with why."""
+        if client.lookup is None:
+            return {}
+        labels = self._screen.zones
+        return {
+            labels[zone].label: answer.error or [code_text(c) for c in answer.codes]
+            for zone, answer in list(client.lookup.answers.items())
+            if answer.codes or answer.error
+        }
+
+
+def _session_of(ctx: Context) -> Session | None:
+    session = ctx.getpriv()
+    return session if isinstance(session, Session) else None
+
+
+def _refuse(ctx: Context, reply: Reply) -> int:
+    # libmilter takes the text for a format: a lone "%" is an error.
+    ctx.setreply(reply.code, reply.enhanced, reply.text.replace("%", "%%"))
+    return milter.REJECT if reply.code[0] == "5" else milter.TEMPFAIL
+
+
+def _text(raw: bytes) -> str:
+    """An envelope path; bytes that are no UTF-8 are kept as surrogates, so that different paths stay so."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _macro(ctx: Context, name: str) -> str:
+    """A macro's value, "" if the MTA has not sent it or it is not UTF-8."""
+    try:
+        value = ctx.getsymval(name)
+    except UnicodeDecodeError:
+        return ""
+    return value if isinstance(value, str) else ""
+
+
+def _is_set(ctx: Context, name: str) -> bool:
+    """Whether the MTA has sent a value for a macro, in whatever encoding."""
+    try:
+        return bool(ctx.getsymval(name))
+    except UnicodeDecodeError:
+        return True
+
+
+def _verified(ctx: Context, name: str | None) -> str | None:
+    """The client's host name, if the MTA has found that it leads back to the client's address."""
+    if not name or name.startswith("[") or name.lower() == "unknown":
+        return None
+    resolve = _macro(ctx, "{client_resolve}")
+    # No such macro is Postfix, which has checked; Sendmail, whose {v} is a number, might have left it out.
+    verified = resolve == "OK" if resolve else not _macro(ctx, "v")[:1].isdigit()
+    return address.host(name) if verified else None

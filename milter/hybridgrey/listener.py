@@ -48,7 +48,7 @@ class Listener:
 
     socket: socket.socket
     path: Path | None = None
-    inode: tuple[int, int] = (0, 0)
+    identity: tuple[int, int, int] = (0, 0, 0)
 
     def __str__(self) -> str:
         """The address in libmilter's syntax, with the real port where 0 was asked for."""
@@ -67,12 +67,12 @@ class Listener:
     def remove(self) -> bool:
         """Remove our unix socket's file; False when it stays because the folder is not ours to change.
 
-        A file that has another inode by now belongs to a daemon started after us and is left alone.
+        A file that is another one by now belongs to a daemon started after us and is left alone.
         """
         if self.path is None:
             return True
         try:
-            if _inode(self.path) == self.inode:
+            if _identity(self.path) == self.identity:
                 self.path.unlink()
         except FileNotFoundError:
             return True
@@ -158,7 +158,7 @@ def _open_unix(path: Path, mode: int, gid: int, owner: int) -> Listener:
             sock.close()
             raise
     sock.setblocking(False)
-    return Listener(sock, path, _inode(path))
+    return Listener(sock, path, _identity(path))
 
 
 def _bind_unix(sock: socket.socket, path: Path, mode: int, gid: int) -> None:
@@ -245,9 +245,10 @@ def _no_delay(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _inode(path: Path) -> tuple[int, int]:
+def _identity(path: Path) -> tuple[int, int, int]:
+    """Which file it is; the number alone may be given again at once, and chmod leaves the time as it is."""
     found = path.lstat()
-    return found.st_dev, found.st_ino
+    return found.st_dev, found.st_ino, found.st_mtime_ns
 
 
 def _reason(exc: OSError) -> str:

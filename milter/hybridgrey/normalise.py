@@ -44,7 +44,7 @@ MAX_DOMAIN: Final = 255  # RFC 5321 4.5.3.1.2
 MAX_UNPARSED: Final = 64  # what is kept of a client that is no address at all
 
 _QUOTING = {ord('"'): None, ord("\\"): None}
-_ENDS = "<> \t\r\n\v\f\0"  # no address starts or ends with these
+_ENDS = "<>. \t\r\n\v\f\0"  # no address starts or ends with these, but for the root's dot
 
 # Most senders are people: no digit, `=` or `+`, and too short for a random token. They skip the folding.
 _PLAIN = re.compile(r"[^0-9=+#]{0,31}")
@@ -126,10 +126,16 @@ def _split(address: str) -> tuple[str, str]:
     text = address.translate(_QUOTING).casefold().strip(_ENDS)
     while text.startswith("@") and "@" in (rest := text.partition(":")[2]):
         text = rest.strip(_ENDS)
+    text = text.rstrip(_ENDS + "@")
     local, at, domain = text.rpartition("@")
     if not at:
         local, domain = text, ""
-    return local[:MAX_LOCAL].strip(_ENDS), domain[:MAX_DOMAIN].strip(_ENDS + ".")
+    return _bounded(local, MAX_LOCAL), _bounded(domain, MAX_DOMAIN)
+
+
+def _bounded(part: str, limit: int) -> str:
+    """At most `limit` characters that neither begin nor end with blanks, brackets or dots."""
+    return part.strip(_ENDS)[:limit].rstrip(_ENDS)
 
 
 def _join(local: str, domain: str) -> str:

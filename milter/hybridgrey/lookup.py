@@ -20,7 +20,7 @@ import select
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from typing import Protocol, cast
+from typing import cast
 
 import dns.exception
 import dns.message
@@ -29,6 +29,7 @@ import dns.query
 
 from hybridgrey import question
 from hybridgrey.policy import Answer
+from hybridgrey.reports import Report
 from hybridgrey.zones import Zone
 
 # Seconds after which an unanswered question is asked again; the time doubles with each try.
@@ -47,16 +48,6 @@ NO_ADDRESS = Answer(error="no IP address")
 
 # Expiry in monotonic seconds, the answer, and the TXT record (None: not known) of a client in a list.
 Known = tuple[float, Answer, str | None]
-
-
-class Reporter(Protocol):
-    """Who is told when a list or nameserver fails and when it is back (see `reports`)."""
-
-    def failing(self, kind: str, **detail: object) -> None:
-        """Something does not work; called as often as it is seen."""
-
-    def recovered(self, kind: str, **detail: object) -> None:
-        """It works again."""
 
 
 class Cache:
@@ -95,7 +86,7 @@ class Resolver:
         *,
         timeout: float = 2.0,
         suspended: Sequence[int] | bytearray = b"",
-        reporter: Reporter | None = None,
+        reporter: Report | None = None,
         cache: Cache | None = None,
     ) -> None:
         self.zones = {z.name: z for z in zones}
@@ -385,6 +376,6 @@ class Lookup:
         elapsed = time.monotonic() - self.started
         for name in zones:
             if name not in self.answers:
-                self.answers[name] = Answer(error="no answer in time", seconds=elapsed)
+                self.answers[name] = Answer(error="no answer in time", seconds=elapsed, silent=True)
                 if timed_out:
                     self._resolver.silent(self._resolver.zones[name])

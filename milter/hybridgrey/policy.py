@@ -52,18 +52,14 @@ class Rule:
 class Answer:
     """What a list said of a client: its return codes, none when it is not listed there.
 
-    With `error` set the list has no vote: an error is never a listing (DESIGN section 4).
-    `seconds` is how long the answer took, for logs and `explain`.
+    With `error` set the list has no vote: an error is never a listing (DESIGN section 4); `silent` says that
+    the error is that no answer came.  `seconds` is how long it took, for logs and `explain`.
     """
 
     codes: tuple[bytes, ...] = ()
     error: str = ""
     seconds: float = 0.0
-
-    @property
-    def listed(self) -> bool:
-        """Whether the list has the client."""
-        return bool(self.codes)
+    silent: bool = False
 
 
 NOT_LISTED = Answer()

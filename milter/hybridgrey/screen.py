@@ -54,7 +54,8 @@ class Decision:
     """What happens to a recipient and why.
 
     `reply` is None when it passes.  `touch` is the greylist's answer, None where it was not asked or, with
-    `store_error`, could not be.  `waited` is the time spent in `judge`, in seconds.
+    `store_error`, could not be.  `waited` is the time spent in `judge`, `stored` the part of it that the
+    store took, both in seconds.
     """
 
     verdict: Verdict
@@ -62,6 +63,7 @@ class Decision:
     touch: Touch | None = None
     store_error: str = ""
     waited: float = 0.0
+    stored: float = 0.0
 
 
 class Client:
@@ -150,16 +152,20 @@ class Screen:
     ) -> Decision:
         rule = verdict.rule
         delay = self._delay if rule is None or rule.delay is None else rule.delay
+        asked = time.monotonic()
+        reply = touch = None
+        error = ""
         try:
             touch = self._greylist.touch(client.address, sender, recipient, delay)
         except StoreError as e:
-            reply = None if self._accept_without_store else _reply("451", STORE_DOWN)
-            return Decision(verdict, reply, store_error=str(e), waited=time.monotonic() - started)
-        reply = None
-        if not touch.accepted:
+            error = str(e)
+            if not self._accept_without_store:
+                reply = _reply("451", STORE_DOWN)
+        if touch is not None and not touch.accepted:
             text = (_rule_text(verdict) or self._text).replace("{seconds}", str(touch.seconds_left))
             reply = _reply(self._code, text)
-        return Decision(verdict, reply, touch, waited=time.monotonic() - started)
+        now = time.monotonic()
+        return Decision(verdict, reply, touch, error, waited=now - started, stored=now - asked)
 
     def _refusal(self, client: Client, verdict: Verdict) -> Reply:
         text = _rule_text(verdict)
@@ -173,10 +179,6 @@ class Screen:
                 if reason:
                     text += f"; {plain(reason)[:MAX_REASON]}"
         return _reply("554", text)
-
-    def wants_helo(self) -> bool:
-        """Whether a rule has a condition on HELO."""
-        return self.policy.needs_helo
 
     def dnswl(self, verdict: Verdict) -> Iterator[str]:
         """RFC 8904 results for the allowlists that let a client in, without the authserv-id."""

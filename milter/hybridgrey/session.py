@@ -23,6 +23,7 @@ import milter
 from hybridgrey import address
 from hybridgrey.config import Config
 from hybridgrey.greylist import State
+from hybridgrey.reports import Report
 from hybridgrey.screen import Client, Decision, Reply, Screen, plain
 from hybridgrey.zones import code_text
 
@@ -41,24 +42,14 @@ _SILENT_STEPS = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL
 class Counts(Protocol):
     """What is counted (see `metrics.Meter`)."""
 
-    def decision(self, decision: Decision, client: Client) -> None:
+    def decided(self, decision: Decision) -> None:
         """One recipient was judged."""
 
     def opened(self) -> None:
         """An MTA has connected."""
 
-    def closed(self) -> None:
-        """It has gone."""
-
-
-class Reports(Protocol):
-    """Who is told what fails and what works again (see `reports`)."""
-
-    def failing(self, kind: str, **detail: object) -> None:
-        """Something failed."""
-
-    def recovered(self, kind: str) -> None:
-        """It worked."""
+    def closed(self, client: Client | None) -> None:
+        """It has gone; `client` is the one that it had last, if any."""
 
 
 class Session:
@@ -100,7 +91,7 @@ class Milter:
     """The callbacks of one worker."""
 
     def __init__(
-        self, screen: Screen, config: Config, *, log: FilteringBoundLogger, counts: Counts, reports: Reports
+        self, screen: Screen, config: Config, *, log: FilteringBoundLogger, counts: Counts, reports: Report
     ) -> None:
         self._screen = screen
         self._log = log
@@ -225,7 +216,7 @@ class Milter:
         client = session.client or self._recovered(ctx, session)
         recipient = _text(path)
         decision = self._screen.judge(client, session.transaction, session.sender, recipient)
-        self._counts.decision(decision, client)
+        self._counts.decided(decision)
         if self._logs_verdicts:
             self._write(ctx, session, client, recipient, decision)
         if decision.store_error:
@@ -270,9 +261,9 @@ class Milter:
         if session is not None:
             ctx.setpriv(None)
             self._sessions.discard(session)
-            self._counts.closed()
             if session.client is not None:
                 session.client.close()
+            self._counts.closed(session.client)
         return milter.CONTINUE
 
     def _write(

@@ -1,0 +1,217 @@
+"""What a configuration puts into the processes: the parts of the filter, put together.
+
+Here and nowhere else the modules meet: lists and look-ups, store and greylist, screen and session for a
+worker; the prober of the lists and the metrics for the keeper.  `cli.run` hands `assemble` to the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from functools import partial
+from typing import NoReturn
+
+import dns.exception
+import dns.resolver
+
+from hybridgrey import keeper, logs, zones
+from hybridgrey.children import Ready
+from hybridgrey.config import Config
+from hybridgrey.daemon import EMBEDDED, Build
+from hybridgrey.greylist import Greylist
+from hybridgrey.health import Prober
+from hybridgrey.lookup import Resolver
+from hybridgrey.metrics import Meter, Shared
+from hybridgrey.policy import Policy
+from hybridgrey.reports import Channel, Report
+from hybridgrey.screen import Client, Decision, Screen
+from hybridgrey.store import Store, StoreError
+
+LOCAL_NAMESERVER = ("127.0.0.1", 53)  # what resolv.conf(5) names as the default
+
+
+def assemble(embedded_url: str, channel: Channel) -> Build:
+    """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
+
+    def build(config: Config, before: Shared | None) -> Assembly:
+        return Assembly(config, before, embedded_url, channel)
+
+    return build
+
+
+class Assembly:
+    """The parts of one configuration; made in the master, used in its children (`generation.Parts`)."""
+
+    def __init__(self, config: Config, before: Shared | None, embedded_url: str, channel: Channel) -> None:
+        self._config = config
+        self._channel = channel
+        self._master = os.getpid()
+        self._store_url = store_url(config, embedded_url)
+        self.zones = zones.build(config.rules, config.zones)
+        rules = [(rule.name, rule.action.value) for rule in config.rules]
+        labels = [(zone.name, zone.label) for zone in self.zones]
+        enforced = not config.observe
+        if before is None:
+            self.shared = Shared.create(rules, labels, enforced=enforced, workers=config.worker_count)
+        else:
+            self.shared = before.renewed(rules, labels, enforced=enforced)
+
+    def worker(self, slot: int) -> Worker:
+        """Build the filter and make it known to libmilter; in the worker's process."""
+        reports = self._channel.reporter()
+        screen, store = self.screen(reports)
+        return Worker(screen, store, self._config, reports, self.shared.meter(slot))
+
+    def screen(self, reports: Report) -> tuple[Screen, Store]:
+        """The filter without its milter."""
+        config = self._config
+        store = open_store(config, self._store_url, reports)
+        resolver = Resolver(
+            self.zones,
+            nameservers(config),
+            timeout=config.dns.timeout,
+            suspended=self.shared.flags.view,
+            reporter=reports,
+        )
+        greylist = open_greylist(config, store)
+        return Screen(config, Policy(config.rules), self.zones, resolver, greylist), store
+
+    def keeper(self, ready: Ready) -> NoReturn:
+        """Probe the lists and serve metrics until the master ends; in the keeper's process."""
+        sys.excepthook = _one_line
+        reports = self._channel.reporter()
+        store = open_store(self._config, self._store_url, reports)
+        prober = Prober(self.zones, nameservers(self._config), flags=self.shared.flags.view, reporter=reports)
+        prober.probe_once()
+        ready()
+        status = keeper.run(
+            self.shared,
+            reports,
+            listen=self._config.metrics.listen,
+            parent=self._master,
+            tasks=[prober.run],
+            checks={"store": partial(_reachable, store)},
+        )
+        os._exit(status)
+
+
+class Worker:
+    """A worker's part: `worker.Registration`."""
+
+    def __init__(self, screen: Screen, store: Store, config: Config, reports: Report, meter: Meter) -> None:
+        # The command line works without libmilter, so only a worker imports it.
+        from hybridgrey.session import Milter
+
+        sys.excepthook = _one_line
+        self._store = store
+        self._milter = Milter(screen, config, log=logs.get(), counts=Counts(screen, meter), reports=reports)
+        self._milter.register()
+
+    @property
+    def live(self) -> int:
+        """Open sessions."""
+        return self._milter.live
+
+    def tick(self) -> None:
+        """Look whether a store that was given up is back."""
+        self._store.probe()
+
+    def close(self) -> None:
+        """Let go of the store."""
+        self._store.close()
+
+
+class Counts:
+    """From decisions to metrics (`session.Counts`)."""
+
+    def __init__(self, screen: Screen, meter: Meter) -> None:
+        self._labels = {name: zone.label for name, zone in screen.zones.items()}
+        self._meter = meter
+
+    def decided(self, decision: Decision) -> None:
+        """Count a verdict and what the greylist said."""
+        meter, verdict, touch = self._meter, decision.verdict, decision.touch
+        meter.verdict(verdict.rule.name if verdict.rule else None, verdict.action.value)
+        meter.rcpt_wait.observe(decision.waited)
+        if touch is not None:
+            meter.greylisted(touch.state.value, touch.age)
+            meter.store_seconds.observe(decision.stored)
+        elif decision.store_error:
+            meter.store_failures.inc()
+
+    def opened(self) -> None:
+        """Count a connection."""
+        self._meter.sessions.inc()
+        self._meter.sessions_open.inc()
+
+    def closed(self, client: Client | None) -> None:
+        """Count its end, and what the lists answered about its client."""
+        self._meter.sessions_open.inc(-1)
+        if client is None or client.lookup is None:
+            return
+        for zone, answer in client.lookup.answers.items():
+            result = "listed" if answer.codes else "unlisted"
+            if answer.error:
+                result = "timeout" if answer.silent else "error"
+            self._meter.list_answer(self._labels[zone], result, None if answer.silent else answer.seconds)
+
+
+def store_url(config: Config, embedded_url: str) -> str:
+    """Where the store is; an embedded one where its server has been started."""
+    url = config.store.url.get_secret_value()
+    return embedded_url if url.startswith(EMBEDDED) else url
+
+
+def open_store(config: Config, url: str, reports: Report) -> Store:
+    """The store of a configuration, with its outages told."""
+
+    def changed(available: bool, reason: str) -> None:
+        if available:
+            reports.recovered("store")
+        else:
+            reports.failing("store", error=reason)
+
+    return Store.open(url, config.store.timeout, on_change=changed)
+
+
+def open_greylist(config: Config, store: Store) -> Greylist:
+    """The greylist of a configuration."""
+    terms = config.greylist
+    return Greylist(
+        store,
+        retry_window=terms.retry_window,
+        lifetime=terms.lifetime,
+        ipv4_prefix=terms.ipv4_prefix,
+        ipv6_prefix=terms.ipv6_prefix,
+        auto_allow_after=terms.auto_allow_after,
+        key_secret=config.store.key_secret.get_secret_value(),
+    )
+
+
+def nameservers(config: Config) -> Sequence[tuple[str, int]]:
+    """The nameservers to ask: the configured ones, or those of the system."""
+    if config.dns.nameservers:
+        return config.dns.nameservers
+    try:
+        system = dns.resolver.Resolver(configure=True)
+    except dns.exception.DNSException:
+        return (LOCAL_NAMESERVER,)
+    return tuple((str(host), system.port) for host in system.nameservers) or (LOCAL_NAMESERVER,)
+
+
+def _reachable(store: Store) -> str:
+    try:
+        store.ping()
+    except StoreError as e:
+        return str(e)
+    return ""
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """For errors that nobody else catches, pymilter's own among them, such as a HELO that is not UTF-8."""
+    log = logs.get()
+    if isinstance(error, UnicodeDecodeError):
+        log.debug("a client's text is not UTF-8", error=str(error))
+    else:
+        log.error("unexpected error", exc_info=(kind, error, trace))

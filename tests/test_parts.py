@@ -155,7 +155,7 @@ def test_fakedns_has_names_for_addresses():
         assert "mail.example.org." in str(ask(server, "1.2.0.192.in-addr.arpa", "PTR"))
         assert "192.0.2.1" in str(ask(server, "mail.example.org"))
         assert "forged.example.org." in str(ask(server, "2.2.0.192.in-addr.arpa", "PTR"))
-        assert ask(server, "forged.example.org").rcode() == dns.rcode.NXDOMAIN
+        assert "192.0.2.2" not in str(ask(server, "forged.example.org").answer)
 
 
 def test_fakedns_frees_its_port():

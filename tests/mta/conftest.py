@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from parts import postfix
+from parts import postfix, sendmail
 
 
 def require(reason: str) -> None:
@@ -20,3 +20,8 @@ def require(reason: str) -> None:
 @pytest.fixture(scope="session")
 def with_postfix():
     require(postfix.missing())
+
+
+@pytest.fixture(scope="session")
+def with_sendmail():
+    require(sendmail.missing())

@@ -120,11 +120,14 @@ class FakeDns:
         self.records = {**self.records, (name.lower().rstrip("."), kind): list(values)}
 
     def pointer(self, address: str, name: str, *, forged: bool = False) -> None:
-        """Give an address a host name; unless `forged`, the name has the address, too."""
+        """Give an address a host name that has this address; or, when `forged`, only another one."""
         ip = ipaddress.ip_address(address)
         self.record(ip.reverse_pointer, "PTR", name.rstrip(".") + ".")
+        kind, other = ("AAAA", "2001:db8:ffff::1") if ip.version == 6 else ("A", "203.0.113.254")
         if not forged:
-            self.record(name, "AAAA" if ip.version == 6 else "A", address)
+            self.record(name, kind, address)
+        elif (name.lower().rstrip("."), kind) not in self.records:
+            self.record(name, kind, other)
 
     # -- what it saw
 

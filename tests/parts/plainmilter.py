@@ -81,6 +81,11 @@ def _run(spec: str) -> None:
     # By name: a type checker would take the folder milter/ of this project for it.
     milter: Any = importlib.import_module("milter")
 
+    def negotiate(ctx: Any, options: list[int]) -> int:
+        ctx.setsymlist(milter.M_CONNECT, "j {client_addr} {client_name} {client_resolve}")
+        options[0], options[1] = milter.ADDHDRS | milter.SETSYMLIST, 0
+        return int(milter.CONTINUE)
+
     def connect(ctx: Any, host: str, family: int, address: Any) -> int:
         _note(ctx, "connect", host, family, address[0] if isinstance(address, tuple) else address)
         return int(milter.CONTINUE)
@@ -101,8 +106,8 @@ def _run(spec: str) -> None:
     milter.set_connect_callback(connect)
     milter.set_envrcpt_callback(rcpt)
     milter.set_eom_callback(eom)
-    milter.set_flags(milter.ADDHDRS)
-    milter.register("plain")
+    milter.set_flags(milter.ADDHDRS | milter.SETSYMLIST)
+    milter.register("plain", negotiate=negotiate)
     milter.setconn(spec)
     # A unix socket must be writable for the MTA's user.
     milter.opensocket(True)

@@ -1,8 +1,8 @@
 """Trouble, told once: one line when something starts to fail and one when it works again.
 
-A *kind* names what is in trouble: "store", "callback", "zone:LABEL", "nameserver:127.0.0.1:53". Zones by their
-label, never by a name that holds a key, for kinds are logged. A worker calls ``failing(kind, …)`` for each
-failure and ``recovered(kind)`` for each success, as often as it likes: only changes of state cross the
+A *kind* names what is in trouble: "store", "callback", "zone:LABEL", "nameserver:127.0.0.1:53". Zones by
+their label, never by a name that holds a key, for kinds are logged. A worker calls ``failing(kind, …)`` for
+each failure and ``recovered(kind)`` for each success, as often as it likes: only changes of state cross the
 ``Channel``, and every ``REFRESH`` seconds the number of failures.
 
 The master feeds what arrives to a ``Collector``, which does no I/O and has no clock of its own:

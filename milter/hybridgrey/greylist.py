@@ -39,6 +39,7 @@ NAMESPACE: Final = "hg1"
 MAX_PART: Final = 120  # bytes of an escaped part; RFC 5321's longest real addresses stay clear text
 _KEPT: Final = 80  # of these, when the rest becomes a digest
 _ESCAPED = re.compile(rb"[^!-~]|[%:{}]")
+_ESCAPED_IN_TAG = re.compile(rb"[^!-~]|[%{}]")  # the braces end it, and IPv6 needs its colons
 _KEY = re.compile(r"hg1:\{([^{}]*)\}(?::([^:]*):([^:]*))?")
 
 
@@ -161,10 +162,10 @@ def load_script() -> Script:
     return Script((resources.files("hybridgrey") / "greylist.lua").read_text(encoding="utf-8"))
 
 
-def _clear_part(_domain: str, text: str) -> bytes:
+def _clear_part(domain: str, text: str) -> bytes:
     """A part as escaped clear text of at most MAX_PART bytes."""
     raw = text.encode("utf-8", "surrogatepass")
-    escaped = _ESCAPED.sub(_escape, raw)
+    escaped = (_ESCAPED_IN_TAG if domain == "network" else _ESCAPED).sub(_escape, raw)
     if len(escaped) <= MAX_PART:
         return escaped
     cut = re.sub(rb"%[0-9A-F]?\Z", b"", escaped[:_KEPT])  # never half an escape

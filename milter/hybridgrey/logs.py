@@ -278,8 +278,9 @@ class _Renderer:
 class FdWriter:
     """Writes whole lines to a descriptor that several processes share; never raises, never hangs long."""
 
-    def __init__(self, fd: int) -> None:
+    def __init__(self, fd: int, owner: object = None) -> None:
         self._fd = fd
+        self._owner = owner  # kept, for a stream that is collected closes its descriptor
         self._stuck_until = 0.0
         self._torn = False
         self.lost = 0
@@ -347,6 +348,6 @@ def _writer(stream: TextIO | None) -> Callable[[bytes], None]:
     if stream is None:  # started with standard error closed
         return FdWriter(2).write
     try:
-        return FdWriter(stream.fileno()).write
+        return FdWriter(stream.fileno(), stream).write
     except (AttributeError, io.UnsupportedOperation):
         return _StreamWriter(stream).write

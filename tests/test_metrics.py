@@ -1,0 +1,305 @@
+"""Counters in shared memory: real processes add, one reads, nothing is lost over restarts and reloads."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from hybridgrey import exposition, metrics
+from hybridgrey.metrics import Shared
+
+RULES = [("manual", "accept"), ("blocklists", "reject"), ("the rest", "greylist")]
+ZONES = [("0123456789abcdef.zen.dq.spamhaus.net", "zen.spamhaus.org"), ("list.dnswl.org", "list.dnswl.org")]
+
+
+@pytest.fixture
+def shared() -> Shared:
+    return Shared.create(RULES, ZONES)
+
+
+@pytest.fixture
+def switching() -> Iterator[None]:
+    """Threads switch as often as the interpreter can make them."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run `work` in a forked process, wait for its end and return its exit status."""
+    if (pid := os.fork()) == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def samples(shared: Shared) -> dict[str, float]:
+    """Read the exposition as Prometheus would: `name{label=value,…}` to number."""
+    _type, body = exposition.render(exposition.registry(shared), "text/plain")
+    return {
+        sample.name + "{" + ",".join(f"{k}={v}" for k, v in sorted(sample.labels.items())) + "}": sample.value
+        for family in text_string_to_metric_families(body.decode())
+        for sample in family.samples
+    }
+
+
+def test_processes_add_up(shared: Shared) -> None:
+    """What forked workers count in their own slots is one total."""
+    for number in range(3):
+        slot = shared.counters.lease()
+
+        def work(slot: int = slot, number: int = number) -> None:
+            meter = shared.meter(slot)
+            for _ in range(number + 1):
+                meter.verdict("blocklists", "reject")
+            meter.sessions.inc(10)
+
+        assert in_child(work) == 0
+    found = samples(shared)
+    assert found["hybridgrey_verdicts_total{action=reject,enforced=true,rule=blocklists}"] == 6
+    assert found["hybridgrey_sessions_total{}"] == 30
+
+
+def test_threads_lose_no_update(shared: Shared, switching: None) -> None:
+    """Eight threads of one process add to one cell and a histogram, and every addition counts."""
+    meter = shared.meter(shared.counters.lease())
+
+    def add() -> None:
+        for _ in range(5000):
+            meter.sessions.inc()
+            meter.store_seconds.observe(0.25)
+
+    threads = [threading.Thread(target=add) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    found = samples(shared)
+    assert found["hybridgrey_sessions_total{}"] == 40_000
+    assert found["hybridgrey_store_seconds_count{}"] == 40_000
+    assert found["hybridgrey_store_seconds_sum{}"] == 10_000
+
+
+def test_a_killed_worker_keeps_its_counts(shared: Shared) -> None:
+    """After kill -9 the counts stay, the open sessions go, and the next worker adds to the same slot."""
+    slot = shared.counters.lease()
+    if (pid := os.fork()) == 0:
+        meter = shared.meter(slot)
+        meter.sessions.inc(5)
+        meter.sessions_open.set(5)
+        time.sleep(60)
+        os._exit(0)
+    deadline = time.monotonic() + 30
+    while samples(shared)["hybridgrey_sessions_open{}"] != 5:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    shared.counters.release(slot)
+    assert samples(shared)["hybridgrey_sessions_open{}"] == 0
+    assert shared.counters.lease() == slot
+    assert in_child(lambda: shared.meter(slot).sessions.inc(2)) == 0
+    assert samples(shared)["hybridgrey_sessions_total{}"] == 7
+
+
+def test_reload_carries_totals_over(shared: Shared) -> None:
+    """After a reload old and new workers count the same series together, and a new rule starts at zero."""
+    old = shared.meter(shared.counters.lease())
+    old.verdict("manual", "accept")
+    renewed = shared.renewed([("fresh", "tempfail"), *RULES], [*ZONES, ("bl.example", "bl.example")])
+    new = renewed.meter(renewed.counters.lease())
+    new.verdict("manual", "accept")
+    new.list_answer("bl.example", "listed", 0.01)
+    old.verdict("manual", "accept")
+    found = samples(renewed)
+    assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=manual}"] == 3
+    assert found["hybridgrey_verdicts_total{action=tempfail,enforced=true,rule=fresh}"] == 0
+    assert found["hybridgrey_list_answers_total{list=bl.example,result=listed}"] == 1
+
+
+def test_reload_keeps_indexes(shared: Shared) -> None:
+    """No cell means something else after a reload, even when rules and zones are replaced."""
+    renewed = shared.renewed([("other", "accept")], [("a.example", "a.example")], enforced=False)
+    before = shared.schema.index
+    assert {key: renewed.schema.index[key] for key in before} == before
+    assert renewed.schema.size > shared.schema.size
+    spans = sorted(
+        (index, index + metrics.FAMILIES[name].width) for (name, _), index in renewed.schema.index.items()
+    )
+    assert all(end <= start for (_, end), (start, _) in pairwise(spans))
+
+
+def test_zone_names_stay_secret(shared: Shared) -> None:
+    """Only a list's label is exposed, not the zone name that holds a key."""
+    _type, body = exposition.render(exposition.registry(shared), "")
+    assert b"zen.spamhaus.org" in body
+    assert b"0123456789abcdef" not in body
+
+
+HISTOGRAM = [
+    (0.0, "0.005"),
+    (0.005, "0.005"),
+    (0.0051, "0.02"),
+    (2.0, "2.0"),
+    (2.1, "+Inf"),
+    (1e9, "+Inf"),
+]
+
+
+@pytest.mark.parametrize(("seconds", "bucket"), HISTOGRAM)
+def test_histogram_buckets(shared: Shared, seconds: float, bucket: str) -> None:
+    """An observation counts in the first bucket whose bound is not below it, and in all above."""
+    shared.meter(shared.counters.lease()).list_answer("zen.spamhaus.org", "listed", seconds)
+    found = samples(shared)
+    bounds = [*(str(bound) for bound in metrics.LIST_BUCKETS), "+Inf"]
+    got = [found[f"hybridgrey_list_latency_seconds_bucket{{le={b},list=zen.spamhaus.org}}"] for b in bounds]
+    assert got == [float(at >= bounds.index(bucket)) for at in range(len(bounds))]
+    assert found["hybridgrey_list_latency_seconds_sum{list=zen.spamhaus.org}"] == seconds
+
+
+def test_greylist_states(shared: Shared) -> None:
+    """Each state has its count; only a pass has a delay."""
+    meter = shared.meter(shared.counters.lease())
+    meter.greylisted("new", 0)
+    meter.greylisted("passed", 312)
+    meter.greylisted("passed", None)
+    found = samples(shared)
+    assert found["hybridgrey_greylist_total{state=passed}"] == 2
+    assert found["hybridgrey_greylist_total{state=network}"] == 0
+    assert found["hybridgrey_greylist_delay_seconds_count{}"] == 1
+    assert found["hybridgrey_greylist_delay_seconds_sum{}"] == 312
+
+
+def test_unforeseen_labels_cost_nothing(shared: Shared) -> None:
+    """A label that the config does not know is counted nowhere and raises nothing."""
+    before = samples(shared)
+    meter = shared.meter(shared.counters.lease())
+    meter.verdict("no such rule", "accept")
+    meter.list_answer("no such list", "listed", 1.0)
+    meter.greylisted("no such state")
+    meter.histogram("list_latency_seconds", "no such list").observe(1.0)
+    assert samples(shared) == before
+
+
+def test_a_recipient_without_rule_is_counted(shared: Shared) -> None:
+    """A recipient that no rule matched has a rule label of its own."""
+    shared.meter(shared.counters.lease()).verdict(None, "accept")
+    key = f"hybridgrey_verdicts_total{{action=accept,enforced=true,rule={metrics.NO_RULE}}}"
+    assert samples(shared)[key] == 1
+
+
+def test_only_a_rules_own_action_is_shown_at_zero(shared: Shared) -> None:
+    """At the start each rule has one row; a greylist rule's accepts appear with the first one."""
+    accepted = "hybridgrey_verdicts_total{action=accept,enforced=true,rule=the rest}"
+    assert accepted not in samples(shared)
+    assert samples(shared)["hybridgrey_verdicts_total{action=greylist,enforced=true,rule=the rest}"] == 0
+    shared.meter(shared.counters.lease()).verdict("the rest", "accept")
+    assert samples(shared)[accepted] == 1
+
+
+def test_observe_mode_is_a_label() -> None:
+    """Verdicts that were not enforced are counted apart."""
+    shared = Shared.create(RULES, ZONES, enforced=False)
+    shared.meter(shared.counters.lease()).verdict("blocklists", "reject")
+    assert samples(shared)["hybridgrey_verdicts_total{action=reject,enforced=false,rule=blocklists}"] == 1
+
+
+def test_slots_run_out(shared: Shared) -> None:
+    """With more processes than slots the last ones share a row, and their counts are in the totals too."""
+    slots = [shared.counters.lease() for _ in range(100)]
+    assert slots[-1] == slots[-2]
+    for slot in slots:
+        shared.meter(slot).sessions.inc()
+    assert samples(shared)["hybridgrey_sessions_total{}"] == 100
+    for slot in slots:
+        shared.counters.release(slot)
+    assert shared.counters.lease() != slots[-1]
+
+
+def test_capacity_is_bounded() -> None:
+    """Series that find no room are dropped and counted as dropped; those with room still work."""
+    shared = Shared.create([(f"rule {i}", "accept") for i in range(5000)], ZONES)
+    assert shared.schema.dropped > 0
+    meter = shared.meter(shared.counters.lease())
+    meter.verdict("rule 0", "accept")
+    meter.verdict("rule 4999", "accept")
+    found = samples(shared)
+    assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=rule 0}"] == 1
+    assert sum(value for name, value in found.items() if name.startswith("hybridgrey_verdicts")) == 1
+
+
+def test_flags_between_processes(shared: Shared) -> None:
+    """A zone suspended in one process is seen by another with one index operation, and shown by label."""
+    zone = ZONES[0][0]
+    index = shared.flags.index(zone)
+    assert in_child(lambda: shared.flags.set(zone, True)) == 0
+    assert shared.flags.view[index] == 1
+    assert samples(shared)["hybridgrey_list_suspended{list=zen.spamhaus.org}"] == 1
+    assert samples(shared)["hybridgrey_list_suspended{list=list.dnswl.org}"] == 0
+    assert in_child(lambda: shared.flags.set(zone, False)) == 0
+    assert shared.flags.view[index] == 0
+
+
+def test_no_zones_at_all() -> None:
+    """A config without lists works too."""
+    shared = Shared.create([], [])
+    assert shared.flags.suspended() == {}
+    assert samples(shared)["hybridgrey_sessions_total{}"] == 0
+
+
+def test_zones_with_one_label() -> None:
+    """Two zones under one label are one series, suspended when either is."""
+    shared = Shared.create([], [("a.example", "x"), ("b.example", "x")])
+    shared.flags.set("b.example", True)
+    assert samples(shared)["hybridgrey_list_suspended{list=x}"] == 1
+
+
+def test_board_between_processes(shared: Shared) -> None:
+    """What the master writes on the board, the keeper reads."""
+    shared.board.set_workers(3, 4)
+    shared.board.set_ready(True)
+
+    def check() -> None:
+        assert (shared.board.alive, shared.board.wanted, shared.board.ready) == (3, 4, True)
+
+    assert in_child(check) == 0
+    assert samples(shared)["hybridgrey_workers{}"] == 3
+
+
+def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
+    """The families of the exposition, with their labels, are exactly these."""
+    meter = shared.meter(shared.counters.lease())
+    meter.verdict("manual", "accept")
+    _type, body = exposition.render(exposition.registry(shared), "")
+    found = {
+        family.name: tuple(sorted({label for sample in family.samples for label in sample.labels} - {"le"}))
+        for family in text_string_to_metric_families(body.decode())
+    }
+    assert found == {
+        "hybridgrey_build_info": ("python", "version"),
+        "hybridgrey_greylist": ("state",),
+        "hybridgrey_greylist_delay_seconds": (),
+        "hybridgrey_list_answers": ("list", "result"),
+        "hybridgrey_list_latency_seconds": ("list",),
+        "hybridgrey_list_suspended": ("list",),
+        "hybridgrey_rcpt_wait_seconds": (),
+        "hybridgrey_sessions": (),
+        "hybridgrey_sessions_open": (),
+        "hybridgrey_store_failures": (),
+        "hybridgrey_store_seconds": (),
+        "hybridgrey_verdicts": ("action", "enforced", "rule"),
+        "hybridgrey_workers": (),
+    }

@@ -137,7 +137,9 @@ def read_message(message: dns.message.Message) -> Reply:
         return Reply(error=f"malformed reply: {type(e).__name__}")
     ttl = min(chain.minimum_ttl, MAX_TTL)
     if chain.answer is None:
-        return Reply(ttl=min(ttl, MAX_NEGATIVE_TTL))
+        # A denial without an SOA is not to be cached (RFC 2308 section 5); dnspython has a TTL for it, too.
+        known = any(rrset.rdtype == dns.rdatatype.SOA for rrset in message.authority)
+        return Reply(ttl=min(ttl, MAX_NEGATIVE_TTL) if known else 0)
     if chain.answer.rdtype == dns.rdatatype.TXT:
         strings = [b"".join(r.strings) for r in chain.answer]
         return Reply(text=strings[0].decode("ascii", "backslashreplace"), ttl=ttl)

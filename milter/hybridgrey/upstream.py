@@ -1,0 +1,120 @@
+"""Who answers: the nameservers and the lists, as the look-ups of one worker have seen them.
+
+A list that was *silent* several times in a row is still asked but no longer waited for, until it answers
+again; so a dead list is paid for by a few clients only.  A nameserver that lets questions down several times
+in a row, by silence or with errors where the next one has an answer, gives its place to the next.
+
+All of it is counted without locks: threads may lose a count, and then a switch comes one client later.
+
+Used by `lookup`.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import dns.resolver
+
+from hybridgrey.policy import Answer
+from hybridgrey.reports import Report
+from hybridgrey.zones import Zone
+
+# A list or nameserver is silent after so many in a row that it let down.
+SILENT_AFTER = 3
+
+
+class NoReporter:
+    """For who does not want to be told."""
+
+    def failing(self, kind: str, **detail: object) -> None:
+        """Nobody to tell."""
+
+    def recovered(self, kind: str) -> None:
+        """Nobody to tell."""
+
+
+class Nameservers:
+    """The nameservers in their order, and which of them is asked first."""
+
+    def __init__(self, nameservers: Sequence[tuple[str, int]], reporter: Report) -> None:
+        """`nameservers`: IP addresses, with an RFC 4007 zone perhaps, and ports; none is a ValueError."""
+        if not nameservers:
+            raise ValueError("no nameserver")
+        self.addresses = [_address(host, port) for host, port in nameservers]
+        self.current = 0
+        self._kinds = [f"nameserver:{host}:{port}" for host, port in nameservers]
+        self._reporter = reporter
+        self._let_down = 0
+        self._failing: set[int] = set()
+
+    def __len__(self) -> int:
+        return len(self.addresses)
+
+    def heard(self, server: int, *, instead: bool) -> None:
+        """A nameserver has given an answer that is no error; `instead` of the one asked before it."""
+        if server in self._failing:
+            self._failing.discard(server)
+            self._reporter.recovered(self._kinds[server])
+        if server == self.current:
+            self._let_down = 0
+        elif instead:
+            self._let_down += 1
+            if self._let_down >= SILENT_AFTER:
+                self.failed(self.current, "no answer, where the next nameserver has one")
+                self._let_down = 0
+                self.current = server
+
+    def failed(self, server: int, error: str) -> None:
+        """A nameserver cannot be asked."""
+        self._failing.add(server)
+        self._reporter.failing(self._kinds[server], error=error)
+
+
+class Lists:
+    """Which lists answer."""
+
+    def __init__(self, zones: Iterable[Zone], reporter: Report) -> None:
+        self._reporter = reporter
+        self._silences = {z.name: 0 for z in zones}
+        self._failing: set[str] = set()
+
+    def waits_for(self, zone: str) -> bool:
+        """Whether a list is worth waiting for: it answers, as a rule."""
+        return self._silences[zone] < SILENT_AFTER
+
+    def heard(self, zone: Zone, answer: Answer) -> None:
+        """A list has answered; an answer that is an error is told, as is the first good one after it."""
+        if self._silences[zone.name]:
+            self._silences[zone.name] = 0
+        if answer.error:
+            self._fail(zone, answer.error)
+        elif zone.name in self._failing:
+            self._failing.discard(zone.name)
+            self._reporter.recovered(f"list:{zone.label}")
+
+    def silent(self, zone: Zone) -> None:
+        """A list has let a client's whole wait pass."""
+        self._silences[zone.name] += 1
+        if self._silences[zone.name] >= SILENT_AFTER:
+            self._fail(zone, "no answer")
+
+    def _fail(self, zone: Zone, error: str) -> None:
+        self._failing.add(zone.name)
+        self._reporter.failing(f"list:{zone.label}", error=error)
+
+
+def system_nameservers(path: str = "/etc/resolv.conf") -> tuple[tuple[str, int], ...]:
+    """The nameservers of this host; the one on it where the file names none or is not there (resolver(5))."""
+    try:
+        servers = dns.resolver.Resolver(filename=path).nameservers
+    except dns.resolver.NoResolverConfiguration:
+        servers = []
+    return tuple((str(server), 53) for server in servers) or (("127.0.0.1", 53),)
+
+
+def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+    """Family and socket address of a nameserver."""
+    info = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
+    return info[0], cast(tuple[str, int], info[4])

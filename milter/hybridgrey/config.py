@@ -14,6 +14,7 @@ import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -50,7 +51,7 @@ class Config(Settings):
     rules: tuple[Rule, ...] = ()
     warnings: tuple[str, ...] = ()
     path: Path | None = None
-    shown: Mapping[str, Any] = {}
+    shown: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def address(self) -> Address:
@@ -107,7 +108,7 @@ def _parse(text: str, path: Path) -> Raw:
     try:
         return tomllib.loads(text)
     except tomllib.TOMLDecodeError as e:
-        reason = _syntax(str(e))
+        reason = _syntax(str(e), text)
     except RecursionError:
         reason = "tables or lists are nested too deeply"
     except ValueError:  # int() refuses numbers of thousands of digits
@@ -116,13 +117,15 @@ def _parse(text: str, path: Path) -> Raw:
     raise ConfigError(_lines(path, [reason]))
 
 
-def _syntax(reason: str) -> str:
+def _syntax(reason: str, text: str) -> str:
     """tomllib's reason with the place first, and without the names of keys, which may be secret."""
-    text, _, place = reason.rpartition(" (at ")
-    text = re.sub(r" \(.*\)", "", text)
-    return problems.one_line(
-        f"{place.rstrip(')')}: {text[:1].lower()}{text[1:]}; this is no TOML from here on"
-    )
+    what, _, place = reason.rpartition(" (at ")
+    what = re.sub(r" \(.*\)", "", what)
+    where = place.rstrip(")")
+    if not where.startswith("line"):
+        lines = text.split("\n")
+        where = f"line {len(lines)}, column {len(lines[-1]) + 1} (end of file)"
+    return problems.one_line(f"{where}: not valid TOML: {what[:1].lower()}{what[1:]}")
 
 
 def _build(raw: Raw, path: Path | None) -> Config:
@@ -190,7 +193,7 @@ def _shown(tables: Raw, secrets: Secrets) -> Mapping[str, Any]:
     hidden = secrets.hide_in(shown)
     assert isinstance(hidden, dict)  # noqa: S101 (a table stays one)
     hidden["store"]["url"] = store_url.mask(store["url"], MASK)
-    return hidden
+    return MappingProxyType(hidden)
 
 
 def _filled(model: type[BaseModel], raw: Raw) -> dict[str, Any]:

@@ -122,8 +122,8 @@ def parse_endpoint(text: str, default_port: int | None = None) -> tuple[str, int
 
 def _host_and_rest(text: str) -> tuple[str, str]:
     if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        return host, rest
+        host, closed, rest = text[1:].partition("]")
+        return (host if closed else text), rest
     if text.count(":") > 1:
         return text, ""
     host, colon, port = text.partition(":")

@@ -27,9 +27,9 @@ from hybridgrey.settings import Settings, Zone
 MASK = "********"
 MAX_LENGTH = 600
 
-# A list key is the first label of the zone (Spamhaus DQS: 26 letters and digits).  One without a label in
-# [zones] is taken for a key when it is long and mixes both, which names of lists do not.
-_KEY_LIKE = re.compile(r"(?<![\w-])(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{16,}(?=\.)", re.IGNORECASE)
+# A list key is one label of the zone's name (Spamhaus DQS: 26 letters and digits).  Where [zones] does not
+# tell, a run of this length that mixes both is taken for a key; names of lists have none.
+_KEY_LIKE = re.compile(r"(?<![a-z0-9])(?=[a-z]*[0-9])(?=[0-9]*[a-z])[a-z0-9]{16,}", re.IGNORECASE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # Below this a secret is as likely to be part of an ordinary word; texts do not hold its value in any case.
 _SHORTEST = 6
@@ -102,9 +102,11 @@ def _zone_secrets(zones: object) -> Iterator[tuple[str, str]]:
     if not isinstance(zones, Mapping):
         return
     for name, zone in zones.items():
-        label = zone.get("label") if isinstance(zone, Mapping) else None
-        if label is None or label == "":
+        if not isinstance(zone, Mapping) or (
+            zone.keys() <= Zone.model_fields.keys() and not zone.get("label")
+        ):
             continue
+        label = zone.get("label")  # None beside an unknown key, which may be a misspelt label
         bare = name.strip().removesuffix(".")
         shown = label if isinstance(label, str) and label.isprintable() and bare not in label else MASK
         yield bare, shown
@@ -142,13 +144,11 @@ def _text(path: tuple[str | int, ...], detail: ErrorDetails) -> str:
 def _unknown_key(path: tuple[str | int, ...]) -> str:
     """Name the key that was meant, here or in another section."""
     key = str(path[-1])
-    near = get_close_matches(key, _keys(path[:-1]), 1)
-    if near:
-        return f"unknown key; did you mean {near[0]}?"
-    places = [dotted for dotted in _all_keys() if dotted.rpartition(".")[2] == key]
+    places = [place for place in _all_keys() if re.split("[. ]", place)[-1] == key]
     if places:
         return f"unknown key here; did you mean {' or '.join(places)}?"
-    return "unknown key"
+    near = get_close_matches(key, _keys(path[:-1]), 1)
+    return f"unknown key; did you mean {near[0]}?" if near else "unknown key"
 
 
 def _keys(path: tuple[str | int, ...]) -> list[str]:

@@ -234,8 +234,11 @@ class RuleTable(Section):
         )
 
 
-FINAL_ACTIONS = [a.value for a in Action if a is not Action.NONE]  # a list: the raw value may not be hashable
-CONDITIONS = frozenset({"clients", "helo", "senders", "recipients", "authenticated", "dns"})
+_FINAL_ACTIONS = [
+    a.value for a in Action if a is not Action.NONE
+]  # a list: the raw value may not be hashable
+# A threshold without dns is a mistake of its own: dns was meant to be there.
+_CONDITION_KEYS = {"clients", "helo", "senders", "recipients", "authenticated", "dns", "threshold"}
 
 
 def name_of(table: object, number: int) -> str:
@@ -279,7 +282,7 @@ def _unreachable(tables: Sequence[object]) -> Iterator[Problem]:
 def decides_all(table: Raw) -> bool:
     """Whether a raw rule has a final action and no condition."""
     known = table.keys() <= RuleTable.model_fields.keys()
-    return known and not table.keys() & CONDITIONS and table.get("action") in FINAL_ACTIONS
+    return known and not table.keys() & _CONDITION_KEYS and table.get("action") in _FINAL_ACTIONS
 
 
 def _seconds(value: object) -> float | None:

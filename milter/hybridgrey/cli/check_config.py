@@ -38,7 +38,7 @@ def check_config(config_path: Path, as_json: bool) -> None:
             raise SystemExit(EX_CONFIG) from None
         bad_config(e.problems)
     if as_json:
-        _print_json(ok=True, warnings=config.warnings, config=config.shown)
+        _print_json(ok=True, warnings=config.warnings, config=dict(config.shown))
     else:
         _print_toml(config)
 
@@ -46,7 +46,7 @@ def check_config(config_path: Path, as_json: bool) -> None:
 def _print_toml(config: Config) -> None:
     for warning in config.warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
-    click.echo(tomli_w.dumps(config.shown), nl=False)
+    click.echo(tomli_w.dumps(dict(config.shown)), nl=False)
 
 
 def _print_json(*, ok: bool, **parts: object) -> None:

@@ -13,7 +13,7 @@ from itertools import pairwise
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hybridgrey import exposition, metrics
+from hybridgrey import exposition, series
 from hybridgrey.metrics import Shared
 
 RULES = [("manual", "accept"), ("blocklists", "reject"), ("the rest", "greylist")]
@@ -137,7 +137,7 @@ def test_reload_keeps_indexes(shared: Shared) -> None:
     assert {key: renewed.schema.index[key] for key in before} == before
     assert renewed.schema.size > shared.schema.size
     spans = sorted(
-        (index, index + metrics.FAMILIES[name].width) for (name, _), index in renewed.schema.index.items()
+        (index, index + series.FAMILIES[name].width) for (name, _), index in renewed.schema.index.items()
     )
     assert all(end <= start for (_, end), (start, _) in pairwise(spans))
 
@@ -164,7 +164,7 @@ def test_histogram_buckets(shared: Shared, seconds: float, bucket: str) -> None:
     """An observation counts in the first bucket whose bound is not below it, and in all above."""
     shared.meter(shared.counters.lease()).list_answer("zen.spamhaus.org", "listed", seconds)
     found = samples(shared)
-    bounds = [*(str(bound) for bound in metrics.LIST_BUCKETS), "+Inf"]
+    bounds = [*(str(bound) for bound in series.LIST_BUCKETS), "+Inf"]
     got = [found[f"hybridgrey_list_latency_seconds_bucket{{le={b},list=zen.spamhaus.org}}"] for b in bounds]
     assert got == [float(at >= bounds.index(bucket)) for at in range(len(bounds))]
     assert found["hybridgrey_list_latency_seconds_sum{list=zen.spamhaus.org}"] == seconds
@@ -197,7 +197,7 @@ def test_unforeseen_labels_cost_nothing(shared: Shared) -> None:
 def test_a_recipient_without_rule_is_counted(shared: Shared) -> None:
     """A recipient that no rule matched has a rule label of its own."""
     shared.meter(shared.counters.lease()).verdict(None, "accept")
-    key = f"hybridgrey_verdicts_total{{action=accept,enforced=true,rule={metrics.NO_RULE}}}"
+    key = f"hybridgrey_verdicts_total{{action=accept,enforced=true,rule={series.NO_RULE}}}"
     assert samples(shared)[key] == 1
 
 

@@ -20,7 +20,8 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from hybridgrey import __version__
-from hybridgrey.metrics import FAMILIES, Family, Shared
+from hybridgrey.metrics import Shared
+from hybridgrey.series import FAMILIES, Family
 
 PREFIX = "hybridgrey_"
 

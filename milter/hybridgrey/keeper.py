@@ -29,7 +29,7 @@ Check = Callable[[], str]
 
 RETRY = 30.0
 """Seconds between tries to bind a port that is in use."""
-HANDOVER_TRIES = 10
+HANDOVER_TRIES = 20
 HANDOVER_PAUSE = 0.3
 REQUESTS_MAX = 16
 REQUEST_SECONDS = 10.0

@@ -3,8 +3,7 @@
 The master makes one ``Shared`` before it forks. Terms:
 
 - *series*: one number (counter, gauge) or one row of buckets (histogram) with its label values, as Prometheus
-  has it. A ``Schema`` gives each series the index of its first cell once, when a config is loaded; its labels
-  are rule names, actions, list labels and greylist states only, so their number is bounded.
+  has it. A ``series.Schema`` gives each one the index of its first cell, once, when a config is loaded.
 - *slot*: the cells of one process. Only that process writes them, so no lock is shared between processes; a
   total is the sum over all slots. A slot keeps its numbers when its process ends, and the next one adds to
   them: totals never go back while the master lives.
@@ -20,127 +19,10 @@ from __future__ import annotations
 import mmap
 import threading
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 
-ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
-RESULTS = ("listed", "unlisted", "error", "timeout")
-STATES = ("new", "early", "passed", "known", "network")
-NO_RULE = "(none)"
-"""The rule label of a recipient that no rule matched."""
-
-LIST_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
-WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-STORE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5)
-DELAY_BUCKETS = (300.0, 420.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)
-
-CAPACITY = 16_384
-"""Cells of one slot: about 1,000 lists with their histograms. Untouched ones take no memory."""
-
-_SCRAP = 16
-"""Cells at the end of each slot that nobody reads, for what has no series; wider than any family."""
-
-Key = tuple[str, tuple[str, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class Family:
-    """A Prometheus metric; the name is without prefix and ``_total``, buckets are upper bounds."""
-
-    name: str
-    help: str
-    kind: str
-    labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
-
-    @property
-    def width(self) -> int:
-        """Cells of one series: a histogram has one a bucket, one above the last bound, and the sum."""
-        return len(self.buckets) + 2 if self.kind == "histogram" else 1
-
-
-def _families() -> tuple[Family, ...]:
-    counter, gauge, histogram = "counter", "gauge", "histogram"
-    return (
-        # First, so that its cell is the first one of each slot: see Counters.release.
-        Family("sessions_open", "SMTP sessions open now", gauge),
-        Family("sessions", "SMTP sessions seen", counter),
-        Family("verdicts", "Recipients judged", counter, ("rule", "action", "enforced")),
-        Family("list_answers", "Answers of DNS lists", counter, ("list", "result")),
-        Family("list_latency_seconds", "Time to a list's answer", histogram, ("list",), LIST_BUCKETS),
-        Family("rcpt_wait_seconds", "Time RCPT waited for lists", histogram, (), WAIT_BUCKETS),
-        Family("greylist", "Greylist look-ups by what was found", counter, ("state",)),
-        Family("greylist_delay_seconds", "First attempt to acceptance", histogram, (), DELAY_BUCKETS),
-        Family("store_seconds", "Time of one round trip to the store", histogram, (), STORE_BUCKETS),
-        Family("store_failures", "Round trips to the store that failed", counter),
-    )
-
-
-FAMILIES: Mapping[str, Family] = MappingProxyType({family.name: family for family in _families()})
-
-
-@dataclass(frozen=True)
-class Schema:
-    """Where each series lives. Frozen: a reload makes a longer one with the old indexes kept.
-
-    ``index`` maps (family, label values) to the first cell; ``quiet`` has the series that are shown only once
-    they are not zero; ``dropped`` counts those that found no room and are counted nowhere.
-    """
-
-    index: Mapping[Key, int]
-    quiet: frozenset[Key]
-    size: int
-    dropped: int = 0
-
-    @classmethod
-    def build(
-        cls,
-        rules: Iterable[tuple[str, str]],
-        lists: Iterable[str],
-        *,
-        enforced: bool = True,
-        before: Schema | None = None,
-    ) -> Schema:
-        """Lay out a config's series: (rule name, action) pairs, list labels; `before`: the last schema."""
-        index = dict(before.index) if before else {}
-        quiet = set(before.quiet) if before else set()
-        size, dropped = (before.size if before else 0), 0
-        for key, shown in _series(rules, lists, enforced):
-            if key in index:
-                quiet -= {key} if shown else set()
-                continue
-            width = FAMILIES[key[0]].width
-            if size + width > CAPACITY - _SCRAP:
-                dropped += 1
-                continue
-            index[key] = size
-            size += width
-            quiet |= set() if shown else {key}
-        return cls(MappingProxyType(index), frozenset(quiet), size, dropped)
-
-    def at(self, family: str, *labels: str) -> int:
-        """Return the first cell of a series, or a cell that nobody reads for one that has none."""
-        # Never KeyError: a label nobody foresaw must not cost a recipient.
-        return self.index.get((family, labels), CAPACITY - _SCRAP)
-
-
-def _series(
-    rules: Iterable[tuple[str, str]], lists: Iterable[str], enforced: bool
-) -> Iterator[tuple[Key, bool]]:
-    """Yield each series with whether it is shown at zero."""
-    yield from (((name, ()), True) for name, family in FAMILIES.items() if not family.labels)
-    yield from ((("greylist", (state,)), True) for state in STATES)
-    for rule, own in (*rules, (NO_RULE, "")):
-        # Only what a rule is there to do is shown at zero: five rows a rule would bury the rest.
-        yield from ((("verdicts", (rule, action, _flag(enforced))), action == own) for action in ACTIONS)
-    for label in lists:
-        yield from ((("list_answers", (label, result)), True) for result in RESULTS)
-        yield ("list_latency_seconds", (label,)), True
-
-
-def _flag(value: bool) -> str:
-    return "true" if value else "false"
+from hybridgrey.series import CAPACITY, FAMILIES, NO_RULE, Key, Schema, flag
 
 
 class Counters:
@@ -232,7 +114,7 @@ class Meter:
         self._schema = schema
         self._cells = cells
         self._lock = threading.Lock()
-        self._enforced = _flag(enforced)
+        self._enforced = flag(enforced)
         self._made: dict[Key, Counter] = {}
         self._timed: dict[str, Histogram] = {}
         self.sessions_open = Gauge(cells, schema.at("sessions_open"), self._lock)
@@ -299,8 +181,8 @@ class Flags:
     def suspended(self) -> Mapping[str, bool]:
         """Return each label with whether any zone under it is suspended."""
         found: dict[str, bool] = {}
-        for label, flag in zip(self.labels, self.view, strict=False):  # the memory has one byte at least
-            found[label] = found.get(label, False) or bool(flag)
+        for label, byte in zip(self.labels, self.view, strict=False):  # the memory has one byte at least
+            found[label] = found.get(label, False) or bool(byte)
         return found
 
 

@@ -132,7 +132,7 @@ class Cluster:
                 return client.execute_command("EVALSHA", script.sha, len(keys), *keys, *args)
             except redis.exceptions.NoScriptError:
                 return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
-        except (OSError, redis.RedisError) as error:
+        except (OSError, redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise StoreError(reason(error)) from None
 
     def close(self) -> None:

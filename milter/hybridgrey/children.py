@@ -8,8 +8,10 @@ Called by `master` only.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,6 +19,8 @@ from typing import NoReturn
 
 from hybridgrey import logs
 from hybridgrey.loop import Loop
+
+_PR_SET_NAME = 15  # linux/prctl.h
 
 Ready = Callable[[], None]
 
@@ -61,7 +65,7 @@ def fork(role: str, index: int, slot: int, loop: Loop, body: Callable[[Ready], N
     try:
         pid = os.fork()
         if pid == 0:
-            _child(loop, read_end, write_end, body)
+            _child(role, loop, read_end, write_end, body)
     except OSError:
         os.close(read_end)
         raise
@@ -72,12 +76,15 @@ def fork(role: str, index: int, slot: int, loop: Loop, body: Callable[[Ready], N
     return Child(role, index, slot, pid, read_end)
 
 
-def _child(loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], NoReturn]) -> NoReturn:
+def _child(
+    role: str, loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], NoReturn]
+) -> NoReturn:
     def ready() -> None:
         os.write(write_end, b"R")
         os.close(write_end)
 
     try:
+        _call_yourself(f"hg-{role}")
         loop.leave_in_child()
         for number in (signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
@@ -88,6 +95,12 @@ def _child(loop: Loop, read_end: int, write_end: int, body: Callable[[Ready], No
         logs.get().exception("child process failed")
     finally:
         os._exit(os.EX_SOFTWARE)
+
+
+def _call_yourself(name: str) -> None:
+    """Show in ``ps -o comm``, top and pstree which process is which; at most 15 characters."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode(), 0, 0, 0)
 
 
 def how(status: int) -> str:

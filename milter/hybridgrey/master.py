@@ -78,7 +78,8 @@ class Master:
         self._loop.run()
         if self._world.store is not None:
             self._world.store.stop()
-        self._world.listener.remove()
+        if not self._world.listener.remove():
+            logs.get().info("the socket's file stays, its folder belongs to another user")
         logs.get().info("ended")
         return self._status
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -78,12 +77,16 @@ class BareDaemon(Part):
             return answer(peer)
 
     def workers(self) -> set[int]:
-        """The pids of the living workers, found in the system's table of processes."""
-        return {pid for pid in children(self.pid) if "worker" in title(pid)}
+        """The pids of the living workers."""
+        return self.named("hg-worker")
 
-    def keeper(self) -> int:
-        """The pid of the keeper."""
-        return next(pid for pid in children(self.pid) if "keeper" in title(pid))
+    def keepers(self) -> set[int]:
+        """The pids of the keepers: one, but for a moment during a reload."""
+        return self.named("hg-keeper")
+
+    def named(self, word: str) -> set[int]:
+        """The pids of the master's living children with a word in their name."""
+        return {pid for pid in children(self.pid) if word in title(pid)}
 
 
 def answer(peer: MilterPeer) -> tuple[int, str]:
@@ -109,15 +112,11 @@ def alive(pid: int) -> bool:
 
 
 def title(pid: int) -> str:
-    """What a child calls itself, by the name of its main thread."""
+    """What a process calls itself."""
     try:
         return Path(f"/proc/{pid}/comm").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return ""
-
-
-def _call_yourself(name: str) -> None:
-    Path("/proc/self/comm").write_text(name)
 
 
 class _Session:
@@ -166,7 +165,6 @@ class _Parts:
         self._settings = settings
 
     def worker(self, _slot: int) -> _Session:
-        _call_yourself("hg-worker")
         if self._settings.hostname == "hang.test":
             time.sleep(60)
         if self._settings.hostname == "crash.test":
@@ -176,10 +174,11 @@ class _Parts:
         return session
 
     def keeper(self, ready: Any) -> NoReturn:
-        _call_yourself("hg-keeper")
+        master = os.getppid()
         ready()
-        while True:
-            signal.pause()
+        while os.getppid() == master:
+            time.sleep(0.2)
+        os._exit(0)
 
 
 def _assemble(_store: str, _channel: Channel) -> daemon.Build:

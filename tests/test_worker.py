@@ -1,0 +1,155 @@
+"""One worker under real libmilter: what it serves, how it drains, what it survives."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from parts.baredaemon import BareDaemon, alive, answer, children
+from parts.base import accepts, free_port, has_ipv6, wait_until
+from parts.milterpeer import MilterPeer
+
+
+@pytest.mark.parametrize("family", ["inet", "inet6", "unix"])
+def test_serves_every_family(family, tmp_path):
+    """Workers take connections from our socket in each family that libmilter knows."""
+    if family == "inet6" and not has_ipv6():
+        pytest.skip("no IPv6 here")
+    port = free_port()
+    addresses = {"inet": ("127.0.0.1", port), "inet6": ("::1", port), "unix": str(tmp_path / "s")}
+    listens = {"inet": f"inet:{port}@127.0.0.1", "inet6": f"inet6:{port}@::1", "unix": f"unix:{tmp_path}/s"}
+    with BareDaemon(listens[family]) as daemon:
+        daemon.address = addresses[family]
+        assert daemon.ask()[0] in daemon.workers()
+        assert daemon.stop() == 0
+
+
+def test_all_workers_take_connections():
+    """Sessions that stay open are spread over the workers: none is idle while another is swamped."""
+    with BareDaemon(workers=2) as daemon:
+        peers = [MilterPeer(daemon.address) for _ in range(60)]
+        served = {answer(peer)[0] for peer in peers}
+        for peer in peers:
+            peer.quit()
+        assert served == daemon.workers()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals_of_libmilter_cut_no_session(number):
+    """TERM, INT and HUP stop libmilter at once; a worker and its sessions do not even notice."""
+    with BareDaemon(workers=1) as daemon, MilterPeer(daemon.address) as peer:
+        (worker,) = daemon.workers()
+        peer.connect()
+        for _ in range(20):
+            os.kill(worker, number)
+        time.sleep(0.3)
+        peer.mail()
+        assert f" {worker} " in peer.rcpt().text
+        assert daemon.ask()[0] == worker
+
+
+def test_session_in_flight_ends_in_its_own_time():
+    """A draining worker takes no new session and serves the open one to its end, idle times included."""
+    with BareDaemon(workers=1) as daemon, MilterPeer(daemon.address) as peer:
+        (worker,) = daemon.workers()
+        peer.connect()
+        daemon.send_signal(signal.SIGTERM)
+        wait_until(lambda: not accepts(daemon.address), "no connections are taken any more", 3)
+        time.sleep(1.0)
+        peer.mail()
+        assert f" {worker} " in peer.rcpt().text
+        assert daemon.running
+        peer.quit()
+        assert daemon.process.wait(10) == 0
+        assert not daemon.events("worker leaves sessions behind")
+
+
+def test_connection_without_a_word_is_waited_for():
+    """A connection that was accepted but has not negotiated yet counts as a session."""
+    with BareDaemon(workers=1) as daemon:
+        # Unknown to the session's own count: libmilter calls it at the first command only
+        with socket.create_connection(daemon.address, 5):
+            time.sleep(0.3)
+            daemon.send_signal(signal.SIGTERM)
+            time.sleep(1.0)
+            assert daemon.running
+        assert daemon.process.wait(10) == 0
+
+
+def test_deadline_ends_the_wait():
+    """After `drain_timeout` a session that does not end is left behind, and the log says how many."""
+    with BareDaemon(workers=1, drain_timeout="1s") as daemon, MilterPeer(daemon.address) as peer:
+        answer(peer)
+        assert daemon.stop() == 0
+        assert daemon.events("worker leaves sessions behind")[0]["sessions"] >= 1
+
+
+def test_second_term_hurries():
+    """Whoever sends TERM twice does not want to wait for sessions."""
+    with BareDaemon(workers=2, drain_timeout="60s") as daemon, MilterPeer(daemon.address) as peer:
+        peer.connect()
+        daemon.send_signal(signal.SIGTERM)
+        daemon.await_events("ending")
+        assert daemon.stop(timeout=10) == 0
+
+
+def test_workers_end_when_the_master_is_killed():
+    """Nobody serves on without a master; a session in flight still comes to its end, and a start succeeds."""
+    with BareDaemon(workers=2) as daemon:
+        family = children(daemon.pid)
+        with MilterPeer(daemon.address) as peer:
+            peer.connect()
+            daemon.kill()
+            wait_until(lambda: sum(map(alive, family)) == 1, "all but the worker with a session are gone")
+            peer.mail()
+            assert alive(int(peer.rcpt().text.split()[2]))
+            peer.quit()
+        wait_until(lambda: not any(map(alive, family)), "the last worker is gone")
+        daemon.log.unlink()
+        daemon.start()
+        assert daemon.ask()[0] in daemon.workers()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no CPU affinity here")
+@pytest.mark.parametrize(("pin", "most"), [(True, 1), (False, len(os.sched_getaffinity(0)))])
+def test_workers_are_bound_to_a_cpu_each(pin, most):
+    """With `pin_workers` each worker has one CPU, and they are not all on the same."""
+    if len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("one CPU only")
+    with BareDaemon(workers=2, pin_workers=pin) as daemon:
+        bound = [os.sched_getaffinity(pid) for pid in daemon.workers()]
+        assert [len(cpus) for cpus in bound] == [most, most]
+        assert pin == (bound[0] != bound[1])
+
+
+@pytest.mark.parametrize(
+    ("prepare", "text"),
+    [
+        ("sys.modules['milter'] = None", "pip install 'hybridgrey\\[milter\\]'"),
+        ("sys.modules['milter'] = types.ModuleType('milter')", "is not pymilter's"),
+        ("sys.version_info = (3, 14, 0)", "Python 3.14"),
+    ],
+)
+def test_unfit_libmilter_is_refused(prepare, text):
+    """Without a binding that works the daemon says what to install, before it opens anything."""
+    program = f"""
+import sys, types
+from hybridgrey import config, daemon
+{prepare}
+try:
+    daemon.run(config.default(), config.default, lambda *_: None)
+except daemon.StartError as error:
+    print(error)
+    sys.exit(error.status)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == os.EX_UNAVAILABLE, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert re.search(text, done.stdout)

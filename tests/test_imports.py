@@ -49,7 +49,7 @@ STOREYS = (
     ("assembly",),
     ("cli",),
 )
-FREE = ("logs", "reports", "metrics")
+FREE = ("logs", "reports", "metrics", "series")
 """Leaves that any module may use; they use each other only."""
 
 LIBMILTER = {"session", "worker"}

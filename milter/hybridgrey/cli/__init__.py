@@ -21,6 +21,7 @@ EX_CONFIG: Final = 78
 DEFAULT_CONFIG: Final = Path("/etc/hybridgrey/hybridgrey.toml")
 
 COMMANDS: Final = {
+    "run": "hybridgrey.cli.run:run",
     "check-config": "hybridgrey.cli.check_config:check_config",
 }
 

@@ -21,6 +21,8 @@ STOREYS = (
     (
         "question",
         "zones",
+        "cache",
+        "upstream",
         "lookup",
         "health",
         "normalise",

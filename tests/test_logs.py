@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridgrey import logs
+from hybridgrey import cleaning, logs
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=1000)
 ANY_VALUE = st.recursive(
@@ -63,7 +63,7 @@ def capture() -> Iterator[Callable[..., Capture]]:
 
 
 def undo(text: str) -> str:
-    """Turn the escapes of `logs.clean` back into what they stand for."""
+    """Turn the escapes of `cleaning.clean` back into what they stand for."""
 
     def one(found: re.Match[str]) -> str:
         kind, digits = found[0][1], found[0][2:]
@@ -95,13 +95,13 @@ CLEAN = [
 @pytest.mark.parametrize(("text", "want"), [row[1:] for row in CLEAN], ids=[row[0] for row in CLEAN])
 def test_clean_table(text: str | bytes, want: str) -> None:
     """Each kind of harmful character has its own visible escape."""
-    assert logs.clean(text) == want
+    assert cleaning.clean(text) == want
 
 
 @given(ANY_TEXT, st.integers(1, 50))
 def test_clean_is_bounded_and_printable(text: str, limit: int) -> None:
     """Whatever comes in, what goes out prints, on one line, within the limit."""
-    out = logs.clean(text, limit)
+    out = cleaning.clean(text, limit)
     assert len(out) <= limit
     assert out.isprintable()
 
@@ -109,7 +109,7 @@ def test_clean_is_bounded_and_printable(text: str, limit: int) -> None:
 @given(ANY_TEXT)
 def test_clean_loses_nothing(text: str) -> None:
     """The escapes of a text that was not cut can be undone, so two texts never look alike."""
-    assert undo(logs.clean(text, limit=20_000)) == text
+    assert undo(cleaning.clean(text, limit=20_000)) == text
 
 
 @given(ANY_VALUE, st.sampled_from(["json", "text"]))

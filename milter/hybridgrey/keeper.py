@@ -21,6 +21,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 
 from hybridgrey import logs
+from hybridgrey.cleaning import clean
 from hybridgrey.metrics import Board, Shared
 from hybridgrey.reports import Report
 
@@ -145,7 +146,7 @@ class Health:
 
 def _ask(check: Check) -> str:
     try:
-        return logs.clean(check())
+        return clean(check())
     except Exception as error:  # a check that raises has failed; its text may hold a secret
         return f"failed ({type(error).__name__})"
 

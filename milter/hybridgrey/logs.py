@@ -8,7 +8,7 @@
 Two forms. *json*: an ASCII JSON object with ``ts`` (UTC, milliseconds), ``level`` and ``event`` first.
 *text*: for eyes, coloured on a terminal only. *auto* is text on a terminal, else json.
 
-What clients send is data. Every value passes through ``clean``, so nobody has to remember to: control
+What clients send is data. Every value passes through ``cleaning``, so nobody has to remember to: control
 characters, line ends, bidirectional overrides, undecodable bytes and lone surrogates come out as visible
 escapes, even after a reader has decoded the JSON. A line is never longer than ``LINE_MAX``, for a pipe keeps
 lines of several writers apart only up to that size.
@@ -21,40 +21,31 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import select
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
-from itertools import islice
 from typing import Any, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger
 
+from hybridgrey.cleaning import INT_MAX, TEXT_MAX, clean, escaped, exception, plain
+
 LINE_MAX = 4096
 """Bytes of the longest line, its newline included: PIPE_BUF, what a pipe takes in one piece."""
-TEXT_MAX = 400
-"""Characters of the longest text value: above any address (RFC 5321 §4.5.3.1: 64 + 1 + 255)."""
 
 LEVELS = {"debug": 10, "info": 20, "warning": 30, "error": 40, "critical": 50}
 FORMATS = ("auto", "json", "text")
 
-_ITEMS_MAX = 32
-_DEPTH_MAX = 4
-_INT_MAX = 1 << 63
-_FRAMES_MAX = 8
 _SHORTER = (TEXT_MAX, 100, 24)
 _WAIT_MS = 100
 _PAUSE = 1.0
-_NAMED = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
 Fields = dict[str, Any]
-Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
 
 
 def configure(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:
@@ -91,93 +82,6 @@ def get(**fields: object) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger().bind(**fields))
 
 
-def clean(text: str | bytes, limit: int = TEXT_MAX) -> str:
-    r"""Return `text` printable, on one line and at most `limit` characters.
-
-    ``\xNN`` is an undecodable byte or an ASCII control, ``\uNNNN`` another code point that does not print,
-    ``\\`` a backslash: no two texts look alike unless they were cut, which ends in "…".
-    """
-    if isinstance(text, bytes):
-        text = text.decode("utf-8", "surrogateescape")
-    if len(text) <= limit and text.isprintable() and "\\" not in text:
-        return text
-    return _escaped(text, limit)
-
-
-def _escaped(text: str, limit: int) -> str:
-    pieces = [char if char.isprintable() and char != "\\" else _escape(char) for char in text[: limit + 1]]
-    if len(whole := "".join(pieces)) <= limit:
-        return whole
-    room = limit - 1
-    kept: list[str] = []
-    for piece in pieces:
-        room -= len(piece)
-        if room < 0:
-            break
-        kept.append(piece)
-    return "".join(kept) + "…" if limit > 0 else ""
-
-
-def _escape(char: str) -> str:
-    if char in _NAMED:
-        return _NAMED[char]
-    code = ord(char)
-    if code < 0x80:
-        return f"\\x{code:02x}"
-    if 0xDC80 <= code <= 0xDCFF:  # surrogateescape: a byte that was no UTF-8
-        return f"\\x{code - 0xDC00:02x}"
-    return f"\\u{code:04x}" if code <= 0xFFFF else f"\\U{code:08x}"
-
-
-def _plain(value: object, limit: int, depth: int = 0) -> Plain:
-    """Return `value` as something JSON has, cleaned, bounded in length, number and depth."""
-    if value is None or isinstance(value, bool):
-        return value
-    if isinstance(value, int):
-        # str() of a huge int raises; hex() does not.
-        return int(value) if abs(value) < _INT_MAX else clean(hex(value), limit)
-    if isinstance(value, float):
-        return float(value) if math.isfinite(value) else str(value)
-    if isinstance(value, (str, bytes)):
-        return clean(value if isinstance(value, bytes) else str(value), limit)
-    if depth < _DEPTH_MAX and isinstance(value, (list, tuple, set, frozenset)):
-        some = [_plain(item, limit, depth + 1) for item in islice(value, _ITEMS_MAX)]
-        return [*some, *_rest(len(value)).values()]
-    if depth < _DEPTH_MAX and isinstance(value, Mapping):
-        items = islice(value.items(), _ITEMS_MAX)
-        short = {clean(_shown(key), min(limit, 80)): _plain(item, limit, depth + 1) for key, item in items}
-        return short | _rest(len(value))
-    return clean(_shown(value), limit)
-
-
-def _rest(length: int) -> dict[str, str]:
-    return {"…": f"{length - _ITEMS_MAX} more"} if length > _ITEMS_MAX else {}
-
-
-def _shown(value: object) -> str:
-    try:
-        return str(value)
-    except Exception as error:  # a foreign __str__ may raise anything; the line matters more
-        return f"<{type(value).__name__}: {type(error).__name__}>"
-
-
-def _exception(exc_info: object) -> Fields:
-    """Return what an ``exc_info`` says as two one-line fields, innermost frame last."""
-    error = exc_info if isinstance(exc_info, BaseException) else None
-    if error is None and isinstance(exc_info, tuple) and len(exc_info) > 1:
-        error = exc_info[1]
-    elif error is None and exc_info:
-        error = sys.exc_info()[1]
-    if error is None:
-        return {}
-    frames = traceback.extract_tb(error.__traceback__)[-_FRAMES_MAX:]
-    said = f"{type(error).__name__}: {_shown(error)}"
-    if error.__cause__ is not None:
-        said += f" (from {type(error.__cause__).__name__}: {_shown(error.__cause__)})"
-    where = (f"{os.path.basename(frame.filename)}:{frame.lineno} {frame.name}" for frame in frames)  # noqa: PTH119
-    return {"exception": said, "traceback": " > ".join(where)}
-
-
 def _fields(level: str, given: Mapping[str, Any], limit: int) -> Fields:
     """Return the line's fields in their order, each one safe to print."""
     # The three come first by being there first; set again at the end so that no field can pose as one.
@@ -187,9 +91,9 @@ def _fields(level: str, given: Mapping[str, Any], limit: int) -> Fields:
         kind = type(value)
         if kind is str:
             if len(value) > limit or not value.isprintable() or "\\" in value:
-                line[key] = _escaped(value, limit)
-        elif not (value is None or kind is bool or (kind is int and -_INT_MAX < value < _INT_MAX)):
-            line[key] = _plain(value, limit)
+                line[key] = escaped(value, limit)
+        elif not (value is None or kind is bool or (kind is int and -INT_MAX < value < INT_MAX)):
+            line[key] = plain(value, limit)
     line["ts"] = _timestamp()
     line["level"] = level
     return line
@@ -269,7 +173,7 @@ class _Renderer:
         given = cast("Fields", event_dict)
         try:
             if "exc_info" in given:
-                given.update(_exception(given.pop("exc_info")))
+                given.update(exception(given.pop("exc_info")))
             return self._render(method, given)
         except Exception as error:  # whatever a foreign value raised, the caller's work goes on
             return self._render(method, {"event": "unprintable log event", "error": type(error).__name__})

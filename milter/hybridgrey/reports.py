@@ -28,6 +28,8 @@ from typing import Any, NamedTuple, Protocol
 
 from structlog.typing import FilteringBoundLogger
 
+from hybridgrey.cleaning import shown
+
 REFRESH = 10.0
 """Seconds between a reporter's messages about a trouble that goes on."""
 SUMMARY = 300.0
@@ -186,10 +188,7 @@ def encode(message: Message) -> bytes:
 def _bounded(value: object) -> str | int | float | None:
     if value is None or isinstance(value, (bool, float)) or (isinstance(value, int) and abs(value) < 1 << 63):
         return value
-    try:
-        return str(value)[:_VALUE_MAX]
-    except Exception as error:  # a foreign __str__ may raise anything; the report matters more
-        return f"<{type(value).__name__}: {type(error).__name__}>"
+    return shown(value)[:_VALUE_MAX]
 
 
 def decode(data: bytes) -> Message | None:

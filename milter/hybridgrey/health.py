@@ -146,24 +146,27 @@ class Prober:
         self._timeout = timeout
         self._interval = interval
         self._suspended_interval = suspended_interval
+        self._next = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
-        """Probe until `stop` is set: all lists now and every `interval`, suspended ones more often."""
-        full = time.monotonic()
-        while not stop.is_set():
-            if time.monotonic() >= full:
-                self.probe_once()
-                full = time.monotonic() + _jittered(self._interval)
-            else:
-                self.probe_once(self._suspended())
-            wait = full - time.monotonic()
-            if self._suspended():
-                wait = min(wait, _jittered(self._suspended_interval))
-            stop.wait(max(wait, 0.0))
+        """Probe until `stop` is set: all lists every `interval`, suspended ones more often.
+
+        The first time is now, unless `probe_once` has been called before.
+        """
+        while not stop.wait(self._pause()):
+            self.probe_once(self._suspended() if time.monotonic() < self._next else None)
+
+    def _pause(self) -> float:
+        pause = self._next - time.monotonic()
+        if self._suspended():
+            pause = min(pause, _jittered(self._suspended_interval))
+        return max(pause, 0.0)
 
     def probe_once(self, zones: Sequence[Zone] | None = None) -> list[Health]:
         """Ask these lists, or all, and act on what they say; their health, in their order."""
-        zones = self._zones if zones is None else zones
+        if zones is None:
+            zones = self._zones
+            self._next = time.monotonic() + _jittered(self._interval)
         answers = self._ask(zones)
         found = [self._settle(zone, judge(zone, answers[zone.name])) for zone in zones]
         self._tell(found)

@@ -15,8 +15,6 @@ import socket
 from collections.abc import Iterable, Sequence
 from typing import cast
 
-import dns.resolver
-
 from hybridgrey.policy import Answer
 from hybridgrey.reports import Report
 from hybridgrey.zones import Zone
@@ -103,15 +101,6 @@ class Lists:
     def _fail(self, zone: Zone, error: str) -> None:
         self._failing.add(zone.name)
         self._reporter.failing(f"list:{zone.label}", error=error)
-
-
-def system_nameservers(path: str = "/etc/resolv.conf") -> tuple[tuple[str, int], ...]:
-    """The nameservers of this host; the one on it where the file names none or is not there (resolver(5))."""
-    try:
-        servers = dns.resolver.Resolver(filename=path).nameservers
-    except dns.resolver.NoResolverConfiguration:
-        servers = []
-    return tuple((str(server), 53) for server in servers) or (("127.0.0.1", 53),)
 
 
 def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:

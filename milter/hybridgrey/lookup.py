@@ -76,7 +76,7 @@ class Resolver:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
         lookup = Lookup(self, client)
         wanted = []
-        texts = []
+        texts: list[tuple[Zone, bytes]] = []
         cached = self.cache.get(client)
         now = lookup.started
         for name in zones:
@@ -87,13 +87,13 @@ class Resolver:
                 lookup.answers[name] = known[1]
                 if known[2] is not None:
                     lookup.texts[name] = known[2]
-                elif zone.wants_text and known[1].codes:
+                elif zone.wants_text and known[1].codes and not texts:
                     texts.append((zone, zone.text_tail))
             else:
                 wanted.append((zone, zone.tail))
         if wanted:
             lookup.send(wanted)
-        if texts:
+        if texts and not lookup.texts:
             lookup.send(texts, text=True)
         return lookup
 
@@ -118,6 +118,7 @@ class Lookup:
         "_retry_at",
         "_retry_step",
         "_sockets",
+        "_texts_asked",
         "_tries",
         "_truncated",
         "_waited",
@@ -140,6 +141,7 @@ class Lookup:
         self._truncated: dict[str, tuple[Zone, int]] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._first = resolver.servers.current
+        self._texts_asked = False
         self._tries = 0
         self._hurried = False
         self._waited = False
@@ -221,19 +223,20 @@ class Lookup:
             self.peek()
         self._finish()
 
-    def await_text(self, zone: str) -> str:
-        """The list's TXT record for the client, "" if it has not come in a time that is worth it."""
-        self.peek()
-        answer = self.answers.get(zone)
-        if answer is not None and (answer.seconds <= QUICK or not self._waited):
-            limit = time.monotonic() + min(TEXT_WAIT, self._resolver.timeout)
-            while zone not in self.texts and any(t and z.name == zone for z, _, t in self._pending.values()):
-                left = limit - time.monotonic()
-                if left <= 0 or not self._sockets:
-                    break
-                self._wait(left)
-                self.peek()
-        return self.texts.get(zone, "")
+    def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
+        """One of the lists that have the client, with its TXT record, "" if that has not come.
+
+        Only a list that answers quickly is waited for.
+        """
+        limit = min(time.monotonic() + TEXT_WAIT, self.started + self._resolver.timeout)
+        while not any(map(self.texts.get, zones)):
+            asked = next((z.name for z, _, text in self._pending.values() if text), None)
+            left = limit - time.monotonic()
+            if asked is None or asked not in zones or self.answers[asked].seconds > QUICK or left <= 0:
+                return zones[0], ""
+            self._wait(left)
+            self.peek()
+        return next((z, self.texts[z]) for z in zones if self.texts.get(z))
 
     def close(self) -> None:
         """End the lookup; answers that have come meanwhile still reach the cache."""

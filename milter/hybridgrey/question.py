@@ -26,6 +26,7 @@ _HEADER = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 _HEADER_SIZE = 12
 # A pointer to the name in the question, type A, class IN.
 _PLAIN_OWNER = b"\xc0\x0c\x00\x01\x00\x01"
+_PLAIN_TEXT_OWNER = b"\xc0\x0c\x00\x10\x00\x01"
 _PLAIN_SIZE = 16
 
 # Seconds for which an answer is kept at most; for denials RFC 2308 section 5 advises hours, not days.
@@ -83,14 +84,12 @@ def read(reply: bytes, question: bytes) -> Reply:
     rcode = reply[3] & 15
     if rcode not in (0, 3):
         return Reply(error=dns.rcode.to_text(dns.rcode.Rcode(rcode)))
-    if question[-3] == A:
-        count = int.from_bytes(reply[6:8], "big")
-        if count == 0 or rcode == 3:
-            return Reply(ttl=_denial_ttl(reply, _HEADER_SIZE + len(question)) if count == 0 else 0)
-        plain = _read_plain(reply, _HEADER_SIZE + len(question), count)
-        if plain is not None:
-            return plain
-    return _read_any(reply)
+    count = int.from_bytes(reply[6:8], "big")
+    at = _HEADER_SIZE + len(question)
+    if count == 0:
+        return Reply(ttl=_denial_ttl(reply, at))
+    plain = _read_plain(reply, at, count) if question[-3] == A else _read_plain_text(reply, at)
+    return plain or _read_any(reply)
 
 
 def _read_plain(reply: bytes, at: int, count: int) -> Reply | None:
@@ -105,6 +104,22 @@ def _read_plain(reply: bytes, at: int, count: int) -> Reply | None:
         ttl = min(ttl, int.from_bytes(reply[start + 6 : start + 10], "big"))
         codes.append(reply[start + 12 : start + 16])
     return Reply(codes=tuple(codes), ttl=ttl)
+
+
+def _read_plain_text(reply: bytes, at: int) -> Reply | None:
+    """Read the first TXT record, if it belongs to the name that was asked."""
+    if not reply.startswith(_PLAIN_TEXT_OWNER, at) or len(reply) < at + 12:
+        return None
+    ttl = min(int.from_bytes(reply[at + 6 : at + 10], "big"), MAX_TTL)
+    at += 12
+    end = at + int.from_bytes(reply[at - 2 : at], "big")
+    if end > len(reply):
+        return None
+    strings = []
+    while at < end:
+        strings.append(reply[at + 1 : min(at + 1 + reply[at], end)])
+        at += 1 + reply[at]
+    return Reply(text=b"".join(strings).decode("ascii", "backslashreplace"), ttl=ttl)
 
 
 def _denial_ttl(reply: bytes, at: int) -> int:

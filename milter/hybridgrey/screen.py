@@ -170,15 +170,17 @@ class Screen:
     def _refusal(self, client: Client, verdict: Verdict) -> Reply:
         text = _rule_text(verdict)
         if text is None:
-            hit = next((h for h in verdict.hits if h.weight > 0), None)
-            if hit is None:
-                text = DENIED
-            else:
-                text = f"{REFUSED.format(client=client.address)} using {self.zones[hit.zone].label}"
-                reason = client.lookup.await_text(hit.zone) if client.lookup else ""
-                if reason:
-                    text += f"; {plain(reason)[:MAX_REASON]}"
+            hits = [h.zone for h in verdict.hits if h.weight > 0]
+            text = self._listed(client, hits) if hits else DENIED
         return _reply("554", text)
+
+    def _listed(self, client: Client, zones: Sequence[str]) -> str:
+        """The words for a client on blocklists: one of them, and its reason if one has come in time."""
+        zone, reason = zones[0], ""
+        if client.lookup is not None:
+            zone, reason = client.lookup.await_text(zones)
+        text = f"{REFUSED.format(client=client.address)} using {self.zones[zone].label}"
+        return f"{text}; {plain(reason)[:MAX_REASON]}" if reason else text
 
     def dnswl(self, verdict: Verdict) -> Iterator[str]:
         """RFC 8904 results for the allowlists that let a client in, without the authserv-id."""
@@ -191,6 +193,8 @@ class Screen:
 
 def plain(text: str) -> str:
     """Text of somebody else's as printable ASCII, anything else as "?"."""
+    if text.isascii() and text.isprintable():
+        return text
     return "".join(c if c in _PRINTABLE else "?" for c in text)
 
 

@@ -81,7 +81,12 @@ READ = [
     (
         "cname to nowhere, denied",
         reply(f"{ME} 300 IN CNAME x.bl.test.", rcode="NXDOMAIN", soa=SOA.format(ttl=60, minimum=60)),
-        Reply(),
+        Reply(ttl=60),
+    ),
+    (
+        "denied with records",
+        reply(f"{ME} 300 IN A 127.0.0.2", rcode="NXDOMAIN"),
+        Reply(error="malformed reply: AnswerForNXDOMAIN"),
     ),
     ("cname loop", reply(f"{ME} 9 IN CNAME {ME}"), Reply(error="malformed reply: ChainTooLong")),
     ("extra record", reply("other.test. 9 IN A 127.0.0.3", f"{ME} 30 IN A 127.0.0.2"), Reply((TWO,), 30)),

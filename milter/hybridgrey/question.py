@@ -88,6 +88,9 @@ def read(reply: bytes, question: bytes) -> Reply:
     at = _HEADER_SIZE + len(question)
     if count == 0:
         return Reply(ttl=_denial_ttl(reply, at))
+    if rcode == dns.rcode.NXDOMAIN:
+        # A chain of CNAMEs to nowhere; records beside a denial are for dnspython to refuse.
+        return _read_any(reply)
     plain = _read_plain(reply, at, count) if question[-3] == A else _read_plain_text(reply, at)
     return plain or _read_any(reply)
 

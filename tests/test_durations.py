@@ -1,7 +1,7 @@
 """Durations of the config file."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridgrey import durations
@@ -41,6 +41,7 @@ def test_bad_duration_is_refused_unquoted(value):
         assert value not in str(error.value)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12))
 def test_shown_duration_reads_back(milliseconds):
     """What `show` prints is read as the same duration."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridgrey.places import Address, parse_address, parse_endpoint
@@ -95,6 +95,7 @@ def test_endpoint(text, port, wanted):
         assert parse_endpoint(text, port) == wanted
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60), st.sampled_from(["", "inet:", "inet6:", "inet:1@", "unix:", "/"]))
 def test_any_text_is_read_or_refused(text, start):
     """Whatever stands in the file, the answer is an address or a ValueError."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridgrey import store_url
@@ -96,6 +96,7 @@ def test_embedded_path_starts_at_the_folder():
     assert store_url.check("embedded:/var/lib/hg", Path("/etc/hg")) == "embedded:/var/lib/hg"
 
 
+@settings(deadline=None)
 @given(
     st.text(max_size=60),
     st.sampled_from(["", "redis://", "unix://", "sentinel://a,", "cluster://", "embedded:"]),

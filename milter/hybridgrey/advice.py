@@ -10,7 +10,7 @@ from __future__ import annotations
 import grp
 import ipaddress
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from hybridgrey.match import Entry
 from hybridgrey.policy import Action, Rule
@@ -46,8 +46,7 @@ def _accounts(settings: Settings) -> Iterator[str]:
         yield "socket_group: no such group on this host; hybridgrey will not start"
 
 
-def _exists(name: str, look_up: object) -> bool:
-    assert callable(look_up)  # noqa: S101
+def _exists(name: str, look_up: Callable[[str], object]) -> bool:
     try:
         look_up(name)
     except KeyError:
@@ -98,7 +97,7 @@ def _rules(rules: Sequence[Rule]) -> Iterator[str]:
             )
             allowing = None
     if not any(_decides_all(rule) for rule in rules):
-        yield "rule: the last rule has conditions; a client that no rule matches is accepted"
+        yield "rule: no rule decides on everybody else at the end; a client that none matches is accepted"
 
 
 def _decides_all(rule: Rule) -> bool:

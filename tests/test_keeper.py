@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from hybridgrey import keeper, logs
+from hybridgrey.collector import Direct
 from hybridgrey.metrics import Board, Shared
-from hybridgrey.reports import Channel, Direct, decode
+from hybridgrey.reports import Channel, decode
 
 PATIENCE = 30.0
 

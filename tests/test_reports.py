@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridgrey import collector as collectors
 from hybridgrey import logs, reports
-from hybridgrey.reports import Channel, Collector, Direct, Message, Reporter, decode, encode
+from hybridgrey.collector import Collector, Direct
+from hybridgrey.reports import Channel, Message, Reporter, decode, encode
 
 
 def message(source: int, what: str, kind: str = "store", failures: int = 1, **detail: object) -> bytes:
@@ -342,7 +344,7 @@ def test_channel_between_processes() -> None:
     events = [event for data in arrived for event in collector.feed(data, 0.0)]
     assert [event.event for event in events] == ["store failing"]
     assert {found.source for data in arrived if (found := decode(data))} == set(children)
-    last = collector.tick(reports.HOLD)
+    last = collector.tick(collectors.HOLD)
     assert [(event.event, event.fields["failures"]) for event in last] == [("store recovered", 400)]
 
 

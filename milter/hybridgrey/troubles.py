@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 
 from hybridgrey import logs
-from hybridgrey.reports import Channel, Collector, write
+from hybridgrey.collector import Collector, write
+from hybridgrey.reports import Channel
 
 
 class Troubles:

@@ -31,9 +31,10 @@ def test_serves_every_family(family, tmp_path):
         assert daemon.stop() == 0
 
 
-def test_all_workers_take_connections():
-    """Sessions that stay open are spread over the workers: none is idle while another is swamped."""
-    with BareDaemon(workers=2) as daemon:
+def test_all_workers_take_connections(tmp_path):
+    """Sessions that stay open are spread over the workers: none is left idle."""
+    with BareDaemon(f"unix:{tmp_path}/s", workers=2) as daemon:
+        daemon.address = f"{tmp_path}/s"
         peers = [MilterPeer(daemon.address) for _ in range(60)]
         served = {answer(peer)[0] for peer in peers}
         for peer in peers:

@@ -130,6 +130,8 @@ class Master:
         old, self._current, self._next = self._current, generation, None
         config = self._config = generation.config
         self._restarts.forget()
+        if old is not None:
+            self._retire(old)
         logs.get().info(
             "reloaded" if old else "ready",
             listen=str(self._world.listener),
@@ -138,8 +140,6 @@ class Master:
             mode=config.mode,
         )
         self._world.notifier.ready(f"{config.worker_count} workers, mode {config.mode}")
-        if old is not None:
-            self._retire(old)
         self._reload_again()
 
     def _overdue(self, generation: Generation) -> None:

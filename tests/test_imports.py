@@ -51,7 +51,7 @@ STOREYS = (
     ("assembly",),
     ("cli",),
 )
-FREE = ("cleaning", "logs", "reports", "metrics", "series")
+FREE = ("cleaning", "logs", "reports", "collector", "metrics", "series")
 """Leaves that any module may use; they use each other only."""
 
 LIBMILTER = {"session", "worker"}

@@ -263,16 +263,17 @@ def test_socket_of_a_killed_daemon_is_replaced(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_privileges_are_dropped():
-    """Opened as root, served as nobody: no process keeps root's ids or groups."""
+    """Opened as root, served as nobody: no process, the store's server included, keeps root's ids or groups."""
     nobody = pwd.getpwnam("nobody")
-    daemon = BareDaemon(workers=2)
+    daemon = BareDaemon()
     path = daemon.directory / "run" / "s"
-    daemon.configure(listen=f"unix:{path}", user="nobody")
+    store = f'[store]\nurl = "embedded:{daemon.directory}/state"\n'
+    daemon.configure(listen=f"unix:{path}", user="nobody", extra=store)
     with daemon:
+        assert len(daemon.named("server")) == 1
         for pid in {daemon.pid} | children(daemon.pid):
-            status = dict(
-                line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines()
-            )
+            lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+            status = dict(line.split(":\t", 1) for line in lines)
             assert set(status["Uid"].split()) == {str(nobody.pw_uid)}
             assert set(status["Gid"].split()) == {str(nobody.pw_gid)}
             assert "0" not in status["Groups"].split()

@@ -231,19 +231,25 @@ class Master:
             return
         self._world.notifier.reloading()
         try:
-            new = self._world.load()
+            self._begin(self._load())
         except ConfigError as exc:
             for problem in exc.problems:
                 logs.get().error("bad configuration", problem=problem)
             self._refuse(f"{len(exc.problems)} problems in the configuration")
-            return
-        config, kept = keep(self._config, new)
+        except Exception as exc:
+            # A bug, but not one to end all mail for: what serves now is untouched
+            logs.get().exception("reload failed unexpectedly")
+            self._refuse(type(exc).__name__)
+
+    def _load(self) -> Config:
+        """The new configuration, with the old values where only a restart can change them."""
+        config, kept = keep(self._config, self._world.load())
         logs.configure(config.log.level, config.log.format)
         for key in kept:
             logs.get().warning("change needs a restart, the old value stays", key=key)
         for warning in config.warnings:
             logs.get().warning("configuration", warning=warning)
-        self._begin(config)
+        return config
 
     def _reload_again(self) -> None:
         if self._again:

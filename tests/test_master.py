@@ -263,7 +263,7 @@ def test_socket_of_a_killed_daemon_is_replaced(tmp_path):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_privileges_are_dropped():
-    """Opened as root, served as nobody: no process, the store's server included, keeps root's ids or groups."""
+    """Opened as root, served as nobody: no process, the store's server included, keeps root's ids."""
     nobody = pwd.getpwnam("nobody")
     daemon = BareDaemon()
     path = daemon.directory / "run" / "s"

@@ -389,6 +389,22 @@ def test_breaker_rules(changes):
     assert changes.seen == [(False, "c"), (True, "")]
 
 
+def test_prober_spares_the_callers(changes):
+    """While a prober fails every second no caller is admitted; three seconds after its last try one is."""
+    clock = Clock()
+    breaker = Breaker(changes, limit=1, pause=1.0, clock=clock)
+    breaker.failed("x")
+    for _ in range(10):
+        clock.now += 0.99
+        breaker.claim()
+        assert not breaker.admits()
+        clock.now += 0.5
+        breaker.failed("x")
+        assert not breaker.admits()
+    clock.now += 2.6
+    assert [breaker.admits() for _ in range(2)] == [True, False]
+
+
 def test_breaker_under_threads(changes):
     """However many threads fail and succeed, the reports alternate, beginning with an outage."""
     breaker = Breaker(changes, limit=3, pause=0.0)

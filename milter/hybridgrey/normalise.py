@@ -123,7 +123,9 @@ def _split(address: str) -> tuple[str, str]:
     Quotes and backslashes are dropped rather than parsed: `"john"@d` is `john@d` (RFC 5321 4.1.2), and
     what differs only in its quoting is the same sender for us. Source route: "@a,@b:user@d" (appendix C).
     """
-    text = address.translate(_QUOTING).casefold().strip(_ENDS)
+    if '"' in address or "\\" in address:
+        address = address.translate(_QUOTING)
+    text = address.casefold().strip(_ENDS)
     while text.startswith("@") and "@" in (rest := text.partition(":")[2]):
         text = rest.strip(_ENDS)
     text = text.rstrip(_ENDS + "@")

@@ -76,6 +76,11 @@ class Breaker:
             self._next_try = self._clock() + self._pause
             return True
 
+    def claim(self) -> None:
+        """A prober is at work: callers leave the tries to it, unless it is not heard of for three pauses."""
+        with self._lock:
+            self._next_try = self._clock() + 3 * self._pause
+
     def succeeded(self) -> None:
         """Note a success: the breaker closes."""
         if not self._failures and not self._open:
@@ -92,7 +97,7 @@ class Breaker:
         with self._lock:
             self._failures += 1
             self._reason = reason
-            self._next_try = self._clock() + self._pause
+            self._next_try = max(self._next_try, self._clock() + self._pause)
             if not self._open and self._failures >= self._limit:
                 self._open = True
                 self._on_change(False, reason)
@@ -116,8 +121,9 @@ class Store:
         """The store at `url`, each call bounded to about `timeout` seconds; connects at the first call.
 
         redis://, rediss://, unix://, sentinel://, cluster:// as in endpoints.py; embedded: is resolved by the
-        caller to the unix:// URL of its server. `on_change(available, reason)` is called once each time the
-        breaker opens or closes, which it does after `failures` in a row. Raises StoreError for a bad URL.
+        caller to the unix:// URL of its server. Host names are resolved by the system, which has time limits
+        of its own: addresses are safer. `on_change(available, reason)` is called once each time the breaker
+        opens or closes, which it does after `failures` in a row. Raises StoreError for a bad URL.
         """
         return cls(backend(url, timeout), timeout, on_change=on_change, failures=failures)
 
@@ -146,8 +152,12 @@ class Store:
         self._attempt(self._probe, (PROBE_KEY,), (_PROBE_SECONDS,))
 
     def probe(self) -> bool:
-        """Look whether a store that was given up is back; called every second by housekeeping."""
+        """Look whether a store that was given up is back; called every second by housekeeping.
+
+        While it is called, no caller of `run` has to try, so no mail waits for a dead store.
+        """
         if self._breaker.open:
+            self._breaker.claim()
             try:
                 self.ping()
             except StoreError:

@@ -1,7 +1,7 @@
 """Milter callbacks to `screen` and back, and one log event, one count and one reply for each recipient.
 
 Uses the C module ``milter`` directly; the package ``Milter`` costs twice the CPU.  Only steps that something
-needs are negotiated: CONNECT and MAIL without a reply, RCPT, end of message for headers, and HELO where a
+needs are negotiated: CONNECT, MAIL without a reply, RCPT, end of message for headers, and HELO where a
 rule or the log wants the name.  A recipient passes with CONTINUE: ACCEPT at RCPT would end the filtering of
 the whole message (Postfix src/milter/milter8.c), and the next recipient would skip its judgement.
 
@@ -36,7 +36,9 @@ _MAIL_MACROS = "{auth_authen}"
 _RCPT_MACROS = "i"
 # Steps that no rule, header or log line needs.
 _UNUSED_STEPS = milter.P_NODATA | milter.P_NOHDRS | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
-_SILENT_STEPS = milter.P_NR_CONN | milter.P_NR_HELO | milter.P_NR_MAIL
+# Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
+# RCPT, and the lists would be asked no sooner.
+_SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL
 
 
 class Counts(Protocol):
@@ -99,6 +101,10 @@ class Milter:
         self._reports = reports
         self._observe = config.observe
         self._hostname = config.hostname
+        # Postfix sends the macros of DATA even to who has negotiated DATA away: a small write without an
+        # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
+        # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
+        self._over_tcp = config.address.family != "unix"
         self._add_greylist = config.headers.greylist
         self._add_results = config.headers.authentication_results
         self._logs_verdicts = log.is_enabled_for(20)
@@ -142,15 +148,15 @@ class Milter:
         """Agree with the MTA on actions and steps (libmilter xxfi_negotiate)."""
         actions, steps = options[0], options[1]
         unused = _UNUSED_STEPS
+        if self._over_tcp:
+            unused &= ~milter.P_NODATA
         if not (self._screen.policy.needs_helo or self._logs_verdicts):
             unused |= milter.P_NOHELO
         flags = steps & (unused | _SILENT_STEPS)
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_CONNECT, _CONNECT_MACROS)
-            ctx.setsymlist(milter.M_HELO, "")
             ctx.setsymlist(milter.M_ENVFROM, _MAIL_MACROS)
             ctx.setsymlist(milter.M_ENVRCPT, _RCPT_MACROS)
-            ctx.setsymlist(milter.M_EOM, "")
         wanted = milter.ADDHDRS if self._add_greylist or self._add_results else 0
         options[0] = actions & (wanted | milter.SETSYMLIST)
         options[1] = flags

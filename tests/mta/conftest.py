@@ -8,6 +8,8 @@ import pytest
 
 from parts import postfix, sendmail
 
+MTAS = {"postfix": (postfix, postfix.Postfix), "sendmail": (sendmail, sendmail.Sendmail)}
+
 
 def require(reason: str) -> None:
     """Skip for `reason`, when there is one; in continuous integration that is a failure."""
@@ -25,3 +27,12 @@ def with_postfix():
 @pytest.fixture(scope="session")
 def with_sendmail():
     require(sendmail.missing())
+
+
+@pytest.fixture(scope="module", params=MTAS)
+def mta(request, daemon):
+    """Each MTA in turn, in front of the module's `daemon`."""
+    module, part = MTAS[request.param]
+    require(module.missing())
+    with part(daemon.spec) as running:
+        yield running

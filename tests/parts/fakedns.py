@@ -66,7 +66,6 @@ class Zone:
     garbage: bool = False  # bytes that are no DNS message
     extra: bool = False  # unrelated records in all sections
     cname: str = ""  # answer by way of this name
-    upper: bool = False  # the question comes back in other case
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,11 +289,6 @@ class FakeDns:
     ) -> dns.message.Message:
         reply = dns.message.make_response(message, recursion_available=True)
         reply.flags |= dns.flags.AA  # else a resolver in front would think us lame
-        if zone.upper:
-            question = reply.question[0]
-            reply.question[0] = dns.rrset.RRset(
-                dns.name.from_text(question.name.to_text().upper()), question.rdclass, question.rdtype
-            )
         if zone.rcode != "NOERROR":
             reply.set_rcode(dns.rcode.from_text(zone.rcode))
             return reply

@@ -64,7 +64,6 @@ class Session:
         "dnswl",
         "flags",
         "helo",
-        "mta",
         "sender",
         "transaction",
     )
@@ -72,7 +71,6 @@ class Session:
     def __init__(self, flags: int) -> None:
         self.flags = flags
         self.client: Client | None = None
-        self.mta: str = ""
         self.helo: str | None = None
         self.reset()
 
@@ -101,6 +99,10 @@ class Milter:
         self._reports = reports
         self._observe = config.observe
         self._hostname = config.hostname
+        # Postfix sends the macros of DATA even to who has negotiated DATA away: a small write without an
+        # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
+        # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
+        self._over_tcp = config.address.family != "unix"
         # Postfix sends the macros of DATA even to who has negotiated DATA away: a small write without an
         # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
         # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
@@ -187,7 +189,6 @@ class Milter:
             session.client.close()
         session.reset()
         session.helo = None
-        session.mta = _macro(ctx, "j")
         session.client = self._screen.connect(where, _verified(ctx, name))
         return session.client
 
@@ -246,7 +247,9 @@ class Milter:
         session = _session_of(ctx)
         if session is None:
             return milter.CONTINUE
-        name = plain(self._hostname or session.mta or socket.gethostname())
+        if not session.delay and not session.dnswl:
+            return milter.CONTINUE
+        name = plain(self._hostname or _macro(ctx, "j") or socket.gethostname())
         if self._add_greylist and session.delay:
             ctx.addheader("X-Greylist", f"delayed {session.delay} seconds by {NAME} at {name}", 0)
         if session.dnswl:
@@ -287,8 +290,8 @@ class Milter:
             "client": client.address,
             "host": client.host,
             "helo": session.helo,
-            "sender": session.sender,
-            "recipient": recipient,
+            "sender": _bare(session.sender),
+            "recipient": _bare(recipient),
             "rule": verdict.rule.name if verdict.rule else None,
             "action": verdict.action.value,
             "lists": self._listings(client),
@@ -331,6 +334,11 @@ def _refuse(ctx: Context, reply: Reply) -> int:
 def _text(raw: bytes) -> str:
     """An envelope path; bytes that are no UTF-8 are kept as surrogates, so that different paths stay so."""
     return raw.decode("utf-8", "surrogateescape")
+
+
+def _bare(path: str) -> str:
+    """An envelope path as logs have it: without its angle brackets, but for the null path."""
+    return path[1:-1] if len(path) > 2 and path[0] == "<" and path[-1] == ">" else path
 
 
 def _macro(ctx: Context, name: str) -> str:

@@ -135,22 +135,42 @@ def test_workers_are_bound_to_a_cpu_each(pin, most):
     [
         ("sys.modules['milter'] = None", "pip install 'hybridgrey\\[milter\\]'"),
         ("sys.modules['milter'] = types.ModuleType('milter')", "is not pymilter's"),
-        ("sys.version_info = (3, 14, 0)", "Python 3.14"),
     ],
 )
 def test_unfit_libmilter_is_refused(prepare, text):
-    """Without a binding that works the daemon says what to install, before it opens anything."""
-    program = f"""
-import sys, types
-from hybridgrey import config, daemon
-{prepare}
-try:
-    daemon.run(config.default(), config.default, lambda *_: None)
-except daemon.StartError as error:
-    print(error)
-    sys.exit(error.status)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    """Without a binding that works one line says what to install."""
+    done = checked(prepare)
     assert done.returncode == os.EX_UNAVAILABLE, done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert re.search(text, done.stdout)
+
+
+def test_python_314_is_refused_with_the_pool_only():
+    """Python 3.14 crashes with the pool of workers that Debian builds libmilter with, and runs without it."""
+    done = checked("sys.version_info = (3, 14, 0)")
+    if "mi_pool_controller_init" in done.stderr:
+        assert done.returncode == os.EX_UNAVAILABLE
+        assert "Python 3.11 to 3.13" in done.stdout
+    else:
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+def checked(prepare: str) -> subprocess.CompletedProcess[str]:
+    """What the check of libmilter says in such an interpreter; on stderr, whether libmilter has a pool."""
+    program = f"""
+import sys, types
+{prepare}
+from hybridgrey import worker
+try:
+    worker.check()
+except worker.UnfitError as error:
+    print(error)
+    status = {os.EX_UNAVAILABLE}
+else:
+    status = 0
+libraries = [line.split()[-1] for line in open("/proc/self/maps") if "libmilter" in line]
+if libraries and b"mi_pool_controller_init" in open(libraries[0], "rb").read():
+    print("mi_pool_controller_init", file=sys.stderr)
+sys.exit(status)
+"""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -506,6 +506,32 @@ def _info(client):
     return raw if isinstance(raw, bytes) else repr(raw).replace("'", "").replace(": ", ":").encode()
 
 
+def test_cluster_over_tls():
+    """The TLS options of cluster:// are those of rediss://: the authority is checked."""
+
+    class Node(Redis):
+        def command(self):
+            return [
+                *super().command(),
+                "--cluster-enabled",
+                "yes",
+                "--tls-cluster",
+                "yes",
+                "--cluster-announce-ip",
+                LOOPBACK,
+            ]
+
+    with Node(tls=True) as node, node.client() as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", 0, 16383)
+        wait_until(lambda: b"cluster_state:ok" in _info(client), "the cluster is up")
+        url = f"cluster://{LOOPBACK}:{node.tls_port}?ssl=true"
+        with pytest.raises(StoreError):
+            Store.open(url, 2.0).run(ECHO, [b"k"], [1])
+        for options in (f"&ssl_ca_certs={node.ca}", "&ssl_cert_reqs=none&ssl_check_hostname=false"):
+            with contextlib.closing(Store.open(url + options, 2.0)) as store:
+                assert store.run(ECHO, [b"k"], [1]) == [1, 1]
+
+
 def test_lost_connections_are_store_errors():
     """What the inner module raises for the one repetition is a StoreError too."""
     with pytest.raises(LostError):

@@ -169,8 +169,12 @@ def _credentials(parts: SplitResult) -> dict[str, Any]:
     return {name: unquote(value) for name, value in pairs.items() if value}
 
 
-def _query(parts: SplitResult) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(parts.query).items()}
+def _query(parts: SplitResult) -> dict[str, Any]:
+    """The options of a URL that redis-py does not read itself, so its types are ours to give."""
+    query: dict[str, Any] = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+    if "ssl_check_hostname" in query:
+        query["ssl_check_hostname"] = _is_true(query["ssl_check_hostname"])
+    return query
 
 
 def _is_true(text: str) -> bool:

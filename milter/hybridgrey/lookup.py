@@ -76,7 +76,7 @@ class Resolver:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
         lookup = Lookup(self, client)
         wanted = []
-        texts: list[tuple[Zone, bytes]] = []
+        reason: Zone | None = None
         cached = self.cache.get(client)
         now = lookup.started
         for name in zones:
@@ -87,14 +87,14 @@ class Resolver:
                 lookup.answers[name] = known[1]
                 if known[2] is not None:
                     lookup.texts[name] = known[2]
-                elif zone.wants_text and known[1].codes and not texts:
-                    texts.append((zone, zone.text_tail))
+                elif zone.wants_text and known[1].codes:
+                    reason = reason or zone
             else:
                 wanted.append((zone, zone.tail))
         if wanted:
             lookup.send(wanted)
-        if texts and not lookup.texts:
-            lookup.send(texts, text=True)
+        if reason and not lookup.texts:
+            lookup.ask_text(reason)
         return lookup
 
 
@@ -118,7 +118,7 @@ class Lookup:
         "_retry_at",
         "_retry_step",
         "_sockets",
-        "_texts_asked",
+        "_text_of",
         "_tries",
         "_truncated",
         "_waited",
@@ -141,7 +141,8 @@ class Lookup:
         self._truncated: dict[str, tuple[Zone, int]] = {}
         self._sockets: dict[int, socket.socket] = {}
         self._first = resolver.servers.current
-        self._texts_asked = False
+        # The list that has been asked for its text; one reason is enough for a refusal.
+        self._text_of = ""
         self._tries = 0
         self._hurried = False
         self._waited = False
@@ -161,6 +162,11 @@ class Lookup:
                 ident = os.urandom(2)
             self._pending[ident] = zone, name + tail, text
             self._transmit(server, ident, name + tail)
+
+    def ask_text(self, zone: Zone) -> None:
+        """Ask a list that has the client for the reason."""
+        self._text_of = zone.name
+        self.send([(zone, zone.text_tail)], text=True)
 
     def _server(self) -> int:
         """Whose turn it is."""
@@ -224,19 +230,30 @@ class Lookup:
         self._finish()
 
     def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
-        """One of the lists that have the client, with its TXT record, "" if that has not come.
+        """One of these lists, which have the client, with its TXT record, "" if that has not come.
 
-        Only a list that answers quickly is waited for.
+        It is waited for shortly, and only if that is worth it: from a list that answers quickly, or when
+        the client's own slowness has spared it every wait so far.
         """
-        limit = min(time.monotonic() + TEXT_WAIT, self.started + self._resolver.timeout)
+        self.peek()
+        if self._text_of not in zones and self.texts.keys().isdisjoint(zones):
+            # Another list's text was asked for, one whose code matches no entry.
+            self.ask_text(self._resolver.zones[zones[0]])
+        limit = time.monotonic() + min(TEXT_WAIT, self._resolver.timeout)
         while not any(map(self.texts.get, zones)):
-            asked = next((z.name for z, _, text in self._pending.values() if text), None)
             left = limit - time.monotonic()
-            if asked is None or asked not in zones or self.answers[asked].seconds > QUICK or left <= 0:
+            if left <= 0 or not self._sockets or not self._expects_text(zones):
                 return zones[0], ""
             self._wait(left)
             self.peek()
         return next((z, self.texts[z]) for z in zones if self.texts.get(z))
+
+    def _expects_text(self, zones: Sequence[str]) -> bool:
+        """Whether a text from one of these lists is on its way and not far."""
+        return any(
+            text and zone.name in zones and (not self._waited or self.answers[zone.name].seconds <= QUICK)
+            for zone, _, text in self._pending.values()
+        )
 
     def close(self) -> None:
         """End the lookup; answers that have come meanwhile still reach the cache."""
@@ -317,8 +334,8 @@ class Lookup:
             return
         if reply.ttl:
             self._resolver.cache.put(self._client, zone.name, now + reply.ttl, answer)
-        if answer.codes and zone.wants_text and not self._closed:
-            self.send([(zone, zone.text_tail)], text=True)
+        if answer.codes and zone.wants_text and not self._text_of and not self._closed:
+            self.ask_text(zone)
 
     def _take_text(self, zone: Zone, reply: question.Reply) -> None:
         self.texts[zone.name] = reply.text

@@ -103,10 +103,6 @@ class Milter:
         # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
         # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
         self._over_tcp = config.address.family != "unix"
-        # Postfix sends the macros of DATA even to who has negotiated DATA away: a small write without an
-        # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
-        # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
-        self._over_tcp = config.address.family != "unix"
         self._add_greylist = config.headers.greylist
         self._add_results = config.headers.authentication_results
         self._logs_verdicts = log.is_enabled_for(20)

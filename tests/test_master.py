@@ -129,6 +129,16 @@ def test_crash_loop_is_spaced_out_and_said_once():
         assert daemon.stop() == 0
 
 
+def test_mail_does_not_depend_on_the_keeper():
+    """With a keeper that keeps dying the workers serve all the same, from the start on and after a reload."""
+    with BareDaemon(workers=1, hostname="keeperless.test", pace=FAST) as daemon:
+        assert daemon.ask()[1] == "keeperless.test"
+        daemon.await_events("process keeps dying, restarts are spaced out")
+        daemon.send_signal(signal.SIGHUP)
+        daemon.await_events("reloaded")
+        assert daemon.ask()[0] in daemon.workers()
+
+
 def test_worker_that_cannot_start_ends_the_start():
     """When the first workers do not come up the daemon says why and ends."""
     status, text = refused(BareDaemon(hostname="crash.test"))

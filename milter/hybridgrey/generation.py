@@ -48,6 +48,8 @@ class Generation:
         self.config = config
         self.children: list[Child] = []
         self.retired = False
+        self.keeper_needed = True
+        """Its first look at the lists is worth a wait, but mail does not depend on it."""
         self.shared = parts.shared
         self._parts = parts
         self._loop = loop
@@ -56,9 +58,10 @@ class Generation:
 
     @property
     def ready(self) -> bool:
-        """Do all of its processes serve?"""
-        wanted = self.config.worker_count + 1
-        return len(self.children) == wanted and all(child.ready for child in self.children)
+        """Do all of its processes serve?  The keeper counts as long as `keeper_needed`."""
+        wanted = [child for child in self.children if child.role == WORKER or self.keeper_needed]
+        count = self.config.worker_count + self.keeper_needed
+        return len(wanted) == count and all(child.ready for child in wanted)
 
     @property
     def workers(self) -> list[Child]:

@@ -144,6 +144,10 @@ class Master:
 
     def _overdue(self, generation: Generation) -> None:
         if generation is self._next and not self._stopping:
+            generation.keeper_needed = False
+            if generation.ready:
+                self._promote(generation)
+                return
             late = ", ".join(str(child) for child in generation.children if not child.ready)
             self._abandon(generation, f"not ready after {self._pace.ready:g} s: {late}")
 
@@ -184,16 +188,19 @@ class Master:
             self._stop_rest()
 
     def _ended(self, generation: Generation, child: Child, status: int) -> None:
-        if generation is self._next and not self._stopping:
+        if generation is self._next and child.role == WORKER and not self._stopping:
             self._abandon(generation, f"{child} ended with {how(status)}")
-        elif generation is self._current and not self._stopping:
+        elif generation in (self._next, self._current) and not self._stopping:
+            if child.role == KEEPER:
+                generation.keeper_needed = False
+                self._heard(generation)
             wait = self._restarts.died(child, status)
             self._loop.later(wait, lambda: self._restart(generation, child))
         elif status and child.ready and child.role == WORKER and not self._hurried:
             logs.get().warning("process died while draining", process=str(child), by=how(status))
 
     def _restart(self, generation: Generation, dead: Child) -> None:
-        if generation is not self._current or self._stopping:
+        if generation not in (self._current, self._next) or self._stopping:
             return
         try:
             child = self._fork(generation, dead.role, dead.index)

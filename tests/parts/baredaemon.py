@@ -1,7 +1,8 @@
 """The daemon with a session of a few lines: real master, real workers, real libmilter, no judging.
 
 What a worker does at its start follows from `hostname` in the config, so that a reload can change it:
-``hang.test`` never gets ready, ``crash.test`` dies, ``die.test`` dies a moment after it was ready.
+``hang.test`` never gets ready, ``crash.test`` dies, ``die.test`` dies a moment after it was ready,
+with ``keeperless.test`` it is the keeper that dies.
 RCPT is answered ``450 4.2.0 PID HOSTNAME CPUS``.
 """
 
@@ -174,6 +175,8 @@ class _Parts:
         return session
 
     def keeper(self, ready: Any) -> NoReturn:
+        if self._settings.hostname == "keeperless.test":
+            raise RuntimeError("asked to crash")
         master = os.getppid()
         ready()
         while os.getppid() == master:

@@ -115,7 +115,9 @@ class Cluster:
 
     def __init__(self, parts: SplitResult, timeout: float) -> None:
         query = _query(parts)
-        self._options = _credentials(parts) | query | _quiet() | _timeouts(timeout)
+        # Not _quiet: the client refuses a new connection with unread bytes, as TLS session tickets are until
+        # the server has answered something, and its answer to the client's name is the first.
+        self._options = _credentials(parts) | query | _once() | _timeouts(timeout)
         self._options["ssl"] = _is_true(query.pop("ssl", ""))
         self._nodes = [
             ClusterNode(host, port)  # type: ignore[no-untyped-call]
@@ -148,16 +150,19 @@ class Cluster:
             return self._client
 
 
-def _quiet() -> dict[str, Any]:
-    """Options of a connection that neither retries nor tells the server who we are.
+def _once() -> dict[str, Any]:
+    """Options of a connection that does not retry: that is the caller's, under its deadline."""
+    return {"retry": Retry(NoBackoff(), 0), "protocol": 2}
 
-    Retries are the caller's, under its deadline. The name of the client library costs two round trips a
-    connection; the option to leave it out changed its name in redis-py 7.
+
+def _quiet() -> dict[str, Any]:
+    """Options of a connection that moreover does not tell the server who we are.
+
+    The name of the client library costs two round trips; the option to leave it out has changed its name.
     """
-    options: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "protocol": 2}
     if "driver_info" in inspect.signature(AbstractConnection.__init__).parameters:
-        return options | {"driver_info": None}
-    return options | {"lib_name": None, "lib_version": None}
+        return _once() | {"driver_info": None}
+    return _once() | {"lib_name": None, "lib_version": None}
 
 
 def _timeouts(timeout: float) -> dict[str, float]:

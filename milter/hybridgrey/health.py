@@ -8,7 +8,7 @@ fail is not suspended, for the look-ups soon cease to wait for it by themselves;
 test point, for it does no harm: that is a *warning*.
 
 `judge` is pure.  The `Prober` runs in the keeper process, once for all workers, and tells them by one byte a
-list.  It asks three questions a list and round, through the same nameservers as the mail does.
+list.  It asks four questions a list and round, through the same nameservers as the mail does.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from functools import partial
 from typing import Protocol
 
 from hybridgrey.lookup import Resolver
-from hybridgrey.policy import Answer
+from hybridgrey.policy import NOT_LISTED, Answer
 from hybridgrey.reports import Report
 from hybridgrey.upstream import NoReporter
-from hybridgrey.zones import TEST_UNLISTED, Zone, test_point
+from hybridgrey.zones import TEST_LISTED, TEST_UNLISTED, Zone, test_point
 
 # Seconds between rounds, give or take a part of it, so that the mail hosts of the world do not ask at once.
 INTERVAL = 300.0
@@ -35,8 +35,9 @@ SUSPENDED_INTERVAL = 60.0
 JITTER = 0.2
 # Longer than for mail: nobody waits for this, and a slow list is not a bad one.
 TIMEOUT = 5.0
+LISTED_6 = "::ffff:127.0.0.2"
 UNLISTED_6 = "::ffff:127.0.0.1"
-# Test addresses asked at a time; there are three, and more only where the configuration has its own.
+# Test addresses asked at a time; there are four, and more only where the configuration has its own.
 _THREADS = 4
 
 
@@ -71,12 +72,14 @@ class Flags(Protocol):
 
 
 def points(zone: Zone) -> Mapping[str, bytes]:
-    """The test addresses of a list, 4 or 16 bytes, by their kind: listed, unlisted, unlisted6.
+    """The test addresses of a list, 4 or 16 bytes, by their kind: listed, unlisted, listed6, unlisted6.
 
-    IPv6 is asked of lists that keep to RFC 5782 only: who overrides or turns off the unlisted test point says
-    that a list is unlike the others.
+    IPv6 is asked of lists that keep to RFC 5782 only: who overrides or turns off a test point says that a
+    list is unlike the others.
     """
     texts = {"listed": zone.listed, "unlisted": zone.unlisted}
+    if zone.listed == TEST_LISTED:
+        texts["listed6"] = LISTED_6
     if zone.unlisted == TEST_UNLISTED:
         texts["unlisted6"] = UNLISTED_6
     return {kind: test_point(text) for kind, text in texts.items() if text is not None}
@@ -103,7 +106,9 @@ def _judge(zone: Zone, answers: Mapping[str, Answer]) -> tuple[State, str]:
     silent = next((a.error for a in given if a.error), "")
     if silent:
         return State.SILENT, silent
-    if listed is not None and not listed.codes:
+    # A list of IPv6 addresses only has its listed test point there.
+    listed6 = answers.get("listed6", NOT_LISTED)
+    if listed is not None and not listed.codes and not listed6.codes:
         return State.WARNING, f"does not list its test address {zone.listed}"
     return State.HEALTHY, ""
 
@@ -195,7 +200,8 @@ class Prober:
     def _ask(self, zones: Sequence[Zone]) -> dict[str, dict[str, Answer]]:
         """Each list's answers at its test points, by its name; all asked at once."""
         # Made anew for each round: nothing is cached, no list suspended, and each is waited for.
-        resolver = Resolver(zones, self._nameservers, timeout=self._timeout)
+        plain = [replace(zone, wants_text=False) for zone in zones]
+        resolver = Resolver(plain, self._nameservers, timeout=self._timeout)
         asked: dict[bytes, list[str]] = {}
         for zone in zones:
             for point in points(zone).values():

@@ -73,7 +73,7 @@ class Loop:
         self._running = True
         while self._running:
             for key, _events in self._selector.select(self._until_next()):
-                # A handler before this one may have closed the descriptor, or even opened another in its place
+                # A handler before this one may have closed it, and even opened another one in its place
                 if self._selector.get_map().get(key.fd) is key:
                     key.data()
             self._fire()

@@ -35,7 +35,7 @@ check: setup-run
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@.venv/bin/mypy tests/parts
+	@MYPYPATH=tests .venv/bin/mypy tests/parts contrib/demo/demo.py
 
 format: setup-run
 	@.venv/bin/ruff format .

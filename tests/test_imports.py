@@ -20,6 +20,7 @@ STOREYS = (
     ("settings", "problems", "ruleset", "advice", "config"),
     (
         "question",
+        "reasons",
         "zones",
         "cache",
         "upstream",

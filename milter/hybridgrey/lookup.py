@@ -28,16 +28,14 @@ import dns.query
 from hybridgrey import question
 from hybridgrey.cache import Cache
 from hybridgrey.policy import Answer
+from hybridgrey.reasons import Reasons
 from hybridgrey.reports import Report
 from hybridgrey.upstream import Lists, Nameservers, NoReporter
 from hybridgrey.zones import Zone
 
 # Seconds after which an unanswered question is asked again; the time doubles with each try.
 RETRY_AFTER = 0.4
-# A refusal's TXT record cannot change the verdict: a client that is in a hurry, for whose answers we had to
-# wait, is made to wait for it only when the list has answered this quickly (seconds), and never longer than
-# TEXT_WAIT.
-QUICK = 0.01
+# The longest wait (seconds) for a refusal's TXT record, where it is waited for at all (see `reasons`).
 TEXT_WAIT = 0.1
 # A list whose TCP was silent gets this little time (seconds) to show that it is back.
 TCP_SECOND_CHANCE = 0.1
@@ -67,6 +65,7 @@ class Resolver:
         self.zones = {z.name: z for z in zones}
         self.servers = Nameservers(nameservers, reporter)
         self.lists = Lists(zones, reporter)
+        self.reasons = Reasons()
         self.timeout = timeout
         # An empty cache is false, so no `or` here.
         self.cache = Cache() if cache is None else cache
@@ -76,7 +75,7 @@ class Resolver:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
         lookup = Lookup(self, client)
         wanted = []
-        reason: Zone | None = None
+        quoted: Zone | None = None
         cached = self.cache.get(client)
         now = lookup.started
         for name in zones:
@@ -88,13 +87,13 @@ class Resolver:
                 if known[2] is not None:
                     lookup.texts[name] = known[2]
                 elif zone.wants_text and known[1].codes:
-                    reason = reason or zone
+                    quoted = quoted or zone
             else:
                 wanted.append((zone, zone.tail))
         if wanted:
             lookup.send(wanted)
-        if reason and not lookup.texts:
-            lookup.ask_text(reason)
+        if quoted and not lookup.texts:
+            lookup.find_text(quoted)
         return lookup
 
 
@@ -121,7 +120,6 @@ class Lookup:
         "_text_of",
         "_tries",
         "_truncated",
-        "_waited",
         "answers",
         "started",
         "texts",
@@ -145,7 +143,6 @@ class Lookup:
         self._text_of = ""
         self._tries = 0
         self._hurried = False
-        self._waited = False
         self._closed = False
         self._deadline = self.started + resolver.timeout
         self._retry_step = RETRY_AFTER
@@ -163,10 +160,19 @@ class Lookup:
             self._pending[ident] = zone, name + tail, text
             self._transmit(server, ident, name + tail)
 
-    def ask_text(self, zone: Zone) -> None:
-        """Ask a list that has the client for the reason."""
+    def find_text(self, zone: Zone) -> None:
+        """Find the words of a list that has the client: those that it has for others too, or ask it."""
         self._text_of = zone.name
-        self.send([(zone, zone.text_tail)], text=True)
+        codes = self.answers[zone.name].codes
+        text = self._resolver.reasons.guess(zone.name, codes, self._name(), time.monotonic())
+        if text is None:
+            self.send([(zone, zone.text_tail)], text=True)
+        else:
+            self.texts[zone.name] = text
+
+    def _name(self) -> str:
+        """The client's address as lists write it."""
+        return socket.inet_ntop(socket.AF_INET if len(self._client) == 4 else socket.AF_INET6, self._client)
 
     def _server(self) -> int:
         """Whose turn it is."""
@@ -224,7 +230,6 @@ class Lookup:
             if now >= self._deadline or not asked or not any(map(self._resolver.lists.waits_for, zones)):
                 self._give_up(zones, now)
                 break
-            self._waited = True
             self._wait(0 if self._hurried else min(self._deadline, self._retry_at) - now)
             self.peek()
         self._finish()
@@ -232,28 +237,34 @@ class Lookup:
     def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
         """One of these lists, which have the client, with its TXT record, "" if that has not come.
 
-        It is waited for shortly, and only if that is worth it: from a list that answers quickly, or when
-        the client's own slowness has spared it every wait so far.
+        It is waited for shortly, and only if that is worth it (see `reasons`).
         """
         self.peek()
         if self._text_of not in zones and self.texts.keys().isdisjoint(zones):
             # Another list's text was asked for, one whose code matches no entry.
-            self.ask_text(self._resolver.zones[zones[0]])
-        limit = time.monotonic() + min(TEXT_WAIT, self._resolver.timeout)
-        while not any(map(self.texts.get, zones)):
-            left = limit - time.monotonic()
-            if left <= 0 or not self._sockets or not self._expects_text(zones):
-                return zones[0], ""
-            self._wait(left)
-            self.peek()
-        return next((z, self.texts[z]) for z in zones if self.texts.get(z))
+            self.find_text(self._resolver.zones[zones[0]])
+        if self._expects_text(zones):
+            self._wait_for_text(self._text_of)
+        return next(((z, self.texts[z]) for z in zones if self.texts.get(z)), (zones[0], ""))
 
     def _expects_text(self, zones: Sequence[str]) -> bool:
-        """Whether a text from one of these lists is on its way and not far."""
-        return any(
-            text and zone.name in zones and (not self._waited or self.answers[zone.name].seconds <= QUICK)
-            for zone, _, text in self._pending.values()
-        )
+        """Whether a text from one of these lists is on its way and worth the wait."""
+        zone = self._text_of
+        if zone not in zones or not any(text for _, _, text in self._pending.values()):
+            return False
+        return self._resolver.reasons.worth_waiting(zone, self.answers[zone].codes, time.monotonic())
+
+    def _wait_for_text(self, zone: str) -> None:
+        reasons = self._resolver.reasons
+        started = now = time.monotonic()
+        limit = started + min(TEXT_WAIT, self._resolver.timeout)
+        while zone not in self.texts and self._sockets and now < limit:
+            self._wait(limit - now)
+            self.peek()
+            now = time.monotonic()
+        reasons.waited(zone, now - started)
+        if zone not in self.texts:
+            reasons.learn(zone, self.answers[zone].codes, self._name(), "", now)
 
     def close(self) -> None:
         """End the lookup; answers that have come meanwhile still reach the cache."""
@@ -335,13 +346,16 @@ class Lookup:
         if reply.ttl:
             self._resolver.cache.put(self._client, zone.name, now + reply.ttl, answer)
         if answer.codes and zone.wants_text and not self._text_of and not self._closed:
-            self.ask_text(zone)
+            self.find_text(zone)
 
     def _take_text(self, zone: Zone, reply: question.Reply) -> None:
         self.texts[zone.name] = reply.text
+        answer, now = self.answers.get(zone.name), time.monotonic()
+        if answer is not None and not reply.error:
+            self._resolver.reasons.learn(zone.name, answer.codes, self._name(), reply.text, now)
         known = self._resolver.cache.get(self._client).get(zone.name)
         if reply.ttl and known is not None:
-            expires = min(time.monotonic() + reply.ttl, known[0])
+            expires = min(now + reply.ttl, known[0])
             self._resolver.cache.put(self._client, zone.name, expires, known[1], reply.text)
 
     def _retransmit(self, now: float) -> None:

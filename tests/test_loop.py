@@ -100,3 +100,16 @@ def test_manager_that_went_away_does_not_matter(tmp_path):
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind(path)
     Notifier({"NOTIFY_SOCKET": path}).ready("x")
+
+
+def test_long_start_asks_for_patience(tmp_path):
+    """While data are loaded systemd is told to wait, and the watchdog is fed."""
+    path = str(tmp_path / "notify")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(path)
+        Notifier({"NOTIFY_SOCKET": path}).busy("loading")
+        assert set(manager.recv(1000).decode().split("\n")) == {
+            "WATCHDOG=1",
+            "EXTEND_TIMEOUT_USEC=30000000",
+            "STATUS=loading",
+        }

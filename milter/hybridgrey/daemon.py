@@ -58,7 +58,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
         account = privileges.account(config.user)
         listener = inherited(os.environ) or _listen(config, account)
         try:
-            server = _become(config, account)
+            server = _become(config, account, notifier)
         except BaseException:
             listener.remove()
             raise
@@ -91,7 +91,7 @@ def _listen(config: Config, account: privileges.Account | None) -> Listener:
     )
 
 
-def _become(config: Config, account: privileges.Account | None) -> EmbeddedServer | None:
+def _become(config: Config, account: privileges.Account | None, notifier: Notifier) -> EmbeddedServer | None:
     """Give up what only root may do, then start the store; its server, if there is one."""
     url = config.store.url.get_secret_value()
     folder = Path(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
@@ -105,7 +105,12 @@ def _become(config: Config, account: privileges.Account | None) -> EmbeddedServe
         logs.get().warning('running as root; set user = "hybridgrey", or whom you like, to drop privileges')
     if folder is None:
         return None
-    server = EmbeddedServer(folder, progress=lambda line: logs.get().info(line))
+
+    def progress(line: str) -> None:
+        logs.get().info(line)
+        notifier.busy(line)
+
+    server = EmbeddedServer(folder, progress=progress)
     server.start()
     return server
 

@@ -12,6 +12,10 @@ import time
 from collections.abc import MutableMapping
 
 
+EXTENSION = 30
+"""Seconds until the next sign of life after `Notifier.busy`."""
+
+
 class Notifier:
     """One datagram to the service manager for each change of state."""
 
@@ -37,6 +41,10 @@ class Notifier:
     def alive(self) -> None:
         """The master's loop still turns."""
         self._send("WATCHDOG=1")
+
+    def busy(self, status: str) -> None:
+        """Something takes long, but goes on: neither the start's time limit nor the watchdog may end it."""
+        self._send("WATCHDOG=1", f"EXTEND_TIMEOUT_USEC={EXTENSION * 1_000_000}", f"STATUS={status}")
 
     def _send(self, *lines: str) -> None:
         if not self._path:

@@ -11,7 +11,6 @@ import socket
 import time
 from collections.abc import MutableMapping
 
-
 EXTENSION = 30
 """Seconds until the next sign of life after `Notifier.busy`."""
 

@@ -120,6 +120,7 @@ class Postfix(Part):
             # Loopback only, and everything goes to the sink: nothing to protect.
             "smtpd_relay_restrictions": "reject_unauth_destination",
             "relay_domains": "static:all",
+            "allow_untrusted_routing": "yes",
             "smtpd_peername_lookup": "no",
             "smtp_host_lookup": "native",
             "smtpd_authorized_xclient_hosts": "127.0.0.0/8 [::1]/128",

@@ -21,12 +21,13 @@ def opened(mta: Any, address: str, **client: Any) -> Client:
 
 
 def rcpt(mta: Any, address: str, sender: str, recipient: str, **client: Any) -> str:
-    """The answer to one recipient on a connection of its own, which then ends."""
+    """The answer to one recipient, or to MAIL if that fails, on a connection of its own, which then ends."""
     with opened(mta, address, **client) as connection:
-        connection.mail(sender)
-        answer = plain(connection.rcpt(recipient))
+        answer = connection.mail(sender)
+        if answer.code == 250:
+            answer = connection.rcpt(recipient)
         connection.quit()
-    return answer
+    return plain(answer)
 
 
 def send(mta: Any, address: str, sender: str, recipient: str, **client: Any) -> str:

@@ -66,16 +66,20 @@ class Load:
 
 def refused(daemon: BareDaemon) -> tuple[int, str]:
     """Start a daemon that cannot; its status and what it wrote."""
-    with daemon.log.open("wb") as log:
-        status = subprocess.run(
-            [str(word) for word in daemon.command()],
-            stdout=log,
-            stderr=log,
+    command = [str(word) for word in daemon.command()]
+    try:
+        done = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
             env=daemon.environment(),
             check=False,
             timeout=30,
-        ).returncode
-    return status, daemon.log_text()
+        )
+    finally:
+        daemon.close()
+    return done.returncode, done.stdout
 
 
 def test_one_ready_line_with_what_matters():

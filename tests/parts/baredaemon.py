@@ -39,7 +39,7 @@ class BareDaemon(Part):
         self.config = self.directory / "hybridgrey.toml"
         self.pace = pace or {}
         self.extra_environment: dict[str, str] = {}
-        self.configure(**keys)
+        self.configure(**keys)  # type: ignore[arg-type]  # `extra` is a str, the others any
 
     def configure(self, *, extra: str = "", **keys: object) -> None:
         """Write the config file; keys of the top level by name."""

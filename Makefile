@@ -23,7 +23,7 @@ setup:
 	@contrib/setup/sendmail
 
 run: setup-run
-	@PYTHON=$(PYTHON) STATE=$(STATE) contrib/setup/run
+	@STATE=$(STATE) contrib/setup/run
 
 demo: setup
 	@$(PYTHON) contrib/demo/demo.py

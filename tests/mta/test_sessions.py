@@ -14,7 +14,7 @@ from parts.redisserver import Redis
 pytestmark = pytest.mark.mta
 
 BLOCKED, ALLOWED, UNKNOWN = "192.0.2.66", "192.0.2.77", "192.0.2.88"
-GREY = "450 4.2.0 Greylisted, please try again in 60 seconds"
+GREY = "450 4.2.0 Greylisted, please try again in"
 REJECTED = "554 5.7.1 Service unavailable; client [192.0.2.66] blocked using bl.test; spam"
 RULES = [
     {"name": "authenticated", "authenticated": True, "action": "accept"},
@@ -59,11 +59,13 @@ def test_recipients_of_one_message_are_judged_apart(mta):
     ]
 
 
-def test_a_repeated_recipient_gets_the_same_answer(mta):
+def test_a_repeated_recipient_gets_the_same_answer(mta, daemon):
     """The same recipient twice in one message is one first attempt."""
+    sender = f"twice@{type(mta).__name__}.example"
     with opened(mta, UNKNOWN) as client:
-        client.mail("twice@y.example")
-        assert {plain(client.rcpt("twice@x.example")) for _ in range(3)} == {GREY}
+        client.mail(sender)
+        assert all(plain(client.rcpt("twice@x.example")).startswith(GREY) for _ in range(3))
+    assert [one["state"] for one in daemon.events("verdict")[-3:]] == ["new", "early", "early"]
 
 
 def test_rset_and_further_messages_start_afresh(mta, daemon):
@@ -88,13 +90,13 @@ def test_an_aborted_message_leaves_nothing_behind(mta):
     with opened(mta, UNKNOWN) as client:
         client.mail("friend@y.example")
         assert client.rcpt("cut@x.example").code == 250
-    assert rcpt(mta, UNKNOWN, "a@y.example", "cut@x.example") == GREY
+    assert rcpt(mta, UNKNOWN, "a@y.example", "cut@x.example").startswith(GREY)
 
 
 def test_the_null_sender_is_greylisted_and_comes_back(mta):
     """MAIL FROM:<> waits like others, and on its own triplet."""
-    assert rcpt(mta, UNKNOWN, "", "bounce@x.example") == GREY
-    assert rcpt(mta, UNKNOWN, "some@y.example", "bounce@x.example") == GREY
+    assert rcpt(mta, UNKNOWN, "", "bounce@x.example").startswith(GREY)
+    assert rcpt(mta, UNKNOWN, "some@y.example", "bounce@x.example").startswith(GREY)
     assert rcpt(mta, ALLOWED, "", "bounce@x.example")[:3] == "250"
 
 

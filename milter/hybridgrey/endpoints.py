@@ -27,13 +27,13 @@ from redis.connection import AbstractConnection, Connection, SSLConnection, pars
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from hybridgrey.link import Arguments, Backend, Direct, LostError, Script, StoreError, clean, reason
+from hybridgrey.link import Arguments, Backend, Direct, LostError, Script, StoreError, clean, reason, split
 
 
 def backend(url: str, timeout: float) -> Backend:
     """The backend for a store URL; nothing is connected yet. Raises StoreError for a bad URL."""
     try:
-        parts = urlsplit(url)
+        parts = split(url)
         if parts.scheme == "sentinel":
             return Direct(_Sentinels(parts, timeout))
         if parts.scheme == "cluster":

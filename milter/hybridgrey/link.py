@@ -13,12 +13,13 @@ run twice.
 from __future__ import annotations
 
 import hashlib
+import re
 import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote
 
 import hiredis
 import redis
@@ -222,9 +223,21 @@ def reason(error: BaseException) -> str:
     return clean(str(error) or type(error).__name__)
 
 
+def split(url: str) -> SplitResult:
+    """The parts of a store URL. Raises ValueError.
+
+    `urlsplit` of newer Pythons refuses a list of hosts in which a bracketed IPv6 address is not the first.
+    """
+    match = re.fullmatch(r"(.*?)://([^/?]*)([^?]*)\??(.*)", url, re.DOTALL)
+    if match is None:
+        raise ValueError("it is no URL")
+    scheme, place, path, query = match.groups("")
+    return SplitResult(scheme, place, path, query, "")
+
+
 def clean(text: str, url: str = "") -> str:
     """One bounded line without the URL or its password, whatever a library put into its message."""
-    password = urlsplit(url).password if url else None
+    password = split(url).password if "://" in url else None
     for secret in (url, password, unquote(password or "")):
         if secret:
             text = text.replace(secret, "***")

@@ -7,10 +7,13 @@ Used by `match` for entries and for what is matched against them, and by `normal
 
 from __future__ import annotations
 
-import ipaddress
+import socket
 
 # RFC 5321 section 4.5.3.1.3: a path has at most 256 octets; twice that leaves room for any UTF-8 reading.
 MAX_PATH = 512
+
+# ::ffff:0:0/96 (RFC 4291 section 2.5.5.2)
+_MAPPED = bytes(10) + b"\xff\xff"
 
 
 def mailbox(path: str) -> tuple[str, str]:
@@ -57,12 +60,15 @@ def packed(address: str) -> bytes | None:
 
     Takes the forms of the milter protocol and of Sendmail's macros, ``IPv6:2001:db8::1`` among them.
     """
+    if ":" not in address:
+        try:
+            return socket.inet_pton(socket.AF_INET, address)
+        except (OSError, ValueError):
+            return None
     if address[:5].lower() == "ipv6:":
         address = address[5:]
     try:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-    except ValueError:
+        packed = socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    except (OSError, ValueError):
         return None
-    if ip.version == 6 and ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped.packed
-    return ip.packed
+    return packed[12:] if packed.startswith(_MAPPED) else packed

@@ -29,7 +29,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import resources
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import unquote
 
 from hybridgrey import normalise
@@ -57,8 +57,7 @@ _STATES: Final = tuple(State)
 _ACCEPTED: Final = frozenset({State.PASSED, State.KNOWN, State.NETWORK})
 
 
-@dataclass(frozen=True, slots=True)
-class Touch:
+class Touch(NamedTuple):
     """The answer to one attempt.
 
     `seconds_left`: until a retry passes, 1 to the delay; 0 when accepted. `age`: seconds since the triplet's

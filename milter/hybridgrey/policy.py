@@ -14,8 +14,10 @@ Called by `screen`, with facts that `screen` and `lookup` gather.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
+from typing import NamedTuple
 
 from hybridgrey.match import Entry, Index
 from hybridgrey.pattern import ListEntry, Pattern
@@ -48,8 +50,7 @@ class Rule:
     delay: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a list said of a client: its return codes, none when it is not listed there.
 
     With `error` set the list has no vote: an error is never a listing (DESIGN section 4); `silent` says that
@@ -65,8 +66,7 @@ class Answer:
 NOT_LISTED = Answer()
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
+class Facts(NamedTuple):
     """What was seen of one recipient.
 
     `sure` and `maybe` are masks of the rules whose conditions, the lists apart, hold or may yet hold; they
@@ -75,11 +75,10 @@ class Facts:
 
     sure: int
     maybe: int
-    answers: Mapping[str, Answer] = field(default_factory=dict)
+    answers: Mapping[str, Answer] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Hit:
+class Hit(NamedTuple):
     """A list that counted for the rule that decided, and which of its codes did."""
 
     zone: str
@@ -87,8 +86,7 @@ class Hit:
     weight: int
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The rule that decides (None: no rule matched, so accept), the lists that made it match, and the
     rules with action none that matched before it."""
 
@@ -102,8 +100,7 @@ class Verdict:
         return self.rule.action if self.rule else Action.ACCEPT
 
 
-@dataclass(frozen=True, slots=True)
-class Awaited:
+class Awaited(NamedTuple):
     """No verdict yet: the lists whose answers can change it, and whether facts of the dialogue can."""
 
     zones: frozenset[str]

@@ -10,7 +10,7 @@ Called by `lookup`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import dns.exception
 import dns.message
@@ -37,8 +37,7 @@ _OCTETS = tuple(bytes((len(str(i)),)) + str(i).encode() for i in range(256))
 _NIBBLES = tuple(b"\x01%x\x01%x" % (i & 15, i >> 4) for i in range(256))
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a reply says: return codes, or texts, and for how many seconds; or what is wrong with it."""
 
     codes: tuple[bytes, ...] = ()

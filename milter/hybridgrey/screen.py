@@ -10,8 +10,7 @@ from __future__ import annotations
 import string
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from hybridgrey import address, lookup
 from hybridgrey.config import Config
@@ -24,6 +23,9 @@ from hybridgrey.zones import Zone, code_text
 # RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets, its code and line end included.
 MAX_TEXT = 480
 MAX_REASON = 250
+
+# Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
+MOST_PLANS = 4096
 
 REFUSED = "5.7.1 Service unavailable; client [{client}] blocked"
 DENIED = "5.7.1 Access denied"
@@ -40,8 +42,7 @@ class Triplets(Protocol):
         """Note an attempt; raises StoreError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """An SMTP reply: code, enhanced code (RFC 3463) and text, printable ASCII of bounded length."""
 
     code: str
@@ -49,8 +50,7 @@ class Reply:
     text: str
 
 
-@dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(NamedTuple):
     """What happens to a recipient and why.
 
     `reply` is None when it passes.  `touch` is the greylist's answer, None where it was not asked or, with
@@ -93,6 +93,7 @@ class Screen:
     ) -> None:
         self.policy = policy
         self.zones = {z.name: z for z in zones}
+        self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._greylist = greylist
         self._delay = config.greylist.delay
@@ -105,12 +106,20 @@ class Screen:
         packed = address.packed(text)
         facts = self.policy.connect(packed, host)
         client = Client(text, packed, host, facts)
-        client.trusted = self.policy.trusted(facts)
-        if client.trusted is None and packed is not None:
-            zones = self.policy.questions(facts)
-            if zones:
-                client.lookup = self._resolver.ask(packed, zones)
+        client.trusted, zones = self._plan(facts)
+        if zones and packed is not None:
+            client.lookup = self._resolver.ask(packed, zones)
         return client
+
+    def _plan(self, facts: Facts) -> tuple[Verdict | None, tuple[str, ...]]:
+        """What follows from CONNECT alone: the verdict, or the lists to ask. Nearly all clients look alike."""
+        plan = self._plans.get(facts.maybe)
+        if plan is None:
+            trusted = self.policy.trusted(facts)
+            plan = trusted, () if trusted else self.policy.questions(facts)
+            if len(self._plans) < MOST_PLANS:
+                self._plans[facts.maybe] = plan
+        return plan
 
     def judge(self, client: Client, transaction: int, sender: str, recipient: str) -> Decision:
         """Judge a recipient; `transaction` is `Policy.transaction`'s mask. Never raises for a bad world."""

@@ -541,22 +541,27 @@ def test_the_cache_keeps_to_the_ttl(behaviour):
 def test_the_cache_is_bounded():
     """However many clients and lists come, the cache keeps a bounded number, the newest among them."""
     cache = Cache(answers=100)
+    zones = ("a.test", "b.test", "c.test")
     for i in range(5000):
-        for zone in ("a.test", "b.test", "c.test"):
-            cache.put(i.to_bytes(4, "big"), zone, 1e9, Answer())
+        record = {zone: (1e9, Answer(), None) for zone in zones}
+        cache.keep(i.to_bytes(4, "big"), record, len(record))
         assert len(cache) <= 206
-    assert cache.get((4999).to_bytes(4, "big")).keys() == {"a.test", "b.test", "c.test"}
+    assert (cache.get((4999).to_bytes(4, "big")) or {}).keys() == set(zones)
     assert not cache.get((4000).to_bytes(4, "big"))
 
 
-def test_the_cache_keeps_what_is_used_when_a_generation_ends():
-    """A client that is known from the old generation keeps its other lists' answers when one is renewed."""
-    cache = Cache(answers=2)
-    cache.put(b"aaaa", "a.test", 1.0, Answer(), "text")
-    cache.put(b"aaaa", "b.test", 2.0, Answer())
-    cache.put(b"bbbb", "a.test", 3.0, Answer())
-    cache.put(b"aaaa", "b.test", 4.0, Answer())
-    assert cache.get(b"aaaa") == {"a.test": (1.0, Answer(), "text"), "b.test": (4.0, Answer(), None)}
+def test_a_generation_ends_without_forgetting_at_once():
+    """A client of the old generation is still known, and is young again when its look-up keeps an answer."""
+    cache = Cache(answers=1)
+    record = {"a.test": (1.0, Answer(), "text")}
+    cache.keep(b"aaaa", record, 1)
+    cache.keep(b"bbbb", {}, 1)
+    assert cache.get(b"aaaa") is record
+    cache.keep(b"aaaa", record, 1)
+    assert cache.get(b"aaaa") is record
+    cache.keep(b"cccc", {}, 1)
+    cache.keep(b"dddd", {}, 1)
+    assert cache.get(b"aaaa") is None
 
 
 # -- the text of a refusal

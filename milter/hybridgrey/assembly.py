@@ -105,7 +105,7 @@ class Worker:
 
         sys.excepthook = _one_line
         self._store = store
-        self._milter = Milter(screen, config, log=logs.get(), counts=Counts(screen, meter), reports=reports)
+        self._milter = Milter(screen, config, log=logs.get(), counts=Counts(meter), reports=reports)
         self._milter.register()
 
     @property
@@ -125,8 +125,7 @@ class Worker:
 class Counts:
     """From decisions to metrics (`session.Counts`)."""
 
-    def __init__(self, screen: Screen, meter: Meter) -> None:
-        self._labels = {name: zone.label for name, zone in screen.zones.items()}
+    def __init__(self, meter: Meter) -> None:
         self._meter = meter
 
     def decided(self, decision: Decision) -> None:
@@ -150,11 +149,11 @@ class Counts:
         self._meter.sessions_open.inc(-1)
         if client is None or client.lookup is None:
             return
-        for zone, answer in client.lookup.answers.items():
+        for zone, answer in client.lookup.heard:
             result = "listed" if answer.codes else "unlisted"
             if answer.error:
                 result = "timeout" if answer.silent else "error"
-            self._meter.list_answer(self._labels[zone], result, None if answer.silent else answer.seconds)
+            self._meter.list_answer(zone.label, result, None if answer.silent else answer.seconds)
 
 
 def store_url(config: Config, embedded_url: str) -> str:

@@ -12,6 +12,8 @@ from hybridgrey.policy import Answer
 
 # Expiry in monotonic seconds, the answer, and the TXT record (None: not known) of a client in a list.
 Known = tuple[float, Answer, str | None]
+# By zone. A look-up fills its client's record answer by answer, so a record may grow after it was kept.
+Record = dict[str, Known]
 
 
 class Cache:
@@ -21,24 +23,22 @@ class Cache:
         self._limit = answers
         # Counted without a lock: a count lost between threads only lets a generation grow by one.
         self._count = 0
-        self._young: dict[bytes, dict[str, Known]] = {}
-        self._old: dict[bytes, dict[str, Known]] = {}
+        self._young: dict[bytes, Record] = {}
+        self._old: dict[bytes, Record] = {}
 
     def __len__(self) -> int:
         return sum(map(len, list(self._young.values()))) + sum(map(len, list(self._old.values())))
 
-    def get(self, client: bytes) -> dict[str, Known]:
+    def get(self, client: bytes) -> Record | None:
         """What is known of a client, by zone; expired answers may be among it."""
-        return self._young.get(client) or self._old.get(client) or {}
+        return self._young.get(client) or self._old.get(client)
 
-    def put(self, client: bytes, zone: str, expires: float, answer: Answer, text: str | None = None) -> None:
-        """Keep an answer."""
-        known = self._young.get(client)
-        if known is None:
-            if self._count >= self._limit:
-                self._old, self._young, self._count = self._young, {}, 0
-            known = self._young.setdefault(client, dict(self._old.get(client, {})))
-            self._count += len(known)
-        if zone not in known:
-            self._count += 1
-        known[zone] = (expires, answer, text)
+    def keep(self, client: bytes, record: Record, answers: int) -> None:
+        """Keep what is known of a client; its look-up goes on adding to the record, `answers` at most."""
+        if client in self._young:
+            self._young[client] = record
+            return
+        if self._count >= self._limit:
+            self._old, self._young, self._count = self._young, {}, 0
+        self._young[client] = record
+        self._count += answers

@@ -26,7 +26,7 @@ import dns.name
 import dns.query
 
 from hybridgrey import question
-from hybridgrey.cache import Cache
+from hybridgrey.cache import Cache, Record
 from hybridgrey.policy import Answer
 from hybridgrey.reasons import Reasons
 from hybridgrey.reports import Report
@@ -45,6 +45,7 @@ MAX_BATCH = 1000
 
 # What stands for the answers about a client without an IP address: no list can have it.
 NO_ADDRESS = Answer(error="no IP address")
+SUSPENDED = Answer(error="suspended")
 
 
 class Resolver:
@@ -76,12 +77,12 @@ class Resolver:
         lookup = Lookup(self, client)
         wanted = []
         quoted: Zone | None = None
-        cached = self.cache.get(client)
+        cached = lookup.record
         now = lookup.started
         for name in zones:
             zone = self.zones[name]
             if self._suspended[zone.index]:
-                lookup.answers[name] = Answer(error="suspended")
+                lookup.answers[name] = SUSPENDED
             elif (known := cached.get(name)) is not None and known[0] > now:
                 lookup.answers[name] = known[1]
                 if known[2] is not None:
@@ -111,6 +112,7 @@ class Lookup:
         "_deadline",
         "_first",
         "_hurried",
+        "_kept",
         "_pending",
         "_refusals",
         "_resolver",
@@ -121,6 +123,8 @@ class Lookup:
         "_tries",
         "_truncated",
         "answers",
+        "heard",
+        "record",
         "started",
         "texts",
     )
@@ -129,6 +133,10 @@ class Lookup:
         self.started = time.monotonic()
         self.answers: dict[str, Answer] = {}
         self.texts: dict[str, str] = {}
+        # What came in answer to this look-up, not from the cache; for who counts.
+        self.heard: list[tuple[Zone, Answer]] = []
+        self.record: Record = resolver.cache.get(client) or {}
+        self._kept = False
         self._resolver = resolver
         self._client = client
         # Open questions by their id: the list, the question section, whether it is for the text.
@@ -151,14 +159,17 @@ class Lookup:
     def send(self, wanted: Sequence[tuple[Zone, bytes]], *, text: bool = False) -> None:
         """Ask each list with the given end of the question."""
         name = question.reversed_name(self._client)
+        pending, server = self._pending, self._server()
         ids = os.urandom(2 * len(wanted))
-        server = self._server()
-        for i, (zone, tail) in enumerate(wanted):
-            ident = ids[2 * i : 2 * i + 2]
-            while ident in self._pending:
+        at = 0
+        for zone, tail in wanted:
+            ident = ids[at : at + 2]
+            at += 2
+            while ident in pending:
                 ident = os.urandom(2)
-            self._pending[ident] = zone, name + tail, text
-            self._transmit(server, ident, name + tail)
+            ask = name + tail
+            pending[ident] = zone, ask, text
+            self._transmit(server, ident, ask)
 
     def find_text(self, zone: Zone) -> None:
         """Find the words of a list that has the client: those that it has for others too, or ask it."""
@@ -289,19 +300,18 @@ class Lookup:
         poll.poll(max(1, int(seconds * 1000 + 0.999)))
 
     def _receive(self) -> None:
+        pending = self._pending
         for server, sock in list(self._sockets.items()):
-            for _ in range(MAX_BATCH):
-                if not self._pending:
-                    return
-                try:
-                    datagram = sock.recv(MAX_DATAGRAM)
-                except BlockingIOError:
-                    break
-                except OSError as e:
-                    # ICMP: port, host or network unreachable.
-                    self._unreachable(server, e)
-                    break
-                self._take(server, datagram)
+            try:
+                for _ in range(MAX_BATCH):
+                    if not pending:
+                        return
+                    self._take(server, sock.recv(MAX_DATAGRAM))
+            except BlockingIOError:
+                continue
+            except OSError as e:
+                # ICMP: port, host or network unreachable.
+                self._unreachable(server, e)
 
     def _take(self, server: int, datagram: bytes) -> None:
         """Use a datagram if it answers an open question; drop it if not (late, forged or duplicate)."""
@@ -312,7 +322,9 @@ class Lookup:
         zone, asked, text = open_question
         reply = question.read(datagram, asked)
         if not reply.error:
-            self._resolver.servers.heard(server, instead=server != self._first)
+            servers = self._resolver.servers
+            if servers.troubled or server != self._first:
+                servers.heard(server, instead=server != self._first)
         elif self._ask_another(server, ident, asked):
             return
         del self._pending[ident]
@@ -337,26 +349,35 @@ class Lookup:
         seconds = now - self.started
         if reply.error:
             answer = Answer(error=reply.error, seconds=seconds)
-        else:
+        elif reply.codes:
             answer = zone.answer(reply.codes, seconds)
+        else:
+            answer = Answer(seconds=seconds)
         self.answers[zone.name] = answer
-        self._resolver.lists.heard(zone, answer)
+        self.heard.append((zone, answer))
+        if answer.error or self._resolver.lists.troubled:
+            self._resolver.lists.heard(zone, answer)
         if answer.error:
             return
         if reply.ttl:
-            self._resolver.cache.put(self._client, zone.name, now + reply.ttl, answer)
+            self._remember(zone, now + reply.ttl, answer)
         if answer.codes and zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
+
+    def _remember(self, zone: Zone, expires: float, answer: Answer, text: str | None = None) -> None:
+        self.record[zone.name] = expires, answer, text
+        if not self._kept:
+            self._kept = True
+            self._resolver.cache.keep(self._client, self.record, len(self._resolver.zones))
 
     def _take_text(self, zone: Zone, reply: question.Reply) -> None:
         self.texts[zone.name] = reply.text
         answer, now = self.answers.get(zone.name), time.monotonic()
         if answer is not None and not reply.error:
             self._resolver.reasons.learn(zone.name, answer.codes, self._name(), reply.text, now)
-        known = self._resolver.cache.get(self._client).get(zone.name)
+        known = self.record.get(zone.name)
         if reply.ttl and known is not None:
-            expires = min(now + reply.ttl, known[0])
-            self._resolver.cache.put(self._client, zone.name, expires, known[1], reply.text)
+            self._remember(zone, min(now + reply.ttl, known[0]), known[1], reply.text)
 
     def _retransmit(self, now: float) -> None:
         """Ask again what is open, the next nameserver if there is one."""
@@ -405,4 +426,5 @@ class Lookup:
                     self._resolver.lists.silent(zone)
 
     def _silent(self, zone: Zone, error: str, now: float) -> None:
-        self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
+        answer = self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
+        self.heard.append((zone, answer))

@@ -205,8 +205,6 @@ class Milter:
             session.transaction = self._screen.policy.transaction(
                 client.facts.maybe, session.helo, session.sender, authenticated=session.authenticated
             )
-            if client.lookup is not None:
-                client.lookup.peek()
         return session.answer(milter.P_NR_MAIL)
 
     def _recovered(self, ctx: Context, session: Session) -> Client:

@@ -50,6 +50,11 @@ class Nameservers:
     def __len__(self) -> int:
         return len(self.addresses)
 
+    @property
+    def troubled(self) -> bool:
+        """Whether `heard` has anything to mend."""
+        return bool(self._let_down or self._failing)
+
     def heard(self, server: int, *, instead: bool) -> None:
         """A nameserver has given an answer that is no error; `instead` of the one asked before it."""
         if server in self._failing:
@@ -77,6 +82,8 @@ class Lists:
         self._reporter = reporter
         self._silences = {z.name: 0 for z in zones}
         self._failing: set[str] = set()
+        # Whether `heard` has anything to mend: a look at one value spares a call for nearly every answer.
+        self.troubled = False
 
     def waits_for(self, zone: str) -> bool:
         """Whether a list is worth waiting for: it answers, as a rule."""
@@ -91,14 +98,17 @@ class Lists:
         elif zone.name in self._failing:
             self._failing.discard(zone.name)
             self._reporter.recovered(f"list:{zone.label}")
+        self.troubled = bool(self._failing) or any(self._silences.values())
 
     def silent(self, zone: Zone) -> None:
         """A list has let a client's whole wait pass."""
+        self.troubled = True
         self._silences[zone.name] += 1
         if self._silences[zone.name] >= SILENT_AFTER:
             self._fail(zone, "no answer")
 
     def _fail(self, zone: Zone, error: str) -> None:
+        self.troubled = True
         self._failing.add(zone.name)
         self._reporter.failing(f"list:{zone.label}", error=error)
 

@@ -67,7 +67,8 @@ class Namespace(Part):
 
     def inside(self, command: Sequence[str | Path]) -> list[str | Path]:
         """The command line that runs `command` inside; it keeps the process id."""
-        return ["nsenter", "--target", str(self.pid), "--net", "--uts", "--mount", "--", *command]
+        spaces = ["--net", "--uts", "--mount", "--root"]
+        return ["nsenter", "--target", str(self.pid), *spaces, "--", *command]
 
     def make_socket(self, family: int, kind: int) -> socket.socket:
         """A socket of the inner network, for use by this process."""

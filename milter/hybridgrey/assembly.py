@@ -132,6 +132,8 @@ class Counts:
         """Count a verdict and what the greylist said."""
         meter, verdict, touch = self._meter, decision.verdict, decision.touch
         meter.verdict(verdict.rule.name if verdict.rule else None, verdict.action.value)
+        for rule in verdict.noted:
+            meter.verdict(rule.name, rule.action.value)
         meter.rcpt_wait.observe(decision.waited)
         if touch is not None:
             meter.greylisted(touch.state.value, touch.age)

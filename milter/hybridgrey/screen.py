@@ -7,6 +7,7 @@ command line.
 
 from __future__ import annotations
 
+import socket
 import string
 import time
 from collections.abc import Iterator, Sequence
@@ -104,6 +105,8 @@ class Screen:
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
         packed = address.packed(text)
+        if packed is not None and len(packed) == 4 and ":" in text:
+            text = socket.inet_ntop(socket.AF_INET, packed)
         facts = self.policy.connect(packed, host)
         client = Client(text, packed, host, facts)
         client.trusted, zones = self._plan(facts)

@@ -177,7 +177,7 @@ class Milter:
         """A client has connected to the MTA: ask the lists about it."""
         session = self._session(ctx)
         where = where[0] if isinstance(where, tuple) else where
-        self._begin(ctx, session, where if isinstance(where, str) else "", name)
+        self._begin(ctx, session, where if isinstance(where, str) else "unknown", name)
         return session.answer(milter.P_NR_CONN)
 
     def _begin(self, ctx: Context, session: Session, where: str, name: str | None) -> Client:

@@ -32,6 +32,7 @@ STOREYS = (
         "store",
         "embedded",
         "greylist",
+        "entries",
     ),
     ("screen",),
     (

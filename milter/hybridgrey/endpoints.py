@@ -43,6 +43,21 @@ def backend(url: str, timeout: float) -> Backend:
         raise StoreError(f"bad store URL: {clean(str(error), url)}") from None
 
 
+def primaries(url: str, timeout: float) -> list[redis.Redis]:
+    """redis-py's clients for the servers that hold the keys, all primaries of a cluster: for looking through.
+
+    Raises StoreError for a bad URL or when the servers cannot be found; the calls themselves raise redis-py's
+    errors.
+    """
+    kind = backend(url, timeout)
+    if isinstance(kind, Cluster):
+        return kind.primaries()
+    where = kind.where if isinstance(kind, Direct) else None
+    if not isinstance(where, _Fixed | _Sentinels):
+        raise StoreError("this kind of store cannot be looked through")
+    return [redis.Redis(connection_pool=where.pool(timeout))]
+
+
 class _Fixed:
     """A server whose address the URL gives."""
 
@@ -57,6 +72,10 @@ class _Fixed:
     def connection(self, timeout: float) -> AbstractConnection:
         """As in Where."""
         return self._class(**(self._options | _timeouts(timeout)))
+
+    def pool(self, timeout: float) -> redis.ConnectionPool:
+        """Connections for a client of redis-py."""
+        return _pool(self._class, self._options | _timeouts(timeout))
 
     def forget(self) -> None:
         """Nothing is remembered."""
@@ -101,6 +120,12 @@ class _Sentinels:
             self._address = address
         return self._class(host=address[0], port=address[1], **(self._options | _timeouts(timeout)))
 
+    def pool(self, timeout: float) -> redis.ConnectionPool:
+        """Connections to the primary for a client of redis-py."""
+        self.connection(timeout)
+        host, port = self._address or ("", 0)
+        return _pool(self._class, self._options | _timeouts(timeout) | {"host": host, "port": port})
+
     def forget(self) -> None:
         """As in Where."""
         self._address = None
@@ -137,6 +162,14 @@ class Cluster:
         except (OSError, redis.RedisError, redis.exceptions.RedisClusterException) as error:
             raise StoreError(reason(error)) from None
 
+    def primaries(self) -> list[redis.Redis]:
+        """A client for each primary."""
+        try:
+            client: Any = self._connected()
+            return [client.get_redis_connection(node) for node in client.get_primaries()]
+        except (OSError, redis.RedisError, redis.exceptions.RedisClusterException) as error:
+            raise StoreError(reason(error)) from None
+
     def close(self) -> None:
         """As in Backend."""
         if self._client is not None:
@@ -148,6 +181,10 @@ class Cluster:
             if self._client is None:
                 self._client = redis.RedisCluster(startup_nodes=self._nodes, **self._options)
             return self._client
+
+
+def _pool(kind: Callable[..., AbstractConnection], options: dict[str, Any]) -> redis.ConnectionPool:
+    return redis.ConnectionPool(connection_class=kind, **options)
 
 
 def _once() -> dict[str, Any]:

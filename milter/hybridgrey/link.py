@@ -119,7 +119,7 @@ class Direct:
     """
 
     def __init__(self, where: Where) -> None:
-        self._where = where
+        self.where = where
         self._idle: list[Link] = []
 
     def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float) -> object:
@@ -127,12 +127,12 @@ class Direct:
         command = _pack("EVALSHA", script.sha, len(keys), *keys, *args)
         deadline = time.monotonic() + timeout
         link = self._take()
-        may_repeat = link is not None or self._where.remembered
+        may_repeat = link is not None or self.where.remembered
         try:
             return self._call(link or self._connect(timeout), command, timeout, script, keys, args)
         except LostError:
             self.close()
-            self._where.forget()
+            self.where.forget()
             left = deadline - time.monotonic()
             if not may_repeat or left <= 0:
                 raise
@@ -161,7 +161,7 @@ class Direct:
         return None
 
     def _connect(self, timeout: float) -> Link:
-        connection = self._where.connection(timeout)
+        connection = self.where.connection(timeout)
         try:
             connection.connect()  # type: ignore[no-untyped-call]
         except (OSError, redis.RedisError, AttributeError) as error:

@@ -8,6 +8,7 @@ Exit status: 0 done, 1 negative result, 2 wrong usage, 78 bad configuration (EX_
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +24,7 @@ DEFAULT_CONFIG: Final = Path("/etc/hybridgrey/hybridgrey.toml")
 COMMANDS: Final = {
     "run": "hybridgrey.cli.run:run",
     "check-config": "hybridgrey.cli.check_config:check_config",
+    "greylist": "hybridgrey.cli.greylist:greylist",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -78,7 +80,8 @@ def bad_config(problems: tuple[str, ...]) -> NoReturn:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, "-V", "--version", prog_name="hybridgrey")
 @config_option
-def hybridgrey(config_path: Path) -> None:
+@click.pass_context
+def hybridgrey(ctx: click.Context, config_path: Path) -> None:
     """A milter that accepts the trusted, rejects the listed and greylists the rest.
 
     \b
@@ -86,6 +89,8 @@ def hybridgrey(config_path: Path) -> None:
       hybridgrey check-config -c hybridgrey.toml
       hybridgrey check-config --help
     """
+    if os.environ.get("NO_COLOR"):
+        ctx.color = False
 
 
 def main() -> None:

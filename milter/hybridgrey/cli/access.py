@@ -1,0 +1,61 @@
+"""What the commands need of the world: the configuration, the store, and words for what is down."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hybridgrey import assembly, store_url
+from hybridgrey.cli import bad_config
+from hybridgrey.cli.output import fail
+from hybridgrey.config import Config, ConfigError, load
+from hybridgrey.daemon import EMBEDDED
+from hybridgrey.embedded import EmbeddedServer
+from hybridgrey.entries import Entries
+from hybridgrey.greylist import Greylist
+from hybridgrey.store import Store, StoreError
+
+UNAVAILABLE = os.EX_UNAVAILABLE
+
+
+def configured(path: Path) -> Config:
+    """The configuration; ends with status 78 and all that is wrong with it."""
+    try:
+        return load(path)
+    except ConfigError as error:
+        bad_config(error.problems)
+
+
+def url_of(config: Config) -> str:
+    """The URL of the store; an embedded one is reached through its server's socket."""
+    url = config.store.url.get_secret_value()
+    if not url.startswith(EMBEDDED):
+        return url
+    return EmbeddedServer(Path(url.removeprefix(EMBEDDED))).url
+
+
+def store_trouble(config: Config, error: StoreError) -> str:
+    """One line about a store that does not serve: which, why, what to do."""
+    url = config.store.url.get_secret_value()
+    advice = "check [store] url and that its server runs"
+    if url.startswith(EMBEDDED):
+        advice = "it runs with the daemon: is that started, and may you read its folder?"
+    return f"store {store_url.mask(url)}: {error}; {advice}"
+
+
+def open_store(config: Config) -> Store:
+    """The store, not connected yet; ends with a line when its URL cannot be used."""
+    try:
+        return Store.open(url_of(config), config.store.timeout)
+    except StoreError as error:
+        fail(store_trouble(config, error), UNAVAILABLE)
+
+
+def open_entries(config: Config) -> tuple[Entries, Greylist]:
+    """The entries of the configured store, and the greylist that names their keys."""
+    store = open_store(config)
+    try:
+        entries = Entries(url_of(config), config.store.timeout, store, config.greylist.auto_allow_after)
+    except StoreError as error:
+        fail(store_trouble(config, error), UNAVAILABLE)
+    return entries, assembly.open_greylist(config, store)

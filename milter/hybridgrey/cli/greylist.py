@@ -1,0 +1,313 @@
+"""``hybridgrey greylist``: look at the shared entries and change them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from hybridgrey import durations
+from hybridgrey.cleaning import clean
+from hybridgrey.cli import config_option
+from hybridgrey.cli.access import UNAVAILABLE, configured, open_entries, store_trouble
+from hybridgrey.cli.output import coloured, fail, is_terminal, json_line, span
+from hybridgrey.config import Config
+from hybridgrey.entries import Entries, Entry, Query, Status, network_key, networks
+from hybridgrey.greylist import Greylist
+from hybridgrey.store import StoreError
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+HEAD = f"{'STATE':<8}  {'NETWORK':<20}  {'AGE':>7}  {'EXPIRES':>7}  SENDER  RECIPIENT"
+
+
+@click.group()
+@config_option
+def greylist(config_path: Path) -> None:
+    """Look at the greylist's entries and change them.
+
+    They are shared by all hosts that use the same store; a change holds from the next mail on.
+
+    \b
+    Examples:
+      hybridgrey greylist list --state waiting
+      hybridgrey greylist show 192.0.2.1
+      hybridgrey greylist allow 192.0.2.0/24
+      hybridgrey greylist forget --from '*@spam.example' --yes
+    """
+
+
+def _conditions(command: _F) -> _F:
+    """The options that say which entries are meant."""
+    options = (
+        click.argument("pattern", required=False, default=""),
+        click.option("--client", default="", metavar="ADDRESS|NETWORK|PATTERN", help="Of these clients."),
+        click.option("--from", "sender", metavar="ADDRESS|PATTERN", help='Of this sender; "" for bounces.'),
+        click.option("--to", "recipient", metavar="ADDRESS|PATTERN", help="To this recipient."),
+        click.option("--state", type=click.Choice([s.value for s in Status]), help="In this state only."),
+        config_option,
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+_json_option = click.option("--json", "lines", is_flag=True, help="Print JSON, one entry a line.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A store that is open."""
+
+    config: Config
+    entries: Entries
+    greylist: Greylist
+
+    @property
+    def prefixes(self) -> tuple[int, int]:
+        return self.config.greylist.ipv4_prefix, self.config.greylist.ipv6_prefix
+
+    def query(self, **conditions: Any) -> Query:  # noqa: ANN401 (the options of a command)
+        """The conditions of a command; ends with status 2 when they cannot be."""
+        hidden = bool(self.config.store.key_secret.get_secret_value())
+        try:
+            return Query(self.greylist, prefixes=self.prefixes, hidden=hidden, **conditions)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[_Open]:
+    """The configured store; a store that is down ends the command in one line."""
+    config = configured(path)
+    entries, named = open_entries(config)
+    with closing(entries):
+        try:
+            yield _Open(config, entries, named)
+        except StoreError as error:
+            fail(store_trouble(config, error), UNAVAILABLE)
+
+
+def _fields(entry: Entry) -> dict[str, Any]:
+    """An entry for JSON; times in seconds."""
+    fields: dict[str, Any] = {"state": str(entry.status), "network": entry.network}
+    if entry.sender is None:
+        fields |= {"passed": entry.passes}
+    else:
+        fields |= {"sender": entry.sender, "recipient": entry.recipient, "age": entry.age}
+    return fields | {"expires": entry.expires} | ({"hidden": True} if entry.hidden else {})
+
+
+def _row(entry: Entry) -> str:
+    """An entry as a line of text."""
+    expires = "never" if entry.expires < 0 else span(entry.expires)
+    head = (
+        f"{coloured(entry.status, 8)}  {clean(entry.network):<20}  {span(entry.age) or '-':>7}  {expires:>7}"
+    )
+    if entry.sender is None:
+        return f"{head}  {entry.passes} passed"
+    return f"{head}  {clean(entry.sender)}  {clean(entry.recipient or '')}"
+
+
+def _print(found: Iterator[Entry], *, lines: bool, limit: int | None = None) -> int:
+    """Print entries as they come; how many there were."""
+    count = 0
+    for entry in found:
+        if limit is not None and count >= limit:
+            break
+        if lines:
+            json_line(_fields(entry))
+        else:
+            if not count:
+                click.secho(HEAD, bold=True)
+            click.echo(_row(entry))
+        count += 1
+    return count
+
+
+@greylist.command("list")
+@_conditions
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
+@_json_option
+def list_(
+    config_path: Path,
+    pattern: str,
+    client: str,
+    sender: str | None,
+    recipient: str | None,
+    state: str | None,
+    limit: int | None,
+    lines: bool,
+) -> None:
+    """List entries, all of them or those that match.
+
+    PATTERN (with *, ? and [...]) is looked for in network, sender and recipient.  While the store grows an
+    entry may be shown twice.  With store.key_secret names are HMACs, and only exact values find them.
+
+    \b
+    States: waiting   a triplet whose retry is awaited
+            passed    a triplet whose mail is accepted
+            counting  a network, with the number of its triplets that passed
+            allowed   a network that has enough of them, and is let in
+
+    \b
+    Examples:
+      hybridgrey greylist list '*@example.org'
+      hybridgrey greylist list --client 192.0.2.0/24 --state passed
+      hybridgrey greylist list --json | jq -r 'select(.age > 86400) | .sender'
+    """
+    with _opened(config_path) as store:
+        query = store.query(
+            client=client,
+            sender=sender,
+            recipient=recipient,
+            anywhere=pattern,
+            status=Status(state) if state else None,
+        )
+        count = _print(store.entries.find(query), lines=lines, limit=limit)
+    if is_terminal(sys.stdout) and not lines:
+        click.echo(f"{count:,} {'entry' if count == 1 else 'entries'}", err=True)
+
+
+@greylist.command()
+@click.argument("client")
+@click.option("--from", "sender", metavar="ADDRESS", help="The triplet with this sender.")
+@click.option("--to", "recipient", metavar="ADDRESS", help="The triplet with this recipient.")
+@_json_option
+@config_option
+def show(config_path: Path, client: str, sender: str | None, recipient: str | None, lines: bool) -> None:
+    """Show what is known of CLIENT: its network, and its triplets.
+
+    Exit status 1 when nothing is known.
+
+    \b
+    Examples:
+      hybridgrey greylist show 192.0.2.1
+      hybridgrey greylist show 192.0.2.1 --from a@example.org --to b@example.net
+    """
+    with _opened(config_path) as store:
+        query = store.query(client=client, sender=sender, recipient=recipient)
+        count = _print(store.entries.find(query), lines=lines)
+    if not count:
+        fail(f"nothing is known of {clean(client)}")
+
+
+@greylist.command()
+@click.argument("client", metavar="ADDRESS|NETWORK")
+@click.option("--from", "sender", metavar="ADDRESS", help="Allow this sender only (with --to).")
+@click.option("--to", "recipient", metavar="ADDRESS", help="Allow mail to this recipient only (with --from).")
+@click.option(
+    "--for", "period", metavar="DURATION", help="For so long without mail.  [default: the lifetime]"
+)
+@click.option("--yes", is_flag=True, help="Do not ask before many networks are allowed.")
+@config_option
+def allow(
+    config_path: Path, client: str, sender: str | None, recipient: str | None, period: str | None, yes: bool
+) -> None:
+    """Spare a client network, or one triplet, the greylisting.
+
+    A network is what the greylist takes for one: a /24 or /64, unless configured otherwise.  As for all
+    entries, each mail renews it to greylist.lifetime.  For a client that shall stay allowed for good, name it
+    in a rule.
+
+    \b
+    Examples:
+      hybridgrey greylist allow 192.0.2.0/24
+      hybridgrey greylist allow 192.0.2.1 --for 7d
+      hybridgrey greylist allow 192.0.2.1 --from a@example.org --to b@example.net
+    """
+    if (sender is None) != (recipient is None):
+        raise click.UsageError("--from and --to belong together")
+    with _opened(config_path) as store:
+        try:
+            seconds = int(durations.parse(period)) if period else store.config.greylist.lifetime
+            meant = networks(client, store.prefixes)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from None
+        if seconds < 1:
+            raise click.UsageError("--for: must be a second at least")
+        if sender is not None and recipient is not None:
+            _allow_triplet(store, client, sender, recipient, seconds)
+            return
+        if not store.config.greylist.auto_allow_after:
+            fail(
+                "greylist.auto_allow_after = 0 turns allowed networks off; name the client in a rule instead"
+            )
+        if len(meant) > 1 and not yes:
+            _confirm(f"Allow {len(meant):,} networks?")
+        for network in meant:
+            store.entries.allow(network_key(store.greylist, network), seconds)
+    shown = str(meant[0]) if len(meant) == 1 else f"{len(meant):,} networks of {clean(client)}"
+    click.echo(f"allowed {shown} for {durations.show(seconds)}")
+
+
+def _allow_triplet(store: _Open, client: str, sender: str, recipient: str, seconds: int) -> None:
+    try:
+        triplet = store.greylist.keys(client.partition("/")[0], sender, recipient)[0]
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    store.entries.let_pass(triplet, seconds)
+    click.echo(
+        f"passed {clean(client)} {clean(sender) or '<>'} {clean(recipient)} for {durations.show(seconds)}"
+    )
+
+
+@greylist.command()
+@_conditions
+@click.option("--all", "everything", is_flag=True, help="Forget all entries.")
+@click.option("--yes", is_flag=True, help="Do not ask before several entries are forgotten.")
+def forget(
+    config_path: Path,
+    pattern: str,
+    client: str,
+    sender: str | None,
+    recipient: str | None,
+    state: str | None,
+    everything: bool,
+    yes: bool,
+) -> None:
+    """Forget entries, as `list` with the same options shows them.
+
+    Before more than one is forgotten it asks; without a terminal --yes is needed.  Exit status 1 when there
+    is none, or the answer was no.
+
+    \b
+    Examples:
+      hybridgrey greylist forget --client 192.0.2.1
+      hybridgrey greylist forget --from '*@spam.example' --yes
+      hybridgrey greylist forget --all
+    """
+    with _opened(config_path) as store:
+        query = store.query(
+            client=client,
+            sender=sender,
+            recipient=recipient,
+            anywhere=pattern,
+            status=Status(state) if state else None,
+        )
+        if query.is_everything != everything:
+            raise click.UsageError(
+                "say which entries, or --all for all of them"
+                if not everything
+                else "--all takes no other condition"
+            )
+        if not yes:
+            count = sum(1 for _entry in store.entries.find(query))
+            if count > 1:
+                _confirm(f"Forget {count:,} entries?")
+        forgotten = sum(store.entries.forget(query))
+    click.echo(f"forgot {forgotten:,} {'entry' if forgotten == 1 else 'entries'}")
+    raise SystemExit(0 if forgotten else 1)
+
+
+def _confirm(question: str) -> None:
+    """Go on after a yes; end with status 1 after a no, or where nobody can be asked."""
+    if not sys.stdin.isatty():
+        fail(f"{question.removesuffix('?').lower()}: give --yes, for there is no terminal to ask on")
+    if not click.confirm(question, err=True):
+        raise SystemExit(1)

@@ -115,7 +115,7 @@ class Screen:
         return client
 
     def _plan(self, facts: Facts) -> tuple[Verdict | None, tuple[str, ...]]:
-        """What follows from CONNECT alone: the verdict, or the lists to ask. Nearly all clients look alike."""
+        """What follows from CONNECT alone: the verdict, or the lists to ask; alike for most clients."""
         plan = self._plans.get(facts.maybe)
         if plan is None:
             trusted = self.policy.trusted(facts)

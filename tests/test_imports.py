@@ -18,6 +18,7 @@ STOREYS = (
     ("address", "pattern", "durations", "textfile", "backoff"),
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
+    ("takeover", "maincf", "accessmap", "restrictions", "postfix", "rulesfile"),
     (
         "question",
         "reasons",

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "run": "hybridgrey.cli.run:run",
     "check-config": "hybridgrey.cli.check_config:check_config",
     "greylist": "hybridgrey.cli.greylist:greylist",
+    "import": "hybridgrey.cli.import_:import_",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -1,0 +1,82 @@
+"""``hybridgrey import``: bring along the rules of Postfix and the known senders of other greylisters."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from hybridgrey import postfix, rulesfile, textfile
+from hybridgrey.cleaning import clean
+from hybridgrey.cli.output import as_json, fail
+from hybridgrey.takeover import Found, Unreadable
+
+STDIN = "-"
+MAX_BYTES = 64 * 2**20
+
+
+@click.group("import")
+def import_() -> None:
+    """Bring along rules and known senders from other programs.
+
+    \b
+    Examples:
+      hybridgrey import postfix /etc/postfix/main.cf >hybridgrey.toml
+      postconf -n | hybridgrey import postfix -
+    """
+
+
+@import_.command("postfix")
+@click.argument("file", metavar="FILE")
+@click.option("--json", "json_", is_flag=True, help="Print rules and what was not taken over as JSON.")
+def import_postfix(file: str, json_: bool) -> None:
+    """Print the rules for a Postfix main.cf, or for the output of "postconf -n".
+
+    FILE "-" is standard input. Each rule has a comment with the line it comes from; what is not taken over is
+    said in comments and on stderr. Run it on the host of the main.cf, so that the maps it names can be read.
+
+    \b
+    Examples:
+      hybridgrey import postfix /etc/postfix/main.cf >hybridgrey.toml
+      postconf -n | hybridgrey import postfix -
+      hybridgrey import postfix --json /etc/postfix/main.cf | jq '.not_taken_over'
+    """
+    name = "postconf" if file == STDIN else file
+    folder = "" if file == STDIN else str(Path(file).absolute().parent)
+    found = postfix.convert(_source(file), _read, folder)
+    for f in found:
+        if f.lost:
+            click.echo(clean(f"{rulesfile.origins(f, name)[0]}: {'; '.join(f.notes)}"), err=True)
+    if json_:
+        as_json(
+            {
+                "rules": [{**f.table, **_about(f, name)} for f in found if not f.lost],
+                "not_taken_over": [_about(f, name) for f in found if f.lost],
+            }
+        )
+    else:
+        click.echo(rulesfile.render(found, name), nl=False)
+
+
+def _about(found: Found, name: str) -> dict[str, list[str]]:
+    return {"origin": rulesfile.origins(found, name), "notes": list(found.notes)}
+
+
+def _source(file: str) -> str:
+    """The text of a file, "-" for standard input; in any encoding, for what counts is ASCII."""
+    try:
+        with sys.stdin.buffer if file == STDIN else Path(file).open("rb") as stream:
+            return stream.read(MAX_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        fail(f"{file}: {error.strerror}")
+
+
+def _read(path: str) -> str | Unreadable:
+    """The text of a map that main.cf names."""
+    try:
+        return textfile.read(Path(path))
+    except FileNotFoundError:
+        return Unreadable("does not exist here")
+    except ValueError as error:
+        return Unreadable(str(error))

@@ -1,12 +1,12 @@
-/* relay: a constant delay in front of one DNS server on UDP, and a count of what is asked.
+/* relay: a delay in front of one DNS server on UDP, and a count of what is asked.
  *
- *   relay HOST PORT SERVER-HOST SERVER-PORT DELAY-MS
+ *   relay HOST PORT SERVER-HOST SERVER-PORT
  *
  * In C because a relay in Python would cost more than the filters that are measured behind it. A query goes on
- * at once under an id of ours; its answer is held until DELAY-MS after the query came. As the delay is
- * constant, answers leave in the order in which they arrived, so that a ring is enough. Each line on standard
- * input is answered with a line on standard output: queries, answers, and packets lost for want of room. The
- * end of standard input ends the relay. */
+ * at once under an id of ours; its answer is held until the delay since the query is over. The delay is the same
+ * for all, so answers leave in the order in which they arrived, and a ring is enough. A line on standard input
+ * is the delay from now on, in ms (at first 0); it is answered with one on standard output: queries, answers,
+ * and packets lost for want of room since the start. The end of standard input ends the relay. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -90,9 +90,9 @@ static void give_answers(int in) {
 }
 
 int main(int count, char **word) {
-    if (count != 6) { fprintf(stderr, "usage: relay HOST PORT SERVER-HOST SERVER-PORT DELAY-MS\n"); return 2; }
+    if (count != 5) { fprintf(stderr, "usage: relay HOST PORT SERVER-HOST SERVER-PORT\n"); return 2; }
     struct sockaddr_in here = where(word[1], word[2]), server = where(word[3], word[4]);
-    int64_t delay = (int64_t)(atof(word[5]) * 1e6);
+    int64_t delay = 0;
     int in = datagrams(), out = datagrams();
     if (bind(in, (struct sockaddr *)&here, sizeof here) || connect(out, (struct sockaddr *)&server, sizeof server)) {
         perror("relay");
@@ -111,8 +111,9 @@ int main(int count, char **word) {
         }
         ppoll(p, 3, limit, NULL);
         if (p[2].revents) {
-            char line[64];
-            if (read(0, line, sizeof line) <= 0) return 0;
+            char line[64] = "";
+            if (read(0, line, sizeof line - 1) <= 0) return 0;
+            delay = (int64_t)(atof(line) * 1e6);
             printf("%lu %lu %lu\n", queries, answers, lost);
             fflush(stdout);
         }

@@ -36,7 +36,7 @@ def lists(zones: Mapping[str, str] = population.ZONES) -> Rbldnsd:
 
 
 def settings(nameserver: str, store: str, above: Settings | None = None) -> dict[str, Any]:
-    """A config of the product's defaults, but for where things are and a delay that a benchmark can wait for."""
+    """The product's defaults, but for where things are, and a delay that a benchmark can wait for."""
     below = {
         "workers": 1,
         "log": {"level": "info", "format": "json"},
@@ -156,7 +156,7 @@ class Stage:
             }
         )
 
-    def measure(self, *, first: int | None = None, **options: float) -> dict[str, Any]:
+    def measure(self, *, first: float | None = None, **options: float) -> dict[str, Any]:
         """Load the daemon with clients from number `first` on; None: with such as it has not seen."""
         options["first"] = self.first if first is None else first
         meter = self.meter()
@@ -206,3 +206,8 @@ def wait_workers(daemon: BenchDaemon, count: int) -> None:
         if time.monotonic() > end:
             raise PartError(f"not {count} workers")
         time.sleep(0.05)
+
+
+def over(file: Path, target: Path) -> None:
+    """Put a file over another, for this mount namespace only."""
+    subprocess.run(["mount", "--bind", file, target], check=True)

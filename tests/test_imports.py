@@ -18,7 +18,7 @@ STOREYS = (
     ("address", "pattern", "durations", "textfile", "backoff"),
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
-    ("takeover", "maincf", "accessmap", "restrictions", "postfix", "rulesfile"),
+    ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile"),
     (
         "question",
         "reasons",
@@ -52,6 +52,7 @@ STOREYS = (
     ("master",),
     ("daemon",),
     ("assembly",),
+    ("explanation",),
     ("cli",),
 )
 FREE = ("cleaning", "logs", "reports", "collector", "metrics", "series")

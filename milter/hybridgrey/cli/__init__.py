@@ -24,6 +24,8 @@ DEFAULT_CONFIG: Final = Path("/etc/hybridgrey/hybridgrey.toml")
 COMMANDS: Final = {
     "run": "hybridgrey.cli.run:run",
     "check-config": "hybridgrey.cli.check_config:check_config",
+    "explain": "hybridgrey.cli.explain:explain_",
+    "zones": "hybridgrey.cli.zones:zones",
     "greylist": "hybridgrey.cli.greylist:greylist",
     "import": "hybridgrey.cli.import_:import_",
 }

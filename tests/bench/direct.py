@@ -14,7 +14,7 @@ from bench.floor import Floor
 POOL = 2000
 
 
-def floor_row(floor: Floor, cpus: list[int], **options: float) -> dict[str, Any]:
+def floor_row(floor: Floor, cpus: list[int], **options: rig.Option) -> dict[str, Any]:
     """A measurement of the floor, in the daemon's columns."""
     meter = accounts.Meter({"workers": lambda: [floor.pid], "store": list, "rest": list})
     figures = rig.load(floor.address, cpus, **options)
@@ -37,7 +37,7 @@ def _warm(stage: rig.Stage) -> None:
         _cached(stage, seconds=2.5)
 
 
-def _cached(stage: rig.Stage, **options: float) -> dict[str, Any]:
+def _cached(stage: rig.Stage, **options: rig.Option) -> dict[str, Any]:
     return stage.measure(first=12_000_000, pool=POOL, **options)
 
 
@@ -66,7 +66,7 @@ def _concurrency(report: tables.Report, stage: rig.Stage, floor: Floor, rounds: 
     raw: list[dict[str, Any]] = []
     for _ in range(rounds):
         for connections in (1, 10, 100, 500):
-            options: dict[str, float] = {"concurrency": connections, "seconds": seconds}
+            options: dict[str, rig.Option] = {"concurrency": connections, "seconds": seconds}
             raw.append({"case": f"{connections} floor", **floor_row(floor, stage.cpus, **options)})
             raw.append({"case": f"{connections} uncached", **stage.measure(**options)})
             raw.append({"case": f"{connections} cached", **_cached(stage, **options)})
@@ -77,7 +77,7 @@ def _rates(report: tables.Report, stage: rig.Stage, rounds: int, seconds: float)
     raw: list[dict[str, Any]] = []
     for _ in range(rounds):
         for rate in (100, 500, 1500):
-            options: dict[str, float] = {"rate": rate, "concurrency": 1000, "seconds": seconds}
+            options: dict[str, rig.Option] = {"rate": rate, "concurrency": 1000, "seconds": seconds}
             raw.append({"case": f"{rate}/s uncached", **stage.measure(**options)})
             raw.append({"case": f"{rate}/s cached", **_cached(stage, **options)})
     report.table("Direct: fixed rate, open loop", tables.medians(raw, "case"), raw=raw)

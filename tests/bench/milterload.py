@@ -64,7 +64,8 @@ class Load:
         if ":" in options.address:
             host, _, port = options.address.rpartition(":")
             self.address = (host, int(port))
-        self.clients = population.clients(options.first, options.pool)
+        mix = dict(zip(population.MIX, map(int, options.mix.split(",")), strict=True))
+        self.clients = population.clients(options.first, options.pool, mix)
         self.poll = select.epoll()
         self.live: dict[int, Session] = {}
         self.waiting: list[tuple[float, int, Session]] = []
@@ -262,6 +263,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--think", type=float, default=0.0, help="ms between CONNECT and RCPT")
     parser.add_argument("--first", type=int, default=0, help="number of the first client of each kind")
     parser.add_argument("--pool", type=int, default=0, help="distinct clients; 0: each one new")
+    parser.add_argument("--mix", default=population.SHARES, help="shares of block, trusted, unknown")
     load = Load(parser.parse_args(arguments))
     print(json.dumps(load.result(load.run())))
 

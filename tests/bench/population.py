@@ -14,6 +14,7 @@ import random
 from collections.abc import Iterator
 
 MIX = {"block": 60, "trusted": 15, "unknown": 25}
+SHARES = ",".join(map(str, MIX.values()))
 NETWORKS = {"block": 11, "trusted": 22, "unknown": 33}
 WANTED = {"block": "5", "trusted": "c", "unknown": "4"}
 SPREAD = 2654435761

@@ -27,6 +27,7 @@ from parts.redisserver import Redis
 
 TESTS = Path(__file__).parents[1]
 TTL = 3600
+Option = float | str
 
 
 def lists(zones: Mapping[str, str] = population.ZONES) -> Rbldnsd:
@@ -109,7 +110,7 @@ def helper_cpus(workers: int) -> list[int]:
     return cpus[workers:] or cpus
 
 
-def load(address: str | tuple[str, int], cpus: Iterable[int], **options: float) -> dict[str, Any]:
+def load(address: str | tuple[str, int], cpus: Iterable[int], **options: Option) -> dict[str, Any]:
     """Run the load generator; its figures."""
     words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
     where = address if isinstance(address, str) else f"{address[0]}:{address[1]}"
@@ -156,13 +157,13 @@ class Stage:
             }
         )
 
-    def measure(self, *, first: float | None = None, **options: float) -> dict[str, Any]:
-        """Load the daemon with clients from number `first` on; None: with such as it has not seen."""
-        options["first"] = self.first if first is None else first
+    def measure(self, **options: Option) -> dict[str, Any]:
+        """Load the daemon with clients from number `first` on, else with such as it has not seen."""
+        fresh = options.setdefault("first", self.first) == self.first
         meter = self.meter()
         figures = load(self.daemon.address, self.cpus, **options)
         usage = meter.usage(figures["load_cpu"])
-        if first is None:
+        if fresh:
             self.first += int(figures["decisions"]) + 10000
         self.daemon.trim()
         return row(figures, usage)
@@ -186,13 +187,18 @@ def row(figures: Mapping[str, Any], usage: accounts.Usage) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def stage(above: Settings | None = None, *, nameserver: str = "") -> Iterator[Stage]:
-    """Everything started, a store on a unix socket, helpers bound."""
+def stage(
+    above: Settings | None = None,
+    *,
+    files: Mapping[str, str] | None = None,
+    zones: Mapping[str, str] = population.ZONES,
+) -> Iterator[Stage]:
+    """Everything started, a store on a unix socket, helpers bound; arguments: the daemon's, the lists'."""
     with contextlib.ExitStack() as stack:
-        dns = stack.enter_context(lists())
+        dns = stack.enter_context(lists(zones))
         store = stack.enter_context(Redis())
-        wanted = settings(nameserver or dns.address, store.unix_url, above)
-        daemon = stack.enter_context(BenchDaemon(wanted, unix=True))
+        wanted = settings(dns.address, store.unix_url, above)
+        daemon = stack.enter_context(BenchDaemon(wanted, files=files, unix=True))
         wait_workers(daemon, int(daemon.settings["workers"]))
         made = Stage(daemon, store, dns)
         bind([dns.pid, store.pid], made.cpus)

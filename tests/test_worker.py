@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import re
 import signal
@@ -174,3 +175,17 @@ if libraries and b"mi_pool_controller_init" in open(libraries[0], "rb").read():
 sys.exit(status)
 """
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "pthread_setattr_default_np"), reason="no GNU C library")
+def test_threads_are_started_with_small_stacks():
+    """What libmilter starts in a worker has a stack of a megabyte, of which glibc keeps many at hand."""
+    child = os.fork()
+    if not child:
+        worker._frugal_threads()
+        attributes, size = ctypes.create_string_buffer(256), ctypes.c_size_t()
+        library = ctypes.CDLL(None)
+        library.pthread_getattr_default_np(attributes)
+        library.pthread_attr_getstacksize(attributes, ctypes.byref(size))
+        os._exit(size.value != 1 << 20)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -48,6 +48,9 @@ _QUIT = struct.pack("!I", 1) + b"Q"  # milter protocol: length, SMFIC_QUIT
 _PROBE_TIMEOUT = 10.0  # seconds for libmilter to come up; the machine may be busy
 _LOOK = 0.1  # seconds between two looks at the sessions of a draining worker
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+_STACK = 1 << 20  # bytes; the interpreter's own frames are not on the C stack
+_ATTRIBUTES_SIZE = 256  # more than any pthread_attr_t
+_M_ARENA_MAX = -8  # malloc.h
 _INSTALL = (
     "install it with: pip install 'hybridgrey[milter]' "
     "(needs gcc, python3-dev and libmilter-dev; on FreeBSD the port mail/libmilter)"
@@ -132,6 +135,7 @@ class _Worker:
         self._tick_failed = False
         self._take_signals()
         _die_with_parent()
+        _frugal_threads()
         _pin(terms.cpu)
 
     def start(self, registration: Registration) -> None:
@@ -280,6 +284,24 @@ def _die_with_parent() -> None:
     """Let the kernel wake us when the master dies; where it cannot, the next tick sees it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _WAKE.value, 0, 0, 0)
+
+
+def _frugal_threads() -> None:
+    """Make the threads that libmilter starts cheap to come and go, where the C library is GNU's.
+
+    Its pool starts a thread for each session that waits and ends it soon after.  With the default stack of
+    8 MiB glibc's cache of stacks holds five, and every other thread costs an mmap, page faults and an munmap;
+    and each thread would get a malloc arena of its own.
+    """
+    library = ctypes.CDLL(None)
+    set_default = getattr(library, "pthread_setattr_default_np", None)
+    if set_default is None:
+        return
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES_SIZE)
+    if library.pthread_attr_init(attributes) == 0:
+        library.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK))
+        set_default(attributes)
+    library.mallopt(_M_ARENA_MAX, 2)
 
 
 def _pin(cpu: int | None) -> None:

@@ -13,6 +13,7 @@ import time
 
 import pytest
 
+from hybridgrey import worker
 from parts.baredaemon import BareDaemon, alive, answer, children
 from parts.base import accepts, free_port, has_ipv6, wait_until
 from parts.milterpeer import MilterPeer

@@ -1,13 +1,15 @@
 # make run    set up everything and run the daemon on an embedded store
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
 # make test   the tests, on real servers that they start and end themselves
+# make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
 # make check  style and types
 
 PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
+BENCH ?=
 
-.PHONY: help setup setup-run run demo test check format clean
+.PHONY: help setup setup-run run demo test bench check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -31,11 +33,16 @@ demo: setup
 test: setup
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
+bench: setup
+	@$(PYTHON) -c 'import pytest_benchmark' 2>/dev/null || \
+	    $(PYTHON) -m pip -qq --disable-pip-version-check install --editable '.[bench]'
+	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH)
+
 check: setup-run
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests .venv/bin/mypy tests/parts contrib/demo/demo.py
+	@MYPYPATH=tests .venv/bin/mypy tests/parts tests/bench contrib/demo/demo.py
 
 format: setup-run
 	@.venv/bin/ruff format .

@@ -134,9 +134,9 @@ def _workers(report: tables.Report, rounds: int, seconds: float) -> None:
         report.table(
             "Scale: workers, every client new",
             rows,
-            "With as many workers as CPUs, lists, store and load generator take CPU from the workers. The last "
-            "column is what the workers' own CPU time allows: it falls short of linear by what they cost "
-            "each other (caches, the listening socket), not by what the helpers take.",
+            "With as many workers as CPUs, lists, store and load generator take CPU from the workers. The "
+            "last column is what the workers' own CPU time allows: it falls short of linear by what they "
+            "cost each other (caches, the listening socket), not by what the helpers take.",
             raw=raw,
         )
 

@@ -1,0 +1,202 @@
+"""Micro-benchmarks of the parts of a decision, on real lists and a real store; run by bench.parts.
+
+Not collected by a plain pytest: the name does not begin with `test_`.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import itertools
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import population, rig, scale
+from hybridgrey import config, logs, normalise, question, zones
+from hybridgrey.cache import Cache
+from hybridgrey.config import Config
+from hybridgrey.greylist import Greylist
+from hybridgrey.lookup import Resolver
+from hybridgrey.pattern import Pattern
+from hybridgrey.policy import Answer, Facts, Policy, Verdict, judge
+from hybridgrey.store import Store
+from parts.daemon import toml
+from parts.rbldnsd import Rbldnsd
+from parts.redisserver import Redis
+
+CODE = bytes([127, 0, 5, 2])
+CLIENT = ipaddress.ip_address("33.1.2.3").packed
+VERDICT = {
+    "queue_id": None,
+    "client": "33.1.2.3",
+    "host": None,
+    "helo": "mail.example.org",
+    "sender": "someone@example.org",
+    "recipient": "u@example.test",
+    "rule": "the rest",
+    "action": "greylist",
+    "lists": {"zen.test": ["127.0.0.4"]},
+    "state": "new",
+    "age": 0,
+    "wait_ms": 0.6,
+    "enforced": True,
+    "reply": "450 4.2.0 Greylisted, please try again in 300 seconds",
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Rbldnsd]:
+    """The list server."""
+    with rig.lists() as running:
+        yield running
+
+
+@pytest.fixture
+def loaded(tmp_path: Path, server: Rbldnsd) -> Config:
+    """The benchmark's rules."""
+    path = tmp_path / "hybridgrey.toml"
+    path.write_text(toml({"dns": {"nameservers": [server.address]}, "rule": population.RULES}))
+    return config.load(path)
+
+
+@pytest.fixture
+def resolver(loaded: Config) -> Resolver:
+    """A resolver of the rules' lists."""
+    return Resolver(zones.build(loaded.rules, loaded.zones), loaded.dns.nameservers)
+
+
+def test_pattern(benchmark: Any) -> None:
+    """One return code against a pattern."""
+    pattern = Pattern.parse("127.0.[0..255].[2..3]")
+    assert benchmark(pattern.matches, CODE)
+
+
+def test_judge_unknown(benchmark: Any, loaded: Config) -> None:
+    """The last rule decides, all lists are in."""
+    policy = Policy(loaded.rules)
+    facts = policy.connect(CLIENT, None)
+    mask = policy.transaction(facts.maybe, "mail.example.org", "<a@example.org>", authenticated=False)
+    answers = dict.fromkeys(policy.zones, Answer())
+    verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
+    assert verdict.rule.name == "the rest"
+
+
+def test_judge_listed(benchmark: Any, loaded: Config) -> None:
+    """A blocklist decides."""
+    policy = Policy(loaded.rules)
+    answers = dict.fromkeys(policy.zones, Answer()) | {"bl.test": Answer((bytes([127, 0, 0, 2]),))}
+    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, "<u@example.test>")
+    verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
+    assert isinstance(verdict, Verdict)
+    assert verdict.rule is not None
+    assert verdict.rule.name == "blocklists"
+
+
+def test_match_many(benchmark: Any, tmp_path: Path) -> None:
+    """CONNECT, MAIL and RCPT against 400 rules with 100,000 entries."""
+    rules, files = scale.many_rules()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    path = tmp_path / "hybridgrey.toml"
+    path.write_text(toml({"rule": rules}))
+    policy = Policy(config.load(path).rules)
+
+    def match() -> int:
+        client = policy.connect(CLIENT, "mail.example.net").maybe
+        mail = policy.transaction(client, "mail.example.net", "<a@example.net>", authenticated=False)
+        return policy.recipient(mail, "<u@example.test>")
+
+    assert benchmark(match)
+
+
+def test_query(benchmark: Any) -> None:
+    """One query made from its template."""
+    tail = question.tail("zen.test", question.A)
+    assert benchmark(lambda: question.query(b"ab", question.reversed_name(CLIENT) + tail))
+
+
+def test_read(benchmark: Any, server: Rbldnsd) -> None:
+    """One reply with a return code read, a real one of rbldnsd's."""
+    asked = question.reversed_name(bytes([11, 0, 0, 9])) + question.tail("bl.test", question.A)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(5)
+        sock.connect((server.host, server.port))
+        sock.send(question.query(b"ab", asked))
+        reply = sock.recv(4096)
+    assert benchmark(question.read, reply, asked).codes == (bytes([127, 0, 0, 2]),)
+
+
+def test_lookup_uncached(benchmark: Any, resolver: Resolver) -> None:
+    """Four lists asked and all answers taken, over real sockets; the wait is in it."""
+    numbers = itertools.count()
+
+    def ask() -> int:
+        client = (population.NETWORKS["unknown"] << 24 | next(numbers)).to_bytes(4, "big")
+        found = resolver.ask(client, resolver.zones)
+        while missing := frozenset(resolver.zones) - found.answers.keys():
+            found.collect(missing)
+        found.close()
+        return len(found.answers)
+
+    assert benchmark(ask) == 4
+
+
+def test_lookup_cached(benchmark: Any, loaded: Config) -> None:
+    """Four lists' answers from the cache."""
+    resolver = Resolver(zones.build(loaded.rules, loaded.zones), loaded.dns.nameservers, cache=Cache())
+
+    def ask() -> int:
+        found = resolver.ask(CLIENT, resolver.zones)
+        while missing := frozenset(resolver.zones) - found.answers.keys():
+            found.collect(missing)
+        found.close()
+        return len(found.answers)
+
+    ask()
+    assert benchmark(ask) == 4
+
+
+def test_normalise_sender(benchmark: Any) -> None:
+    """A sender's variable parts folded."""
+    assert benchmark(normalise.sender, "<bounces+12345-6789=u=example.test@mail7.example.org>")
+
+
+def test_touch(benchmark: Any) -> None:
+    """One new triplet in a store on a unix socket; the wait is in it."""
+    with Redis() as server:
+        store = Store.open(server.unix_url, 5.0)
+        grey = Greylist(
+            store,
+            retry_window=172_800,
+            lifetime=3_110_400,
+            ipv4_prefix=24,
+            ipv6_prefix=64,
+            auto_allow_after=5,
+        )
+        numbers = itertools.count()
+        touch = benchmark(
+            lambda: grey.touch("33.1.2.3", f"<s@d{next(numbers)}.example>", "<u@example.test>", 300)
+        )
+        store.close()
+    assert touch.seconds_left == 300
+
+
+def test_log_line(benchmark: Any, tmp_path: Path) -> None:
+    """One verdict written to a file as JSON."""
+    with (tmp_path / "log").open("w") as stream:
+        logs.configure("info", "json", stream)
+        log = logs.get()
+        benchmark(lambda: log.info("verdict", **VERDICT))
+    assert (tmp_path / "log").read_text().startswith("{")
+
+
+def test_unwritten_log_line(benchmark: Any, tmp_path: Path) -> None:
+    """One verdict that nobody wants."""
+    with (tmp_path / "log").open("w") as stream:
+        logs.configure("warning", "json", stream)
+        log = logs.get()
+        benchmark(lambda: log.info("verdict", **VERDICT))
+    assert (tmp_path / "log").read_text() == ""

@@ -34,6 +34,8 @@ STOREYS = (
         "embedded",
         "greylist",
         "entries",
+        "restore",
+        "peerfiles",
     ),
     ("screen",),
     (
@@ -48,11 +50,11 @@ STOREYS = (
         "exposition",
     ),
     ("worker",),
-    ("generation", "pace", "restart_only", "storewatch", "troubles"),
+    ("generation", "pace", "pidfile", "restart_only", "storewatch", "troubles"),
     ("master",),
     ("daemon",),
     ("assembly",),
-    ("explanation",),
+    ("explanation", "liveness"),
     ("cli",),
 )
 FREE = ("cleaning", "logs", "reports", "collector", "metrics", "series")

@@ -16,7 +16,7 @@ from typing import Any, Final
 from hybridgrey.takeover import Found
 
 WIDTH: Final = 110
-KEYS: Final = ("name", "authenticated", "clients", "dns", "threshold", "action", "text")
+KEYS: Final = ("name", "authenticated", "clients", "recipients", "dns", "threshold", "action", "text")
 
 
 def render(found: Sequence[Found], source: str) -> str:
@@ -24,7 +24,7 @@ def render(found: Sequence[Found], source: str) -> str:
     rules = sum(not f.lost for f in found)
     lost = len(found) - rules
     head = [
-        f"# Rules from {_one_line(source)}: {rules} taken over, {lost} not; each says where it comes from."
+        f"# Rules from {one_line(source)}: {rules} taken over, {lost} not; each says where it comes from."
     ]
     if not rules:
         head.append(
@@ -33,8 +33,12 @@ def render(found: Sequence[Found], source: str) -> str:
     elif not any(f.table.get("action") == "greylist" for f in found if not f.lost):
         head.append("# No greylister was found in it. To greylist who is left, add at the end:")
         head += ["#", "#   [[rule]]", '#   name = "the rest"', '#   action = "greylist"']
-    blocks = ["\n".join(head), *("\n".join(_block(f, source)) for f in found)]
-    return "\n\n".join(blocks) + "\n"
+    return "\n".join([*head, "", blocks(found, source)]).rstrip("\n") + "\n"
+
+
+def blocks(found: Sequence[Found], source: str) -> str:
+    """The same without the head, to be put into a file."""
+    return "\n\n".join("\n".join(_block(f, source)) for f in found)
 
 
 def _block(found: Found, source: str) -> Iterator[str]:
@@ -52,8 +56,7 @@ def origins(found: Found, source: str) -> list[str]:
     first, *more = found.origin.split("\n")
     places = [(str(found.line), first), *(tuple(m.split("\t", 1)) for m in more)]
     return [
-        f"{source}:{line}: {_one_line(text)}" if line != "0" else f"{_one_line(text)}"
-        for line, text in places
+        f"{source}:{line}: {one_line(text)}" if line != "0" else f"{one_line(text)}" for line, text in places
     ]
 
 
@@ -81,10 +84,10 @@ def value(content: object, indent: int = 0) -> str:
 
 def _comment(texts: Sequence[str], indent: str = "") -> Iterator[str]:
     for text in texts:
-        lines = textwrap.wrap(_one_line(text), WIDTH - 4 - len(indent), break_on_hyphens=False) or [""]
+        lines = textwrap.wrap(one_line(text), WIDTH - 4 - len(indent), break_on_hyphens=False) or [""]
         yield from (f"# {indent}{'' if not n else '  '}{line}" for n, line in enumerate(lines))
 
 
-def _one_line(text: str) -> str:
-    """Text of another program's file, fit for a comment: TOML allows no control character there."""
+def one_line(text: str) -> str:
+    """Text of another program's file, fit for a terminal and a comment: TOML allows no controls there."""
     return "".join(c if c.isprintable() else " " for c in text)

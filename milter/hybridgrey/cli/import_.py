@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from hybridgrey import postfix, rulesfile, textfile
-from hybridgrey.cleaning import clean
+from hybridgrey.cli import import_senders
 from hybridgrey.cli.output import as_json, fail
 from hybridgrey.takeover import Found, Unreadable
 
@@ -24,7 +24,12 @@ def import_() -> None:
     Examples:
       hybridgrey import postfix /etc/postfix/main.cf >hybridgrey.toml
       postconf -n | hybridgrey import postfix -
+      hybridgrey import postgrey --dry-run /var/lib/postgrey
     """
+
+
+for _command in import_senders.COMMANDS:
+    import_.add_command(_command)
 
 
 @import_.command("postfix")
@@ -47,7 +52,7 @@ def import_postfix(file: str, json_: bool) -> None:
     found = postfix.convert(_source(file), _read, folder)
     for f in found:
         if f.lost:
-            click.echo(clean(f"{rulesfile.origins(f, name)[0]}: {'; '.join(f.notes)}"), err=True)
+            click.echo(rulesfile.one_line(f"{rulesfile.origins(f, name)[0]}: {'; '.join(f.notes)}"), err=True)
     if json_:
         as_json(
             {

@@ -324,6 +324,31 @@ def test_run_does_not_repeat_the_first_round():
         assert server.count("bl.test") == 4
 
 
+def test_the_first_round_is_short():
+    """Silent lists hold the start up for less than a second; one that lists the world is out by then."""
+    flags = bytearray(3)
+    with FakeDns() as server:
+        server.zone("silent.test", silent=True)
+        server.zone("world.test", everything="127.0.0.2")
+        server.zone("slow.test", everything="127.0.0.2", delay=1.2)
+        by = prober(server, "silent.test", "world.test", "slow.test", flags=flags, timeout=3)
+        begun = time.monotonic()
+        by.probe_first()
+        # Its bound is 0.7 s, the next longer time 3 s.
+        assert time.monotonic() - begun < 2.5
+        assert flags == b"\0\1\0"
+        asked = server.count("world.test")
+        stop = threading.Event()
+        thread = threading.Thread(target=by.run, args=(stop,))
+        thread.start()
+        try:
+            wait_until(lambda: flags == b"\0\1\1", "the slow one was asked again")
+        finally:
+            stop.set()
+            thread.join(20)
+        assert server.count("world.test") == asked
+
+
 def test_rounds_are_jittered():
     """The time between rounds varies, within a fifth, so that hosts do not fall into step."""
     pauses = {health._jittered(300) for _ in range(100)}

@@ -83,7 +83,7 @@ class Assembly:
         reports = self._channel.reporter()
         store = open_store(self._config, self._store_url, reports)
         prober = Prober(self.zones, nameservers(self._config), flags=self.shared.flags.view, reporter=reports)
-        prober.probe_once()
+        prober.probe_first()
         ready()
         status = keeper.run(
             self.shared,

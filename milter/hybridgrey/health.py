@@ -35,6 +35,8 @@ SUSPENDED_INTERVAL = 60.0
 JITTER = 0.2
 # Longer than for mail: nobody waits for this, and a slow list is not a bad one.
 TIMEOUT = 5.0
+# But for the first round: the daemon's start waits for it, so that a list that lists the world has no vote.
+FIRST_TIMEOUT = 0.7
 LISTED_6 = "::ffff:127.0.0.2"
 UNLISTED_6 = "::ffff:127.0.0.1"
 # Test addresses asked at a time; there are four, and more only where the configuration has its own.
@@ -152,16 +154,22 @@ class Prober:
         self._interval = interval
         self._suspended_interval = suspended_interval
         self._next = time.monotonic()
+        # Lists that the hurried first round has not heard of.
+        self._unheard: list[Zone] = []
 
     def run(self, stop: threading.Event) -> None:
         """Probe until `stop` is set: all lists every `interval`, suspended ones more often.
 
-        The first time is now, unless `probe_once` has been called before.
+        The first time is now, unless `probe_once` has been called before; after `probe_first` it is only for
+        those that had no time to answer.
         """
         while not stop.wait(self._pause()):
-            self.probe_once(self._suspended() if time.monotonic() < self._next else None)
+            unheard, self._unheard = self._unheard, []
+            self.probe_once((unheard or self._suspended()) if time.monotonic() < self._next else None)
 
     def _pause(self) -> float:
+        if self._unheard:
+            return 0.0
         pause = self._next - time.monotonic()
         if self._suspended():
             pause = min(pause, _jittered(self._suspended_interval))
@@ -172,7 +180,17 @@ class Prober:
         if zones is None:
             zones = self._zones
             self._next = time.monotonic() + _jittered(self._interval)
-        answers = self._ask(zones)
+        return self._round(zones, self._timeout)
+
+    def probe_first(self) -> list[Health]:
+        """As `probe_once`, but in a hurry: who is slower than that is asked again by `run`."""
+        self._next = time.monotonic() + _jittered(self._interval)
+        found = self._round(self._zones, min(FIRST_TIMEOUT, self._timeout))
+        self._unheard = [z for z, h in zip(self._zones, found, strict=True) if h.state is State.SILENT]
+        return found
+
+    def _round(self, zones: Sequence[Zone], timeout: float) -> list[Health]:
+        answers = self._ask(zones, timeout)
         found = [self._settle(zone, judge(zone, answers[zone.name])) for zone in zones]
         self._tell(found)
         return found
@@ -197,11 +215,11 @@ class Prober:
                 else:
                     self._reporter.recovered(f"{kind}:{label}")
 
-    def _ask(self, zones: Sequence[Zone]) -> dict[str, dict[str, Answer]]:
+    def _ask(self, zones: Sequence[Zone], timeout: float) -> dict[str, dict[str, Answer]]:
         """Each list's answers at its test points, by its name; all asked at once."""
         # Made anew for each round: nothing is cached, no list suspended, and each is waited for.
         plain = [replace(zone, wants_text=False) for zone in zones]
-        resolver = Resolver(plain, self._nameservers, timeout=self._timeout)
+        resolver = Resolver(plain, self._nameservers, timeout=timeout)
         asked: dict[bytes, list[str]] = {}
         for zone in zones:
             for point in points(zone).values():

@@ -31,7 +31,7 @@ def taught(*texts):
             [("192.0.2.1", "192.0.2.1 is 192.0.2.1"), ("192.0.2.2", "192.0.2.2 is 192.0.2.2")],
             "203.0.113.9 is 203.0.113.9",
         ),
-        ([("2001:db8::1", "/2001:db8::1"), ("2001:db8::2", "/2001:db8::2")], "/203.0.113.9"),
+        ([("2001:db8::1", "/2001:db8::1"), ("2001:db8::2", "/2001:db8::2")], None),
     ],
 )
 def test_guess(texts, wanted):
@@ -60,32 +60,32 @@ def test_bounded():
     for i in range(2 * MOST):
         reasons.learn("bl.test", (i.to_bytes(4, "big"),), "192.0.2.1", "/192.0.2.1", 0.0)
     assert len(reasons) == MOST
-    assert not reasons.worth_waiting("bl.test", OTHER, 0.0)
+    assert not reasons.worth_waiting("bl.test", OTHER, "192.0.2.7", 0.0)
 
 
 def test_two_clients_wait_so_that_the_text_is_learnt():
     """The first two clients with a return code wait, even for a list that is far away; then nobody does."""
     reasons = Reasons()
     for i in (1, 2):
-        assert reasons.worth_waiting("bl.test", CODE, 0.0)
+        assert reasons.worth_waiting("bl.test", CODE, "192.0.2.7", 0.0)
         reasons.waited("bl.test", 0.05)
         reasons.learn("bl.test", CODE, f"192.0.2.{i}", "SBL1", 0.0)
-    assert not reasons.worth_waiting("bl.test", CODE, 0.0)
-    assert reasons.worth_waiting("bl.test", OTHER, 0.0)
-    assert reasons.worth_waiting("bl.test", CODE, LIFETIME + 1)
+    assert not reasons.worth_waiting("bl.test", CODE, "192.0.2.7", 0.0)
+    assert reasons.worth_waiting("bl.test", OTHER, "192.0.2.7", 0.0)
+    assert reasons.worth_waiting("bl.test", CODE, "192.0.2.7", LIFETIME + 1)
 
 
 def test_one_client_that_returns_is_one_sample():
     """A client that is refused again and again does not pass for two."""
     reasons = taught(("192.0.2.1", "/192.0.2.1"), ("192.0.2.1", "/192.0.2.1"))
     reasons.waited("bl.test", 0.05)
-    assert reasons.worth_waiting("bl.test", CODE, 0.0)
+    assert reasons.worth_waiting("bl.test", CODE, "192.0.2.7", 0.0)
 
 
 def test_a_near_list_is_always_waited_for():
     """Texts that cannot be learnt are waited for where that takes a moment only."""
     reasons = taught(("192.0.2.1", "SBL1"), ("192.0.2.2", "SBL2"))
     reasons.waited("bl.test", 0.05)
-    assert not reasons.worth_waiting("bl.test", CODE, 0.0)
+    assert not reasons.worth_waiting("bl.test", CODE, "192.0.2.7", 0.0)
     reasons.waited("bl.test", 0.001)
-    assert reasons.worth_waiting("bl.test", CODE, 0.0)
+    assert reasons.worth_waiting("bl.test", CODE, "192.0.2.7", 0.0)

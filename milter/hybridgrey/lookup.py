@@ -191,7 +191,7 @@ class Lookup:
 
     def _transmit(self, server: int, ident: bytes, ask: bytes) -> None:
         try:
-            (self._sockets.get(server) or self._connect(server)).send(question.query(ident, ask))
+            (self._sockets.get(server) or self._connect(server)).send(ident + question.HEADER + ask)
         except OSError as e:
             # Refused, unreachable, out of descriptors or buffers: the question stays open and is asked again.
             self._unreachable(server, e)
@@ -263,7 +263,9 @@ class Lookup:
         zone = self._text_of
         if zone not in zones or not any(text for _, _, text in self._pending.values()):
             return False
-        return self._resolver.reasons.worth_waiting(zone, self.answers[zone].codes, time.monotonic())
+        return self._resolver.reasons.worth_waiting(
+            zone, self.answers[zone].codes, self._name(), time.monotonic()
+        )
 
     def _wait_for_text(self, zone: str) -> None:
         reasons = self._resolver.reasons
@@ -306,19 +308,20 @@ class Lookup:
                 for _ in range(MAX_BATCH):
                     if not pending:
                         return
-                    self._take(server, sock.recv(MAX_DATAGRAM))
+                    datagram = sock.recv(MAX_DATAGRAM)
+                    # Anything else is late, forged or a duplicate.
+                    asked = pending.get(datagram[:2])
+                    if asked is not None and question.answers(datagram, asked[1]):
+                        self._take(server, datagram, asked)
             except BlockingIOError:
                 continue
             except OSError as e:
                 # ICMP: port, host or network unreachable.
                 self._unreachable(server, e)
 
-    def _take(self, server: int, datagram: bytes) -> None:
-        """Use a datagram if it answers an open question; drop it if not (late, forged or duplicate)."""
+    def _take(self, server: int, datagram: bytes, open_question: tuple[Zone, bytes, bool]) -> None:
+        """Use a datagram that answers an open question."""
         ident = datagram[:2]
-        open_question = self._pending.get(ident)
-        if open_question is None or not question.answers(datagram, open_question[1]):
-            return
         zone, asked, text = open_question
         reply = question.read(datagram, asked)
         if not reply.error:
@@ -347,21 +350,16 @@ class Lookup:
     def _take_answer(self, zone: Zone, reply: question.Reply) -> None:
         now = time.monotonic()
         seconds = now - self.started
-        if reply.error:
-            answer = Answer(error=reply.error, seconds=seconds)
-        elif reply.codes:
-            answer = zone.answer(reply.codes, seconds)
-        else:
-            answer = Answer(seconds=seconds)
+        answer = zone.answer(reply.codes, seconds) if reply.codes else Answer((), reply.error, seconds)
         self.answers[zone.name] = answer
         self.heard.append((zone, answer))
         if answer.error or self._resolver.lists.troubled:
             self._resolver.lists.heard(zone, answer)
-        if answer.error:
-            return
+            if answer.error:
+                return
         if reply.ttl:
             self._remember(zone, now + reply.ttl, answer)
-        if answer.codes and zone.wants_text and not self._text_of and not self._closed:
+        if reply.codes and zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
 
     def _remember(self, zone: Zone, expires: float, answer: Answer, text: str | None = None) -> None:

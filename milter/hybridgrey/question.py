@@ -10,6 +10,7 @@ Called by `lookup`.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import dns.exception
@@ -21,8 +22,8 @@ import dns.rdatatype
 A = 1
 TXT = 16
 _CLASS_IN = b"\x00\x01"
-# Recursion desired, one question, nothing else (RFC 1035 section 4.1.1).
-_HEADER = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
+# A query after its id: recursion desired, one question, nothing else (RFC 1035 section 4.1.1).
+HEADER = b"\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00"
 _HEADER_SIZE = 12
 # A pointer to the name in the question, type A, class IN.
 _PLAIN_OWNER = b"\xc0\x0c\x00\x01\x00\x01"
@@ -61,11 +62,6 @@ def tail(zone: str, rdtype: int) -> bytes:
     return wire + rdtype.to_bytes(2, "big") + _CLASS_IN
 
 
-def query(ident: bytes, question: bytes) -> bytes:
-    """A whole query; `ident` is two bytes, `question` is name, type and class."""
-    return ident + _HEADER + question
-
-
 def answers(reply: bytes, question: bytes) -> bool:
     """Whether a datagram is a reply to a query with this question, which it must repeat to the letter."""
     return (
@@ -83,10 +79,11 @@ def read(reply: bytes, question: bytes) -> Reply:
     rcode = reply[3] & 15
     if rcode not in (0, 3):
         return Reply(error=dns.rcode.to_text(dns.rcode.Rcode(rcode)))
-    count = int.from_bytes(reply[6:8], "big")
     at = _HEADER_SIZE + len(question)
-    if count == 0:
-        return Reply(ttl=_denial_ttl(reply, at))
+    if reply[6:8] == b"\x00\x00":
+        # What nearly every client gets from nearly every list.
+        return Reply(ttl=0 if reply[8:10] == b"\x00\x00" else _denial_ttl(reply[at:]))
+    count = int.from_bytes(reply[6:8], "big")
     if rcode == dns.rcode.NXDOMAIN:
         # A chain of CNAMEs to nowhere; records beside a denial are for dnspython to refuse.
         return _read_any(reply)
@@ -124,22 +121,24 @@ def _read_plain_text(reply: bytes, at: int) -> Reply | None:
     return Reply(text=b"".join(strings).decode("ascii", "backslashreplace"), ttl=ttl)
 
 
-def _denial_ttl(reply: bytes, at: int) -> int:
-    """Seconds for which a denial holds: the lesser of the SOA's TTL and its minimum (RFC 2308 section 5)."""
-    if reply[8:10] == b"\x00\x00":
-        return 0
-    end = len(reply)
-    while at < end and reply[at]:
-        if reply[at] >= 0xC0:
+@lru_cache(maxsize=1024)
+def _denial_ttl(authority: bytes) -> int:
+    """Seconds for which a denial holds: the lesser of the SOA's TTL and its minimum (RFC 2308 section 5).
+
+    A list's SOA is the same in all its denials within a second, so it is hardly ever read twice.
+    """
+    at, end = 0, len(authority)
+    while at < end and authority[at]:
+        if authority[at] >= 0xC0:
             at += 1
             break
-        at += reply[at] + 1
+        at += authority[at] + 1
     at += 1
-    length = int.from_bytes(reply[at + 8 : at + 10], "big")
-    if reply[at : at + 4] != b"\x00\x06\x00\x01" or length < 22 or at + 10 + length > end:
+    length = int.from_bytes(authority[at + 8 : at + 10], "big")
+    if authority[at : at + 4] != b"\x00\x06\x00\x01" or length < 22 or at + 10 + length > end:
         return 0
-    minimum = int.from_bytes(reply[at + 6 + length : at + 10 + length], "big")
-    return min(int.from_bytes(reply[at + 4 : at + 8], "big"), minimum, MAX_NEGATIVE_TTL)
+    minimum = int.from_bytes(authority[at + 6 + length : at + 10 + length], "big")
+    return min(int.from_bytes(authority[at + 4 : at + 8], "big"), minimum, MAX_NEGATIVE_TTL)
 
 
 def read_message(message: dns.message.Message) -> Reply:

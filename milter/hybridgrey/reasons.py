@@ -39,13 +39,13 @@ class _Text:
 
 
 class Reasons:
-    """What is known of the lists' words, by list and return codes; safe for threads.
+    """What is known of the lists' words, by list, return codes and IP version; safe for threads.
 
     Each step is one dict operation; two threads that learn at once only learn the same twice.
     """
 
     def __init__(self) -> None:
-        self._texts: dict[tuple[str, Codes], _Text] = {}
+        self._texts: dict[tuple[str, Codes, bool], _Text] = {}
         self._far: set[str] = set()
 
     def __len__(self) -> int:
@@ -53,20 +53,20 @@ class Reasons:
 
     def guess(self, zone: str, codes: Codes, client: str, now: float) -> str | None:
         """The list's text for a client, by what others were told; None if that is not known."""
-        known = self._texts.get((zone, codes))
+        known = self._texts.get(_key(zone, codes, client))
         if known is None or not known.confirmed or known.template is None or known.expires <= now:
             return None
         return known.template.replace(_ADDRESS, client)
 
     def learn(self, zone: str, codes: Codes, client: str, text: str, now: float) -> None:
         """A list has told its text for a client, "" if it has none or let us wait in vain."""
-        known = self._texts.get((zone, codes))
+        known = self._texts.get(_key(zone, codes, client))
         if known is None and len(self._texts) >= MOST:
             return
         template = text.replace(client, _ADDRESS) if client in text and _ADDRESS not in text else None
         agrees = known is not None and template is not None and known.template == template
         other = known is not None and known.client != client
-        self._texts[zone, codes] = _Text(
+        self._texts[_key(zone, codes, client)] = _Text(
             template=template,
             client=client,
             confirmed=agrees and (other or (known is not None and known.confirmed)),
@@ -74,9 +74,9 @@ class Reasons:
             expires=now + LIFETIME,
         )
 
-    def worth_waiting(self, zone: str, codes: Codes, now: float) -> bool:
+    def worth_waiting(self, zone: str, codes: Codes, client: str, now: float) -> bool:
         """Whether a client may be made to wait for the text: to learn it, or because the list is near."""
-        known = self._texts.get((zone, codes))
+        known = self._texts.get(_key(zone, codes, client))
         if known is None:
             return len(self._texts) < MOST
         return known.samples < SAMPLES or known.expires <= now or zone not in self._far
@@ -87,3 +87,8 @@ class Reasons:
             self._far.add(zone)
         else:
             self._far.discard(zone)
+
+
+def _key(zone: str, codes: Codes, client: str) -> tuple[str, Codes, bool]:
+    """Lists keep IPv4 and IPv6 apart, in words too."""
+    return zone, codes, ":" in client

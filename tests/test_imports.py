@@ -18,7 +18,7 @@ STOREYS = (
     ("address", "pattern", "durations", "textfile", "backoff"),
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
-    ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile"),
+    ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile", "observed"),
     (
         "question",
         "reasons",

@@ -26,6 +26,7 @@ from hybridgrey.master import Master, World
 from hybridgrey.metrics import Shared
 from hybridgrey.notify import Notifier
 from hybridgrey.pace import Pace
+from hybridgrey.pidfile import PidFile, PidFileError, place
 from hybridgrey.privileges import PrivilegeError
 from hybridgrey.reports import Channel
 from hybridgrey.storewatch import StoreWatch
@@ -58,7 +59,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
         account = privileges.account(config.user)
         listener = inherited(os.environ) or _listen(config, account)
         try:
-            server = _become(config, account, notifier)
+            server, pid_file = _become(config, account, notifier)
         except BaseException:
             listener.remove()
             raise
@@ -77,6 +78,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
         notifier=notifier,
         troubles=Troubles(channel),
         store=StoreWatch(server, pace) if server else None,
+        pidfile=pid_file,
         pace=pace,
     )
     return Master(config, world, Loop()).run()
@@ -91,12 +93,15 @@ def _listen(config: Config, account: privileges.Account | None) -> Listener:
     )
 
 
-def _become(config: Config, account: privileges.Account | None, notifier: Notifier) -> EmbeddedServer | None:
-    """Give up what only root may do, then start the store; its server, if there is one."""
+def _become(
+    config: Config, account: privileges.Account | None, notifier: Notifier
+) -> tuple[EmbeddedServer | None, PidFile | None]:
+    """Give up what only root may do, then start the store; its server and the pid file, if there are any."""
     url = config.store.url.get_secret_value()
     folder = Path(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
     if folder is not None:
         privileges.state_directory(folder, account)
+    pid_file = _claim(config, account)
     files = privileges.raise_file_limit()
     privileges.drop(account)
     if files < privileges.ENOUGH_FILES:
@@ -104,7 +109,7 @@ def _become(config: Config, account: privileges.Account | None, notifier: Notifi
     if os.geteuid() == 0:
         logs.get().warning('running as root; set user = "hybridgrey", or whom you like, to drop privileges')
     if folder is None:
-        return None
+        return None, pid_file
 
     def progress(line: str) -> None:
         logs.get().info(line)
@@ -112,7 +117,20 @@ def _become(config: Config, account: privileges.Account | None, notifier: Notifi
 
     server = EmbeddedServer(folder, progress=progress)
     server.start()
-    return server
+    return server, pid_file
+
+
+def _claim(config: Config, account: privileges.Account | None) -> PidFile | None:
+    """The pid file.  Mail does not depend on it, so without one there is only a warning."""
+    path = place(config)
+    if path is None:
+        logs.get().debug("no place for a pid file; `hybridgrey reload` needs one: set pid_file")
+        return None
+    try:
+        return PidFile.claim(path, account.uid if account and os.geteuid() == 0 else -1)
+    except PidFileError as exc:
+        logs.get().warning("no pid file, so `hybridgrey reload` will not find this daemon", reason=str(exc))
+        return None
 
 
 def _warn(config: Config) -> None:

@@ -32,9 +32,12 @@ from hybridgrey.loop import Loop
 from hybridgrey.metrics import Shared
 from hybridgrey.notify import Notifier
 from hybridgrey.pace import Pace, Restarts
+from hybridgrey.pidfile import PidFile, Record
 from hybridgrey.restart_only import keep
 from hybridgrey.storewatch import StoreWatch
 from hybridgrey.troubles import Troubles
+
+_MOST_PROBLEMS = 20  # in the pid file; the log has them all
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class World:
     notifier: Notifier
     troubles: Troubles
     store: StoreWatch | None = None
+    pidfile: PidFile | None = None
     pace: Pace = field(default_factory=Pace)
 
 
@@ -70,6 +74,8 @@ class Master:
         self._stopping = False
         self._hurried = False
         self._status = os.EX_OK
+        self._reloads = 0
+        self._kept: tuple[str, ...] = ()
 
     def run(self) -> int:
         """Serve until told to end; the exit status, 0 after an orderly end."""
@@ -80,6 +86,8 @@ class Master:
             self._world.store.stop()
         if not self._world.listener.remove():
             logs.get().info("the socket's file stays, its folder belongs to another user")
+        if self._world.pidfile is not None:
+            self._world.pidfile.remove()
         logs.get().info("ended")
         return self._status
 
@@ -140,6 +148,7 @@ class Master:
             mode=config.mode,
         )
         self._world.notifier.ready(f"{config.worker_count} workers, mode {config.mode}")
+        self._record(reloaded=old is not None)
         self._reload_again()
 
     def _overdue(self, generation: Generation) -> None:
@@ -242,7 +251,7 @@ class Master:
         except ConfigError as exc:
             for problem in exc.problems:
                 logs.get().error("bad configuration", problem=problem)
-            self._refuse(f"{len(exc.problems)} problems in the configuration")
+            self._refuse(f"{len(exc.problems)} problems in the configuration", exc.problems)
         except Exception as exc:
             # A bug, but not one to end all mail for: what serves now is untouched
             logs.get().exception("reload failed unexpectedly")
@@ -251,6 +260,7 @@ class Master:
     def _load(self) -> Config:
         """The new configuration, with the old values where only a restart can change them."""
         config, kept = keep(self._config, self._world.load())
+        self._kept = kept
         logs.configure(config.log.level, config.log.format)
         for key in kept:
             logs.get().warning("change needs a restart, the old value stays", key=key)
@@ -263,10 +273,27 @@ class Master:
             self._again = False
             self._reload()
 
-    def _refuse(self, why: str) -> None:
+    def _refuse(self, why: str, problems: tuple[str, ...] = ()) -> None:
         logs.get().error("reload failed, the old configuration stays", reason=why)
         logs.configure(self._config.log.level, self._config.log.format)
         self._world.notifier.ready("reload failed, the old configuration stays")
+        self._record(reloaded=True, problems=problems or (why,))
+
+    def _record(self, *, reloaded: bool, problems: tuple[str, ...] = ()) -> None:
+        """Say in the pid file who serves, and how the reload went."""
+        self._reloads += reloaded
+        config = self._config
+        record = Record(
+            pid=os.getpid(),
+            config=str(config.path or ""),
+            workers=config.worker_count,
+            mode=config.mode,
+            reloads=self._reloads,
+            problems=problems[:_MOST_PROBLEMS],
+            needs_restart=self._kept,
+        )
+        if self._world.pidfile is not None:
+            self._world.pidfile.write(record)
 
     def _stop(self) -> None:
         if self._stopping:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from hybridgrey.config import Config
 
-KEYS = ("listen", "socket_mode", "socket_group", "user")
+KEYS = ("listen", "socket_mode", "socket_group", "user", "pid_file")
 _EMBEDDED = "embedded:"
 
 

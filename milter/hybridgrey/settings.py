@@ -224,6 +224,7 @@ class Settings(Section):
     pin_workers: bool = True
     drain_timeout: Annotated[float, BeforeValidator(durations.between("0s", "1h"))] = typed("30s")
     user: Text = ""
+    pid_file: Text = ""
     mode: Literal["enforce", "observe"] = "enforce"
     hostname: Annotated[str, AfterValidator(_hostname)] = ""
     store: Store = typed({})

@@ -24,10 +24,13 @@ DEFAULT_CONFIG: Final = Path("/etc/hybridgrey/hybridgrey.toml")
 COMMANDS: Final = {
     "run": "hybridgrey.cli.run:run",
     "check-config": "hybridgrey.cli.check_config:check_config",
+    "reload": "hybridgrey.cli.reload:reload",
+    "status": "hybridgrey.cli.status:status",
     "explain": "hybridgrey.cli.explain:explain_",
     "zones": "hybridgrey.cli.zones:zones",
     "greylist": "hybridgrey.cli.greylist:greylist",
     "import": "hybridgrey.cli.import_:import_",
+    "report": "hybridgrey.cli.report:report",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])

@@ -1,0 +1,86 @@
+"""``hybridgrey reload``: make the running daemon take the new configuration, and say how it went."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import click
+
+from hybridgrey import pidfile
+from hybridgrey.cli import config_option
+from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.output import fail, warn
+from hybridgrey.config import Config
+from hybridgrey.pidfile import PidFileError, Record
+
+PAUSE = 0.1
+
+
+@click.command()
+@click.option("--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="SECONDS")
+@config_option
+def reload(config_path: Path, timeout: float) -> None:
+    """Check the configuration, make the running daemon take it, and wait for the outcome.
+
+    The daemon is found by its pid file: `pid_file`, else beside the embedded store or the unix socket, else
+    in /var/run/hybridgrey.  Sessions in flight go on with the old configuration.
+
+    \b
+    Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon is found,
+                 78 bad configuration (the daemon is not told).
+
+    \b
+    Examples:
+      hybridgrey reload
+      hybridgrey check-config -c new.toml && mv new.toml /etc/hybridgrey/hybridgrey.toml && hybridgrey reload
+    """
+    config = configured(config_path)
+    for warning in config.warnings:
+        warn(warning)
+    path = pidfile.place(config)
+    if path is None:
+        fail(
+            "no pid file: set pid_file and restart, or send the daemon SIGHUP (systemctl reload)", UNAVAILABLE
+        )
+    before = _running(path)
+    if before.config and Path(before.config) != (config.path or config_path).absolute():
+        warn(f"the daemon reads {before.config}")
+    try:
+        os.kill(before.pid, signal.SIGHUP)
+    except PermissionError:
+        fail(f"process {before.pid}: not permitted to signal it; be root or the daemon's user")
+    except ProcessLookupError:
+        fail(f"process {before.pid}: has ended just now", UNAVAILABLE)
+    _tell(_outcome(path, before, timeout), config)
+
+
+def _running(path: Path) -> Record:
+    """What the running daemon says of itself; ends with status 69 when there is none."""
+    try:
+        record = pidfile.read(path)
+    except PidFileError as error:
+        fail(str(error), UNAVAILABLE)
+    if record is None:
+        fail(f"no daemon is running (none holds {path}); start one: hybridgrey run", UNAVAILABLE)
+    return record
+
+
+def _outcome(path: Path, before: Record, timeout: float) -> Record:
+    """The record after the reload."""
+    end = time.monotonic() + timeout
+    while (record := _running(path)).reloads == before.reloads or record.pid != before.pid:
+        if time.monotonic() > end:
+            fail(f"process {before.pid}: no outcome within {timeout:g} s; see its log")
+        time.sleep(PAUSE)
+    return record
+
+
+def _tell(record: Record, config: Config) -> None:
+    if record.problems:
+        fail(f"reload failed, the old configuration stays: {'; '.join(record.problems)}")
+    for key in record.needs_restart:
+        warn(f"{config.path}: {key}: a change needs a restart, the old value stays")
+    click.echo(f"reloaded: process {record.pid}, {record.workers} workers, mode {record.mode}")

@@ -1,0 +1,156 @@
+"""``hybridgrey status``: what the running daemons have done so far."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hybridgrey import liveness
+from hybridgrey.cleaning import clean
+from hybridgrey.cli import config_option
+from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
+from hybridgrey.liveness import Host
+from hybridgrey.series import RESULTS, STATES
+
+
+@click.command()
+@click.option(
+    "--url",
+    "urls",
+    multiple=True,
+    metavar="URL",
+    help="A daemon's metrics, as http://mx2:9893; several add up.",
+)
+@click.option("--json", "json_", is_flag=True, help="Print JSON.")
+@config_option
+def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
+    """Show the counts of all workers: verdicts, lists, store, greylist, since the daemon's start.
+
+    They come from [metrics] listen of this host's configuration; with --url from other hosts instead, added
+    up.  Exit status 1 when a daemon is not well, 69 when none can be asked.
+
+    \b
+    Examples:
+      hybridgrey status
+      hybridgrey status --url http://mx1:9893 --url http://mx2:9893
+      hybridgrey status --json | jq '.verdicts[] | select(.action == "reject")'
+    """
+    if not urls:
+        own = liveness.url_of(configured(config_path))
+        if own is None:
+            fail('[metrics] listen is "": set it to an address such as "127.0.0.1:9893"', UNAVAILABLE)
+        urls = (own,)
+    with ThreadPoolExecutor(len(urls)) as threads:
+        hosts = list(threads.map(liveness.ask, urls))
+    answering = [host for host in hosts if not host.error]
+    if not answering and not json_:
+        reasons = "; ".join(f"{clean(host.url)}: {clean(host.error)}" for host in hosts)
+        fail(f"{reasons}; is the daemon running?", UNAVAILABLE)
+    total = liveness.added(answering)
+    if json_:
+        as_json(_report(hosts, total))
+    else:
+        _print(hosts, total)
+    if not answering:
+        raise SystemExit(UNAVAILABLE)
+    raise SystemExit(any(host.error or host.problems for host in hosts))
+
+
+def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
+    """All numbers; times in seconds."""
+    return {
+        "hosts": [
+            {
+                "url": host.url,
+                "state": _state(host),
+                "problems": [host.error] if host.error else list(host.problems),
+                "version": host.version,
+                "workers": int(host.value("workers")),
+                "sessions_open": int(host.value("sessions_open")),
+                "sessions": int(host.value("sessions_total")),
+            }
+            for host in hosts
+        ],
+        "verdicts": list(_verdicts(total)),
+        "lists": list(_lists(total)),
+        "greylist": {state: int(total.value("greylist_total", state=state)) for state in STATES},
+        "greylist_delay": _mean(total, "greylist_delay_seconds"),
+        "rcpt_wait": _mean(total, "rcpt_wait_seconds"),
+        "store": {
+            "calls": int(total.value("store_seconds_count")),
+            "failures": int(total.value("store_failures_total")),
+            "seconds": _mean(total, "store_seconds"),
+        },
+    }
+
+
+def _state(host: Host) -> str:
+    return "down" if host.error else "warning" if host.problems else "ok"
+
+
+def _mean(total: Host, name: str, **labels: str) -> float | None:
+    """The mean of a histogram; None when nothing was observed."""
+    count = total.value(f"{name}_count", **labels)
+    return total.value(f"{name}_sum", **labels) / count if count else None
+
+
+def _verdicts(total: Host) -> Iterator[dict[str, Any]]:
+    for (name, pairs), value in total.samples.items():
+        labels = dict(pairs)
+        if name == "verdicts_total" and (value or labels["rule"] != "(none)"):
+            enforced = labels["enforced"] == "true"
+            yield {
+                "rule": labels["rule"],
+                "action": labels["action"],
+                "enforced": enforced,
+                "count": int(value),
+            }
+
+
+def _lists(total: Host) -> Iterator[dict[str, Any]]:
+    names = [dict(pairs)["list"] for name, pairs in total.samples if name == "list_suspended"]
+    for label in names:
+        counts = {one: int(total.value("list_answers_total", list=label, result=one)) for one in RESULTS}
+        mean = _mean(total, "list_latency_seconds", list=label)
+        suspended = bool(total.value("list_suspended", list=label))
+        yield {"list": label, **counts, "seconds": mean, "suspended": suspended}
+
+
+def _print(hosts: Sequence[Host], total: Host) -> None:
+    report = _report(hosts, total)
+    rows = [(h["url"], h["state"], h["workers"], h["sessions_open"], h["sessions"]) for h in report["hosts"]]
+    table(("host", "state", "workers", "open", "sessions"), rows)
+    for host in hosts:
+        for problem in [host.error] if host.error else host.problems:
+            click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
+    title("Verdicts")
+    verdicts = (
+        (v["rule"], v["action"], v["count"], "" if v["enforced"] else "observed") for v in report["verdicts"]
+    )
+    table(("rule", "action", "count", "mode"), verdicts)
+    if report["lists"]:
+        title("Lists")
+        rows = [
+            (one["list"], *(one[result] for result in RESULTS), milliseconds(one["seconds"]), _health(one))
+            for one in report["lists"]
+        ]
+        table(("list", *RESULTS, "mean", "health"), rows)
+    title("Greylist")
+    table(("state", "count"), report["greylist"].items())
+    store = report["store"]
+    title("Times")
+    waits = (
+        ("RCPT waits for lists and store", milliseconds(report["rcpt_wait"]), ""),
+        ("a call of the store", milliseconds(store["seconds"]), f"{store['failures']} failures"),
+        ("a passed mail was delayed", span(report["greylist_delay"]), ""),
+    )
+    table(("what", "mean", "note"), waits)
+
+
+def _health(one: dict[str, Any]) -> str:
+    return "suspended" if one["suspended"] else "votes"

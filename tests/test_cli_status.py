@@ -1,0 +1,131 @@
+"""``hybridgrey status`` as a process, on running daemons."""
+
+import json
+
+import pytest
+
+from parts.base import LOOPBACK, free_port, wait_until
+from parts.commandline import in_terminal, run
+from parts.daemon import Daemon, toml
+from parts.fakedns import FakeDns
+from parts.milterpeer import MilterPeer
+from parts.redisserver import Redis
+
+RULES = [
+    {"name": "blocked", "dns": ["bl.test"], "action": "reject"},
+    {"name": "rest", "action": "greylist"},
+]
+
+
+@pytest.fixture(scope="module")
+def daemons():
+    """Two daemons with one store, which have judged five recipients together; their metrics' URLs."""
+    with Redis() as server, FakeDns() as dns:
+        dns.zone("bl.test", listed={"192.0.2.1": "127.0.0.2"})
+        ports = [free_port(), free_port()]
+        settings = [
+            {
+                "store": {"url": server.unix_url},
+                "dns": {"nameservers": [dns.address]},
+                "metrics": {"listen": f"{LOOPBACK}:{port}"},
+                "rule": RULES,
+            }
+            for port in ports
+        ]
+        with Daemon(settings[0]) as one, Daemon(settings[1]) as two:
+            for daemon, clients in (
+                (one, ["192.0.2.1", "192.0.2.2"]),
+                (two, ["192.0.2.1", "192.0.2.1", "::2"]),
+            ):
+                for client in clients:
+                    talk(daemon, client)
+            urls = [f"http://{LOOPBACK}:{port}" for port in ports]
+            for url, count in zip(urls, (2, 3), strict=True):
+                wait_until(lambda url=url, count=count: judged(url) == count, "all is counted")
+            yield one, two, urls
+
+
+def talk(daemon, client):
+    """Name one recipient."""
+    with MilterPeer(daemon.address) as peer:
+        peer.connect("unknown", client)
+        peer.mail("<a@example.org>")
+        peer.rcpt("<b@example.net>")
+        peer.quit()
+
+
+def judged(url):
+    done = run("status", "--json", "--url", url)
+    counts = json.loads(done.output)["verdicts"] if done.output else []
+    return done.status == 0 and sum(one["count"] for one in counts)
+
+
+def counts(report):
+    return {(one["rule"], one["action"]): one["count"] for one in report["verdicts"]}
+
+
+def test_own_host(daemons):
+    """Without --url the configuration says where this host's daemon is."""
+    daemon, _, (url, _) = daemons
+    done = run("status", "-c", daemon.config, "--json")
+    assert (done.status, done.error) == (0, "")
+    report = json.loads(done.output)
+    assert counts(report) == {("blocked", "reject"): 1, ("rest", "greylist"): 1}
+    (host,) = report["hosts"]
+    assert (host["url"], host["state"], host["workers"], host["sessions"]) == (url, "ok", 2, 2)
+    (one,) = report["lists"]
+    assert (one["list"], one["listed"], one["unlisted"], one["suspended"]) == ("bl.test", 1, 1, False)
+    assert report["greylist"]["new"] == 1
+    assert (report["store"]["calls"], report["store"]["failures"]) == (1, 0)
+    assert report["store"]["seconds"] > 0
+
+
+def test_several_hosts_add_up(daemons):
+    """With several --url the counts of all hosts are one."""
+    *_, urls = daemons
+    done = run("status", "--json", *(word for url in urls for word in ("--url", url)))
+    report = json.loads(done.output)
+    assert counts(report) == {("blocked", "reject"): 3, ("rest", "greylist"): 2}
+    assert [host["url"] for host in report["hosts"]] == urls
+
+
+def test_one_host_down(daemons):
+    """A host that cannot be asked is named, the others are shown; the status is 1."""
+    *_, urls = daemons
+    gone = f"http://{LOOPBACK}:{free_port()}"
+    done = run("status", "--url", urls[0], "--url", gone)
+    assert done.status == 1
+    assert f"down: {gone}: Connection refused" in done.lines
+    assert any(line.split() == ["blocked", "reject", "1", "-"] for line in done.lines)
+
+
+def test_text_and_terminal(daemons):
+    """Piped it is plain text; on a terminal tables are drawn, with colours."""
+    daemon, *_ = daemons
+    done = run("status", "-c", daemon.config)
+    assert (done.status, done.error, "\x1b" in done.output) == (0, "", False)
+    assert any(line.split()[:4] == ["bl.test", "1", "1", "0"] for line in done.lines if line)
+    seen = in_terminal("status", "-c", daemon.config)
+    assert seen.status == 0
+    assert "\x1b[32mok" in seen.output
+    assert "──" in seen.output
+
+
+@pytest.mark.parametrize(
+    ("listen", "text"), [("", '[metrics] listen is ""'), (None, "Connection refused; is the daemon running?")]
+)
+def test_nobody_to_ask(tmp_path, listen, text):
+    """With metrics off, or no daemon, one line says what to do; the status is 69."""
+    path = tmp_path / "hg.toml"
+    path.write_text(toml({"metrics": {"listen": f"{LOOPBACK}:{free_port()}" if listen is None else listen}}))
+    done = run("status", "-c", path)
+    assert (done.status, done.output, len(done.error.splitlines())) == (69, "", 1)
+    assert text in done.error
+
+
+def test_another_server(daemons):
+    """What is no hybridgrey is not taken for one."""
+    with FakeDns() as other:
+        done = run("status", "--url", f"http://{other.address}")
+    assert (done.status, len(done.error.splitlines())) == (69, 1)
+    assert run("status", "--url", "file:///etc/passwd").status == 69

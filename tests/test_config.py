@@ -209,6 +209,46 @@ WARNINGS = [
         ),
         ['rule "b": a client on the lists of rule "w" before it is accepted'],
     ),
+    (
+        rule("name = 'g'\ndns = ['list.dnswl.org']\naction = 'accept'"),
+        ['rule "g": dns: list.dnswl.org has no return codes: it lists clients without a reputation too'],
+    ),
+    (
+        rule("dns = ['rep.mailspike.net*-1', 'a.x', 'xdnswl.org']\naction = 'reject'"),
+        ['rule "rule 1": dns: rep.mailspike.net has no return codes: '],
+    ),
+    (
+        rule(
+            "name = 'wide'\nclients = ['192.0.2.0/24', '2001:db8::/32']\naction = 'accept'",
+            rule(
+                "name = 'in'\nclients = ['192.0.2.7', '2001:db8:1::/48']\nhelo = ['a.x']\naction = 'reject'"
+            ),
+        ),
+        ['rule "in": is never reached: rule "wide" has all of its clients'],
+    ),
+    (
+        rule(
+            "clients = ['192.0.2.0/25']\naction = 'accept'",
+            rule(
+                "clients = ['192.0.2.0/24']\naction = 'reject'",
+                rule("clients = ['192.0.2.9', 'a.x']\naction = 'accept'"),
+            ),
+        ),
+        [],
+    ),
+    (
+        rule(
+            "clients = ['192.0.2.0/24']\nhelo = ['a.x']\naction = 'accept'",
+            rule("clients = ['192.0.2.9']\naction = 'reject'"),
+        ),
+        [],
+    ),
+    (
+        rule(
+            "clients = ['192.0.2.0/24']\naction = 'none'", rule("clients = ['192.0.2.9']\naction = 'reject'")
+        ),
+        [],
+    ),
     ("[zones.'unused.example']", ['zones."unused.example": no rule asks this list']),
     ("[zones.'Zen.Spamhaus.org.']\nhealth = 'off'", []),
     (

@@ -12,7 +12,7 @@ import ipaddress
 import pwd
 from collections.abc import Callable, Iterator, Sequence
 
-from hybridgrey.match import Entry
+from hybridgrey.match import Entry, Network
 from hybridgrey.policy import Action, Rule
 from hybridgrey.problems import key_like
 from hybridgrey.settings import Settings
@@ -28,6 +28,16 @@ PUBLIC_RESOLVERS = frozenset(
         *("4.2.2.1", "4.2.2.2", "94.140.14.14", "94.140.15.15"),
     )
 )
+
+# Files of clients may be long, and each pair is compared.
+MOST_COMPARED = 100
+
+# Lists whose codes say how good or how bad a client is, by the end of the name: without codes both count.
+GRADED = {
+    "dnswl.org": "it lists clients without a reputation too; name codes, as =127.0.[0..255].[2..3]",
+    "rep.mailspike.net": "it lists clients of bad reputation too; name codes, as =127.0.0.[18..20]",
+    "hostkarma.junkemailfilter.com": "it lists good and bad clients; name codes, as =127.0.0.2",
+}
 
 
 def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
@@ -96,15 +106,59 @@ def _rules(rules: Sequence[Rule]) -> Iterator[str]:
                 "even when it is on these; blocklists react faster, so they should come first"
             )
             allowing = None
+    yield from _graded(rules)
+    yield from _covered(rules)
     if not any(_decides_all(rule) for rule in rules):
         yield "rule: no rule decides on everybody else at the end; a client that none matches is accepted"
 
 
+def _graded(rules: Sequence[Rule]) -> Iterator[str]:
+    """Lists that need return codes and have none."""
+    for rule in rules:
+        for entry in rule.lists:
+            advice = next((a for name, a in GRADED.items() if f".{entry.zone}".endswith(f".{name}")), "")
+            if entry.pattern is None and advice:
+                yield f'rule "{rule.name}": dns: {entry.zone} has no return codes: {advice}'
+
+
+def _covered(rules: Sequence[Rule]) -> Iterator[str]:
+    """Rules that are never reached, because one before decides on each of their clients."""
+    deciding: list[tuple[Rule, Sequence[Network]]] = []
+    for rule in rules:
+        own = _networks_of(rule)
+        for before, networks in deciding:
+            if own and all(any(_holds(n, one) for n in networks) for one in own):
+                yield f'rule "{rule.name}": is never reached: rule "{before.name}" has all of its clients'
+                break
+        if own and _clients_alone(rule) and rule.action is not Action.NONE:
+            deciding.append((rule, own))
+
+
+def _networks_of(rule: Rule) -> Sequence[Network]:
+    """The networks that a rule's clients are in; none when it has names, exclusions or too many."""
+    entries = rule.clients or ()
+    networks = [e.key for e in entries if not isinstance(e.key, str) and not e.excluded]
+    return networks if len(networks) == len(entries) <= MOST_COMPARED else ()
+
+
+def _holds(network: Network, other: Network) -> bool:
+    first, last = int(network.network_address), int(network.broadcast_address)
+    return (
+        network.version == other.version
+        and first <= int(other.network_address)
+        and int(other.broadcast_address) <= last
+    )
+
+
+def _clients_alone(rule: Rule) -> bool:
+    """Whether a rule has no other condition than on clients."""
+    conditions = (rule.helo, rule.senders, rule.recipients, rule.authenticated)
+    return all(c is None for c in conditions) and not rule.lists
+
+
 def _decides_all(rule: Rule) -> bool:
     """Whether a rule has the last word on every recipient."""
-    conditions = (rule.helo, rule.senders, rule.recipients, rule.authenticated)
-    free = all(c is None for c in conditions) and not rule.lists and _everybody(rule.clients)
-    return free and rule.action is not Action.NONE
+    return _clients_alone(rule) and _everybody(rule.clients) and rule.action is not Action.NONE
 
 
 def _everybody(clients: tuple[Entry, ...] | None) -> bool:

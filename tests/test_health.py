@@ -270,14 +270,14 @@ def test_changes_are_told_by_label():
         reason = "lists the test address 127.0.0.1, and so perhaps the world"
         assert told.events == [
             f"zone:zen.spamhaus.org failing: {reason}",
-            "zone warning:zen.spamhaus.org recovered",
+            "test point:zen.spamhaus.org recovered",
         ]
         server.zone(name, test_points=False)
         told.events.clear()
         by.probe_once()
         assert told.events == [
             "zone:zen.spamhaus.org recovered",
-            "zone warning:zen.spamhaus.org failing: does not list its test address 127.0.0.2",
+            "test point:zen.spamhaus.org failing: does not list its test address 127.0.0.2",
         ]
 
 

@@ -207,7 +207,7 @@ class Prober:
 
     def _tell(self, found: Iterable[Health]) -> None:
         """Report each label once, its worst list: with and without a customer's key they share one."""
-        for state, kind in ((State.SUSPENDED, "zone"), (State.WARNING, "zone warning")):
+        for state, kind in ((State.SUSPENDED, "zone"), (State.WARNING, "test point")):
             bad = {h.label: h.reason for h in found if h.state is state}
             for label in dict.fromkeys(h.label for h in found):
                 if label in bad:

@@ -42,3 +42,8 @@ class Cache:
             self._old, self._young, self._count = self._young, {}, 0
         self._young[client] = record
         self._count += answers
+
+    def forget(self, zone: str) -> None:
+        """Drop all answers of a list: it has turned out to be no list any more.  Slow, and rare."""
+        for record in [*list(self._young.values()), *list(self._old.values())]:
+            record.pop(zone, None)

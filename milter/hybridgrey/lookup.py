@@ -9,6 +9,10 @@ ways that were measured.
 The wait for one client ends `timeout` seconds after CONNECT, retransmissions included.  Lists and nameservers
 that do not answer are taken out by `upstream` after a few clients.
 
+A list that has died may list the world from one moment to the next, and `health` looks only every few
+minutes.  So when a list has had several clients in a row, the next one's listing is *held* until the list has
+been asked about an address that nobody can have; if it lists that, too, it has no vote.
+
 Called by `screen` and `health`.
 """
 
@@ -39,6 +43,8 @@ RETRY_AFTER = 0.4
 TEXT_WAIT = 0.1
 # A list whose TCP was silent gets this little time (seconds) to show that it is back.
 TCP_SECOND_CHANCE = 0.1
+# What a question is for.
+_VERDICT, _TEXT, _CHECK = range(3)
 MAX_DATAGRAM = 4096
 # So many datagrams are read in one go at most: a flood of forged ones must not hold the thread.
 MAX_BATCH = 1000
@@ -46,6 +52,7 @@ MAX_BATCH = 1000
 # What stands for the answers about a client without an IP address: no list can have it.
 NO_ADDRESS = Answer(error="no IP address")
 SUSPENDED = Answer(error="suspended")
+LISTS_ANYBODY = "lists any address, and so perhaps the world"
 
 
 class Resolver:
@@ -111,6 +118,7 @@ class Lookup:
         "_closed",
         "_deadline",
         "_first",
+        "_held",
         "_hurried",
         "_kept",
         "_pending",
@@ -139,8 +147,10 @@ class Lookup:
         self._kept = False
         self._resolver = resolver
         self._client = client
-        # Open questions by their id: the list, the question section, whether it is for the text.
-        self._pending: dict[bytes, tuple[Zone, bytes, bool]] = {}
+        # Open questions by their id: the list, the question section, what it is for.
+        self._pending: dict[bytes, tuple[Zone, bytes, int]] = {}
+        # Listings that wait for the list's check, and for how many seconds they hold, by list.
+        self._held: dict[str, tuple[Answer, int]] = {}
         # How many nameservers have answered a question with an error, by its id.
         self._refusals: dict[bytes, int] = {}
         # Lists to be asked over TCP, and at which nameserver.
@@ -156,9 +166,9 @@ class Lookup:
         self._retry_step = RETRY_AFTER
         self._retry_at = self.started + RETRY_AFTER
 
-    def send(self, wanted: Sequence[tuple[Zone, bytes]], *, text: bool = False) -> None:
-        """Ask each list with the given end of the question."""
-        name = question.reversed_name(self._client)
+    def send(self, wanted: Sequence[tuple[Zone, bytes]], kind: int = _VERDICT, address: bytes = b"") -> None:
+        """Ask each list with the given end of the question, about the client or another address."""
+        name = question.reversed_name(address or self._client)
         pending, server = self._pending, self._server()
         ids = os.urandom(2 * len(wanted))
         at = 0
@@ -168,7 +178,7 @@ class Lookup:
             while ident in pending:
                 ident = os.urandom(2)
             ask = name + tail
-            pending[ident] = zone, ask, text
+            pending[ident] = zone, ask, kind
             self._transmit(server, ident, ask)
 
     def find_text(self, zone: Zone) -> None:
@@ -177,7 +187,7 @@ class Lookup:
         codes = self.answers[zone.name].codes
         text = self._resolver.reasons.guess(zone.name, codes, self._name(), time.monotonic())
         if text is None:
-            self.send([(zone, zone.text_tail)], text=True)
+            self.send([(zone, zone.text_tail)], _TEXT)
         else:
             self.texts[zone.name] = text
 
@@ -261,7 +271,7 @@ class Lookup:
     def _expects_text(self, zones: Sequence[str]) -> bool:
         """Whether a text from one of these lists is on its way and worth the wait."""
         zone = self._text_of
-        if zone not in zones or not any(text for _, _, text in self._pending.values()):
+        if zone not in zones or not any(kind == _TEXT for _, _, kind in self._pending.values()):
             return False
         return self._resolver.reasons.worth_waiting(
             zone, self.answers[zone].codes, self._name(), time.monotonic()
@@ -319,10 +329,10 @@ class Lookup:
                 # ICMP: port, host or network unreachable.
                 self._unreachable(server, e)
 
-    def _take(self, server: int, datagram: bytes, open_question: tuple[Zone, bytes, bool]) -> None:
+    def _take(self, server: int, datagram: bytes, open_question: tuple[Zone, bytes, int]) -> None:
         """Use a datagram that answers an open question."""
         ident = datagram[:2]
-        zone, asked, text = open_question
+        zone, asked, kind = open_question
         reply = question.read(datagram, asked)
         if not reply.error:
             servers = self._resolver.servers
@@ -331,9 +341,11 @@ class Lookup:
         elif self._ask_another(server, ident, asked):
             return
         del self._pending[ident]
-        if text:
+        if kind == _TEXT:
             # One that came truncated is done without: it would be cut to fit the reply anyway.
             self._take_text(zone, reply)
+        elif kind == _CHECK:
+            self._take_check(zone, reply)
         elif reply.truncated:
             self._truncated[zone.name] = zone, server
         else:
@@ -350,16 +362,48 @@ class Lookup:
     def _take_answer(self, zone: Zone, reply: question.Reply) -> None:
         now = time.monotonic()
         seconds = now - self.started
-        answer = zone.answer(reply.codes, seconds) if reply.codes else Answer((), reply.error, seconds)
+        lists = self._resolver.lists
+        if reply.codes:
+            answer = zone.answer(reply.codes, seconds)
+            if not answer.error and lists.doubts(zone):
+                self._hold(zone, answer, reply.ttl)
+                return
+        else:
+            answer = Answer((), reply.error, seconds)
+            lists.run[zone.name] = 0
+        self._use(zone, answer, reply.ttl, now)
+
+    def _hold(self, zone: Zone, answer: Answer, ttl: int) -> None:
+        """Keep a listing back until the list has been asked about an address that it cannot have."""
+        if not self._closed:
+            self._held[zone.name] = answer, ttl
+            self.send([(zone, zone.tail)], _CHECK, zone.nobody(ipv6=len(self._client) == 16))
+
+    def _take_check(self, zone: Zone, reply: question.Reply) -> None:
+        """Use the listing that was held, or tell that the list has no vote."""
+        now = time.monotonic()
+        lists = self._resolver.lists
+        answer, ttl = self._held.pop(zone.name)
+        if reply.codes or reply.error or reply.truncated:
+            error = reply.error or zone.answer(reply.codes).error or LISTS_ANYBODY
+            if zone.name not in lists.failing:
+                # What it said of the clients before this one is worth no more.
+                self._resolver.cache.forget(zone.name)
+            answer, ttl = Answer(error=error, seconds=now - self.started), 0
+        else:
+            lists.run[zone.name] = 0
+        self._use(zone, answer, ttl, now)
+
+    def _use(self, zone: Zone, answer: Answer, ttl: int, now: float) -> None:
         self.answers[zone.name] = answer
         self.heard.append((zone, answer))
         if answer.error or self._resolver.lists.troubled:
             self._resolver.lists.heard(zone, answer)
             if answer.error:
                 return
-        if reply.ttl:
-            self._remember(zone, now + reply.ttl, answer)
-        if reply.codes and zone.wants_text and not self._text_of and not self._closed:
+        if ttl:
+            self._remember(zone, now + ttl, answer)
+        if answer.codes and zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
 
     def _remember(self, zone: Zone, expires: float, answer: Answer, text: str | None = None) -> None:
@@ -389,7 +433,7 @@ class Lookup:
             # not cost a list its vote, and this client has not been made to wait yet.
             self._deadline = now + min(RETRY_AFTER, self._resolver.timeout)
         server = self._server()
-        for ident, (_, ask, _text) in list(self._pending.items()):
+        for ident, (_, ask, _kind) in list(self._pending.items()):
             self._transmit(server, ident, ask)
 
     def _ask_tcp(self, zones: frozenset[str]) -> None:

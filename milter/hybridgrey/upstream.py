@@ -21,6 +21,8 @@ from hybridgrey.zones import Zone
 
 # A list or nameserver is silent after so many in a row that it let down.
 SILENT_AFTER = 3
+# A list that has had so many clients in a row is checked before the last of them counts.
+DOUBTED_AFTER = 4
 
 
 class NoReporter:
@@ -76,12 +78,15 @@ class Nameservers:
 
 
 class Lists:
-    """Which lists answer."""
+    """Which lists answer, and which of them have had too many clients to be believed."""
 
     def __init__(self, zones: Iterable[Zone], reporter: Report) -> None:
+        zones = tuple(zones)
         self._reporter = reporter
         self._silences = {z.name: 0 for z in zones}
-        self._failing: set[str] = set()
+        self.failing: set[str] = set()
+        # How many clients in a row a list has had, since it had one not or was checked.
+        self.run = {z.name: 0 for z in zones}
         # Whether `heard` has anything to mend: a look at one value spares a call for nearly every answer.
         self.troubled = False
 
@@ -89,16 +94,21 @@ class Lists:
         """Whether a list is worth waiting for: it answers, as a rule."""
         return self._silences[zone] < SILENT_AFTER
 
+    def doubts(self, zone: Zone) -> bool:
+        """Note that a list has a client; whether it is to be checked before that counts."""
+        run = self.run[zone.name] = self.run[zone.name] + 1
+        return run >= DOUBTED_AFTER and zone.unlisted is not None
+
     def heard(self, zone: Zone, answer: Answer) -> None:
         """A list has answered; an answer that is an error is told, as is the first good one after it."""
         if self._silences[zone.name]:
             self._silences[zone.name] = 0
         if answer.error:
             self._fail(zone, answer.error)
-        elif zone.name in self._failing:
-            self._failing.discard(zone.name)
+        elif zone.name in self.failing:
+            self.failing.discard(zone.name)
             self._reporter.recovered(f"list:{zone.label}")
-        self.troubled = bool(self._failing) or any(self._silences.values())
+        self.troubled = bool(self.failing) or any(self._silences.values())
 
     def silent(self, zone: Zone) -> None:
         """A list has let a client's whole wait pass."""
@@ -109,7 +119,7 @@ class Lists:
 
     def _fail(self, zone: Zone, error: str) -> None:
         self.troubled = True
-        self._failing.add(zone.name)
+        self.failing.add(zone.name)
         self._reporter.failing(f"list:{zone.label}", error=error)
 
 

@@ -11,6 +11,7 @@ Built by `screen` from the configuration; used by `lookup`, `health` and the com
 from __future__ import annotations
 
 import ipaddress
+import random
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from hybridgrey.settings import Zone as Settings
 # RFC 5782 section 5: every list has 127.0.0.2 and never has 127.0.0.1.
 TEST_LISTED = "127.0.0.2"
 TEST_UNLISTED = "127.0.0.1"
+# The head of ::ffff:a.b.c.d.
+MAPPED = bytes(10) + b"\xff\xff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +76,17 @@ class Zone:
         if not codes:
             return NOT_LISTED if seconds == 0.0 else Answer(seconds=seconds)
         return Answer(codes, next(filter(None, map(self._error, codes)), ""), seconds)
+
+    def nobody(self, *, ipv6: bool) -> bytes:
+        """An address that the list cannot have: the operator's test point, or a new one out of 127.0.0.0/8.
+
+        Not 127.0.0.1, which a resolver may remember from better days.
+        """
+        if self.unlisted is not None and self.unlisted != TEST_UNLISTED:
+            point = test_point(self.unlisted)
+        else:
+            point = bytes((127, *(random.randint(1, 254) for _ in range(3))))  # noqa: S311 - no secret
+        return MAPPED + point if ipv6 and len(point) == 4 else point
 
     def _error(self, code: bytes) -> str:
         shown = ".".join(map(str, code))

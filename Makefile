@@ -1,6 +1,7 @@
 # make run    set up everything and run the daemon on an embedded store
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
 # make test   the tests, on real servers that they start and end themselves
+# make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
 # make check  style and types
 
@@ -9,7 +10,7 @@ STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
 BENCH ?=
 
-.PHONY: help setup setup-run run demo test bench check format clean
+.PHONY: help setup setup-run run demo test test-faults bench check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -32,6 +33,9 @@ demo: setup
 
 test: setup
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+test-faults: setup
+	@$(PYTHON) -m pytest -o python_files='fault_*.py' tests/faults $(PYTEST_ARGS)
 
 bench: setup
 	@$(PYTHON) -c 'import pytest_benchmark' 2>/dev/null || \

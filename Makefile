@@ -4,6 +4,7 @@
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
 # make check  style and types
+# make man    renew the man page of the commands from the program's help
 
 PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
@@ -47,6 +48,9 @@ check: setup-run
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@MYPYPATH=tests .venv/bin/mypy tests/parts tests/bench contrib/demo/demo.py
+
+man: setup-run
+	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8
 
 format: setup-run
 	@.venv/bin/ruff format .

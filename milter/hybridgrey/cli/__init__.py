@@ -31,6 +31,7 @@ COMMANDS: Final = {
     "greylist": "hybridgrey.cli.greylist:greylist",
     "import": "hybridgrey.cli.import_:import_",
     "report": "hybridgrey.cli.report:report",
+    "completion": "hybridgrey.cli.completion:completion",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -93,7 +94,8 @@ def hybridgrey(ctx: click.Context, config_path: Path) -> None:
     \b
     Examples:
       hybridgrey check-config -c hybridgrey.toml
-      hybridgrey check-config --help
+      hybridgrey explain 192.0.2.1 --from a@example.org --to b@example.net
+      hybridgrey greylist list --help
     """
     if os.environ.get("NO_COLOR"):
         ctx.color = False

@@ -1,0 +1,263 @@
+"""The man pages: they say what the program has, and every example in them works."""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import sqlite3
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from hybridgrey import config, problems
+from hybridgrey.policy import Action
+from hybridgrey.ruleset import RuleTable
+from hybridgrey.settings import Settings, Zone
+from parts.base import free_port
+from parts.daemon import Daemon
+from parts.fakedns import FakeDns
+from parts.redisserver import Redis
+
+MAN = Path(__file__).parent.parent / "contrib" / "man"
+GENERATOR = MAN / "generate.py"
+OPTIONS = MAN / "hybridgrey.toml.5"
+
+
+def plain(roff):
+    """A line of roff as it is read."""
+    return roff.replace("\\&", "").replace("\\-", "-").replace("\\e", "\\")
+
+
+def displays(page):
+    """The displayed examples of a page, as text."""
+    found = re.findall(r"^\.nf\n\.RS\n(.*?)\n\.RE\n\.fi$", page, re.DOTALL | re.MULTILINE)
+    return [plain(text) for text in found]
+
+
+def test_commands_are_those_of_the_program():
+    """hybridgrey(8) is what the program's own help gives; `make man` renews it."""
+    made = subprocess.run([sys.executable, str(GENERATOR)], capture_output=True, text=True, check=True).stdout
+    assert (MAN / "hybridgrey.8").read_text() == made, "run `make man`"
+
+
+@pytest.mark.parametrize("name", ["hybridgrey.8", "hybridgrey.toml.5"])
+def test_pages_are_sound(name):
+    """mandoc finds nothing wrong with a page, but that it has no date."""
+    done = subprocess.run(
+        ["mandoc", "-Tlint", "-Wwarning", str(MAN / name)], capture_output=True, text=True, check=False
+    )
+    assert [line for line in done.stdout.splitlines() if "missing date" not in line] == []
+
+
+def documented():
+    """The sections of hybridgrey.toml(5): their keys, each with its default, None where none is shown."""
+    sections = {}
+    for chunk in OPTIONS.read_text().split("\n.SS ")[1:]:
+        title, _, text = chunk.partition("\n")
+        keys = re.findall(r"^\.TP\n\\fB(\w+)\\fR(?: = (.*))?$", text, re.MULTILINE)
+        sections[title] = {k: tomllib.loads(f"v = {plain(v)}")["v"] if v else None for k, v in keys}
+    return sections
+
+
+def existing():
+    """The same as the code has it."""
+    sections = {"Top level": {}}
+    for name, field in Settings.model_fields.items():
+        section = problems.section_of(name)
+        if section:
+            sections[f"[{name}]"] = {k: f.default for k, f in section.model_fields.items()}
+        elif name != "zones":
+            sections["Top level"][name] = field.default
+    sections['[zones."NAME"]'] = {k: f.default for k, f in Zone.model_fields.items()}
+    sections["[[rule]]"] = dict.fromkeys(RuleTable.model_fields)
+    return sections
+
+
+def test_options_are_those_of_the_program():
+    """hybridgrey.toml(5) has every key of the configuration with its default, and no other."""
+    assert documented() == existing()
+
+
+def test_actions_are_those_of_the_program():
+    """Each action is named in hybridgrey.toml(5)."""
+    text = re.search(r"\\fBaction\\fR\n(.*)", OPTIONS.read_text())[1]
+    assert all(action.value in text for action in Action)
+
+
+def test_examples_of_the_configuration_load(tmp_path):
+    """Each example of hybridgrey.toml(5) is a configuration."""
+    examples = displays(OPTIONS.read_text())
+    assert len(examples) >= 3
+    for n, text in enumerate(examples):
+        path = tmp_path / f"{n}.toml"
+        path.write_text(text)
+        assert config.load(path).rules
+
+
+def command_lines():
+    """Every example of hybridgrey(8)."""
+    return [line for text in displays((MAN / "hybridgrey.8").read_text()) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder that stands for the root, with a running daemon and all that the examples name."""
+    root = tmp_path_factory.mktemp("root")
+    with Redis() as redis, FakeDns() as dns:
+        for name in ("bl.mailspike.net", "zen.spamhaus.org", "rep.mailspike.net", "list.dnswl.org"):
+            dns.zone(name)
+        settings = {
+            "store": {"url": redis.unix_url},
+            "dns": {"nameservers": [dns.address], "timeout": "300ms"},
+            "metrics": {"listen": f"127.0.0.1:{free_port()}"},
+            "pid_file": str(root / "pid"),
+        }
+        with Daemon(settings) as daemon:
+            yield World(root, daemon)
+
+
+class World:
+    """Paths below the root, programs that are not of this house, and a shell."""
+
+    def __init__(self, root, daemon):
+        self.root = root
+        self.daemon = daemon
+        self.metrics = f"http://{daemon.settings['metrics']['listen']}"
+        for folder in ("etc/hybridgrey", "etc/postfix", "etc/postgrey", "etc/bash_completion.d", "var/log"):
+            (root / folder).mkdir(parents=True)
+        for folder in ("var/lib/postgrey", "var/lib/sqlgrey", "var/lib/milter-greylist", "bin"):
+            (root / folder).mkdir(parents=True)
+        (root / "usr/local/share/zsh/site-functions").mkdir(parents=True)
+        (root / "etc/fish/completions").mkdir(parents=True)
+        self._files()
+        self._programs()
+
+    def _files(self):
+        root = self.root
+        for name in ("etc/hybridgrey/hybridgrey.toml", "hybridgrey.toml"):
+            shutil.copy(self.daemon.config, root / name)
+        shutil.copy(Path(__file__).parent / "maincf/02-debian.cf", root / "etc/postfix/main.cf")
+        (root / "etc/postgrey/whitelist_clients").write_text("example.org\n")
+        (root / "var/log/hybridgrey.log").write_text(self._verdict())
+        (root / "var/log/hybridgrey.log.1.gz").write_bytes(
+            subprocess.run(["gzip"], input=self._verdict().encode(), capture_output=True, check=True).stdout
+        )
+        now = int(time.time())
+        head = "VERSION=3\nformat=print\ntype=btree\nHEADER=END\n"
+        (root / "dump").write_text(f"{head} 192.0.2.0/a@b/c@d\n {now - 900},{now}\nDATA=END\n")
+        database = root / "var/lib/postgrey/postgrey.db"
+        subprocess.run(["db_load", "-f", root / "dump", database], check=True)
+        _sqlgrey(root / "var/lib/sqlgrey/sqlgrey.db", now)
+        (root / "var/lib/milter-greylist/greylist.db").write_text(
+            f"192.0.2.1\t<a@b>\t<c@d>\t{now + 9} AUTO\n"
+        )
+
+    @staticmethod
+    def _verdict():
+        now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
+        event = {"ts": now, "event": "verdict", "action": "reject", "rule": "blocklists", "lists": {}}
+        return json.dumps(event) + "\n"
+
+    def _programs(self):
+        """The command itself, and programs that need a system around them."""
+        hybridgrey = Path(sys.executable).with_name("hybridgrey")
+        # Before the command, so that a -c of an example's own counts.
+        default = self.root / "etc/hybridgrey/hybridgrey.toml"
+        self._program("hybridgrey", f'exec {hybridgrey} -c {default} "$@"')
+        self._program("journalctl", f"cat {self.root}/var/log/hybridgrey.log")
+        self._program("postconf", f"cat {self.root}/etc/postfix/main.cf")
+
+    def _program(self, name, text):
+        path = self.root / "bin" / name
+        path.write_text(f"#!/bin/sh\n{text}\n")
+        path.chmod(0o755)
+
+    def run(self, line):
+        """Run an example as a shell would, paths being below the root."""
+        text = re.sub(r"(?<![\w.:/])/(?=(etc|var|usr)/)", f"{self.root}/", line)
+        text = re.sub(r"http://mx\d:9893", self.metrics, text)
+        shutil.copy(self.daemon.config, self.root / "new.toml")
+        environment = {**os.environ, "PATH": f"{self.root}/bin:{os.environ['PATH']}"}
+        command = ["bash", "-o", "pipefail", "-c", text]
+        if "greylist forget" in line:  # it asks, and only on a terminal
+            command = ["script", "-qec", shlex.join(command), "/dev/null"]
+        return subprocess.run(
+            command,
+            cwd=self.root,
+            env=environment,
+            input="y\n",
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+
+def _sqlgrey(path, now):
+    """A database of sqlgrey's with one sender that has passed."""
+    with sqlite3.connect(path) as database:
+        for table, columns in (
+            ("connect", "sender_name, sender_domain, src, rcpt, first_seen"),
+            ("from_awl", "sender_name, sender_domain, src, first_seen, last_seen"),
+            ("domain_awl", "sender_domain, src, first_seen, last_seen"),
+        ):
+            database.execute(f"CREATE TABLE {table} ({columns})")
+        database.execute("INSERT INTO from_awl VALUES ('a', 'b', '192.0.2', ?, ?)", (now, now))
+
+
+# These may end with 1, a negative result: a client not let in, nothing found, a list that is not well.
+NEGATIVE = (
+    "explain --exit-code",
+    "greylist show",
+    "greylist forget",
+    "hybridgrey zones",
+    "hybridgrey status",
+)
+LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []
+
+
+def test_there_are_examples():
+    """Examples of all commands are there to be tried."""
+    assert len(LINES) > 20
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_example(world, line):
+    """An example of hybridgrey(8) ends well, without a traceback."""
+    if re.fullmatch(r"hybridgrey run( -c \S+)?", line):
+        assert world.daemon.running  # the fixture started it so
+        return
+    done = world.run(line)
+    assert "Traceback" not in done.stderr
+    negative = any(words in line for words in NEGATIVE)
+    assert done.returncode in ((0, 1) if negative else (0,)), (line, done.stdout[-300:], done.stderr[-1000:])
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_script(shell):
+    """The completion script of each shell is printed, and names the program's own variable."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from hybridgrey.cli import main; main()", "completion", shell],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"_HYBRIDGREY_COMPLETE={shell}_complete" in done.stdout
+
+
+def test_bash_completes():
+    """bash, with the script read, completes a command's name."""
+    folder = Path(sys.executable).parent
+    text = (
+        "source <(hybridgrey completion bash); COMP_WORDS=(hybridgrey che); COMP_CWORD=1;"
+        ' _hybridgrey_completion hybridgrey; echo "${COMPREPLY[@]}"'
+    )
+    environment = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", text], capture_output=True, text=True, check=False, env=environment)
+    assert done.stdout == "check-config\n", done.stderr

@@ -3,6 +3,9 @@
 import contextlib
 import itertools
 import json
+import signal
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +13,7 @@ from hybridgrey.embedded import EmbeddedServer
 from hybridgrey.greylist import Greylist
 from hybridgrey.store import Store
 from parts.base import LOOPBACK, free_port, wait_until
-from parts.commandline import in_terminal, run
+from parts.commandline import PROGRAM, in_terminal, run
 from parts.daemon import toml
 from parts.redisserver import Redis
 
@@ -182,6 +185,18 @@ def test_allow_triplet(config, server):
     assert peek(server.unix_url, "192.0.2.1", "new@example.org", "c@example.net") == "new"
 
 
+def test_changes_as_json(config):
+    """With --json a change is one object."""
+    done = run("greylist", "allow", "-c", config, "203.0.113.9", "--for", "1h", "--json")
+    assert json.loads(done.output) == {
+        "client": "203.0.113.9",
+        "networks": ["203.0.113.0/24"],
+        "expires": 3600,
+    }
+    done = run("greylist", "forget", "-c", config, "--client", "203.0.113.9", "--json")
+    assert json.loads(done.output) == {"forgotten": 1}
+
+
 @pytest.mark.parametrize(
     ("words", "text"),
     [
@@ -351,6 +366,32 @@ def test_sentinel(write):
             assert len(listed(write(url))) == 7
 
 
+def test_ctrl_c(write):
+    """Ctrl-C ends a command that waits, without a traceback; the status is 1."""
+    with Redis() as part:
+        path = write(part.unix_url)
+        part.freeze()
+        try:
+            process = subprocess.Popen(
+                [PROGRAM, "greylist", "list", "-c", path],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            wait_until(lambda: _waits_for_a_socket(process.pid), "it waits for the store")
+            process.send_signal(signal.SIGINT)
+            output, error = process.communicate(timeout=30)
+        finally:
+            part.thaw()
+    assert (process.returncode, output, error) == (1, "", "\nAborted!\n")
+
+
+def _waits_for_a_socket(pid):
+    links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+    asleep = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
+    return asleep and any(link.startswith("socket:") for link in links)
+
+
 def test_many_entries_in_little_memory(server, write):
     """200,000 entries are listed, filtered and forgotten in no more memory than one takes."""
     with server.client() as client:
@@ -374,6 +415,10 @@ def test_many_entries_in_little_memory(server, write):
     assert len(listed(config, "--client", "10.1.0.0/16", "--from", "sender3*")) == len(
         [i for i in range(200_000) if i // 256 % 256 == 1 and str(i).startswith("3")]
     )
+    # A reader that wants the first line only ends the command without a word.
+    command = f"{PROGRAM} greylist list -c {config} | head -1"
+    first = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (first.stdout.count("\n"), first.stderr) == (1, "")
     done = run("greylist", "forget", "-c", config, "--all", "--yes")
     assert (done.output, done.memory < few.memory + 10 * 2**20) == ("forgot 200,000 entries\n", True)
     with server.client() as client:

@@ -191,7 +191,7 @@ def _lists(
         error = answer.error
         if answer is SUSPENDED:
             error = f"suspended: {reasons.get(label, '')}"
-        codes = tuple(map(zones.code_text, answer.codes))
+        codes = tuple(map(zones.code_text, sorted(answer.codes)))
         answers.append(ListAnswer(label, codes, error, answer.seconds, plain(lookup.texts.get(name, ""))))
     return answers
 

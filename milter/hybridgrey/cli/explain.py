@@ -53,8 +53,9 @@ def explain_(
     """Say what a client would get, and why: rules, lists, greylist.
 
     Nothing is changed: the greylist is looked at only.  Lists are asked through the configured nameservers,
-    and for their health first, as the daemon does.  Without --from or --to it is judged for a sender or
-    recipient of whom no rule knows.  With the store or the nameservers down the rest is explained.
+    and for their health first, as the daemon does; what a daemon has in its cache is not used.  Without
+    --from or --to it is judged for a sender or recipient of whom no rule knows.  With the store or the
+    nameservers down the rest is explained.
 
     \b
     Examples:

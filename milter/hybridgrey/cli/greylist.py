@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_entries, store_trouble
 from hybridgrey.cli.output import coloured, fail, is_terminal, json_line, span
 from hybridgrey.config import Config
-from hybridgrey.entries import Entries, Entry, Query, Status, network_key, networks
+from hybridgrey.entries import Entries, Entry, Network, Query, Status, network_key, networks
 from hybridgrey.greylist import Greylist
 from hybridgrey.store import StoreError
 
@@ -57,7 +57,7 @@ def _conditions(command: _F) -> _F:
     return command
 
 
-_json_option = click.option("--json", "lines", is_flag=True, help="Print JSON, one entry a line.")
+_json_option = click.option("--json", "lines", is_flag=True, help="Print JSON, one object a line.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,9 +205,16 @@ def show(config_path: Path, client: str, sender: str | None, recipient: str | No
     "--for", "period", metavar="DURATION", help="For so long without mail.  [default: the lifetime]"
 )
 @click.option("--yes", is_flag=True, help="Do not ask before many networks are allowed.")
+@_json_option
 @config_option
 def allow(
-    config_path: Path, client: str, sender: str | None, recipient: str | None, period: str | None, yes: bool
+    config_path: Path,
+    client: str,
+    sender: str | None,
+    recipient: str | None,
+    period: str | None,
+    yes: bool,
+    lines: bool,
 ) -> None:
     """Spare a client network, or one triplet, the greylisting.
 
@@ -232,35 +239,35 @@ def allow(
         if seconds < 1:
             raise click.UsageError("--for: must be a second at least")
         if sender is not None and recipient is not None:
-            _allow_triplet(store, client, sender, recipient, seconds)
-            return
-        if not store.config.greylist.auto_allow_after:
-            fail(
-                "greylist.auto_allow_after = 0 turns allowed networks off; name the client in a rule instead"
-            )
-        if len(meant) > 1 and not yes:
-            _confirm(f"Allow {len(meant):,} networks?")
-        for network in meant:
-            store.entries.allow(network_key(store.greylist, network), seconds)
+            triplet = store.greylist.keys(str(meant[0].network_address), sender, recipient)[0]
+            store.entries.let_pass(triplet, seconds)
+            done: dict[str, Any] = {"client": client, "sender": sender, "recipient": recipient}
+        else:
+            _allow_networks(store, meant, seconds, yes=yes)
+            done = {"client": client, "networks": [str(network) for network in meant]}
+    if lines:
+        json_line(done | {"expires": seconds})
+        return
     shown = str(meant[0]) if len(meant) == 1 else f"{len(meant):,} networks of {clean(client)}"
-    click.echo(f"allowed {shown} for {durations.show(seconds)}")
+    mail = "" if sender is None else f" from {clean(sender) or '<>'} to {clean(recipient or '')}"
+    click.echo(f"allowed {shown}{mail} for {durations.show(seconds)}")
 
 
-def _allow_triplet(store: _Open, client: str, sender: str, recipient: str, seconds: int) -> None:
-    try:
-        triplet = store.greylist.keys(client.partition("/")[0], sender, recipient)[0]
-    except ValueError as error:
-        raise click.UsageError(str(error)) from None
-    store.entries.let_pass(triplet, seconds)
-    click.echo(
-        f"passed {clean(client)} {clean(sender) or '<>'} {clean(recipient)} for {durations.show(seconds)}"
-    )
+def _allow_networks(store: _Open, meant: Sequence[Network], seconds: int, *, yes: bool) -> None:
+    """Let networks in; several after a question."""
+    if not store.config.greylist.auto_allow_after:
+        fail("greylist.auto_allow_after = 0 turns allowed networks off; name the client in a rule instead")
+    if len(meant) > 1 and not yes:
+        _confirm(f"Allow {len(meant):,} networks?")
+    for network in meant:
+        store.entries.allow(network_key(store.greylist, network), seconds)
 
 
 @greylist.command()
 @_conditions
 @click.option("--all", "everything", is_flag=True, help="Forget all entries.")
 @click.option("--yes", is_flag=True, help="Do not ask before several entries are forgotten.")
+@_json_option
 def forget(
     config_path: Path,
     pattern: str,
@@ -270,6 +277,7 @@ def forget(
     state: str | None,
     everything: bool,
     yes: bool,
+    lines: bool,
 ) -> None:
     """Forget entries, as `list` with the same options shows them.
 
@@ -301,7 +309,10 @@ def forget(
             if count > 1:
                 _confirm(f"Forget {count:,} entries?")
         forgotten = sum(store.entries.forget(query))
-    click.echo(f"forgot {forgotten:,} {'entry' if forgotten == 1 else 'entries'}")
+    if lines:
+        json_line({"forgotten": forgotten})
+    else:
+        click.echo(f"forgot {forgotten:,} {'entry' if forgotten == 1 else 'entries'}")
     raise SystemExit(0 if forgotten else 1)
 
 

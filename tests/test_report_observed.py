@@ -11,6 +11,10 @@ import sys
 import pytest
 
 from hybridgrey.observed import Heaviest, Reader
+from parts.daemon import Daemon
+from parts.fakedns import FakeDns
+from parts.milterpeer import MilterPeer
+from parts.redisserver import Redis
 
 PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
 
@@ -244,3 +248,29 @@ def test_names_are_bounded():
     reader.read(verdict(rule=f"r{n}", lists={f"l{n}": []}).encode() for n in range(3000))
     assert (len(reader.summary.rules), len(reader.summary.lists)) == (2000, 2000)
     assert reader.summary.verdicts == 3000
+
+
+def test_a_daemon_in_observe_mode():
+    """The log of a real daemon in observe mode gives the report of what it would have done."""
+    with Redis() as redis, FakeDns() as dns:
+        dns.zone("zen.spamhaus.org", listed={"192.0.2.66": "127.0.0.4"})
+        for name in ("bl.mailspike.net", "rep.mailspike.net", "list.dnswl.org"):
+            dns.zone(name)
+        settings = {
+            "mode": "observe",
+            "store": {"url": redis.unix_url},
+            "dns": {"nameservers": [dns.address]},
+        }
+        with Daemon(settings) as daemon:
+            for client in ("192.0.2.66", "198.51.100.1"):
+                with MilterPeer(daemon.address) as peer:
+                    peer.connect("mail.example.org", client)
+                    peer.mail("<a@example.org>")
+                    assert peer.rcpt("<b@example.net>").passes
+            daemon.await_events("verdict", 2)
+            done = run("--json", "-c", daemon.config, daemon.log)
+    document = json.loads(done.stdout)
+    assert document["outcomes"] == {"reject": 1, "delay": 1, "tempfail": 0, "pass": 0}
+    assert (document["enforced"], document["lines"]["garbage"]) == (0, 0)
+    assert document["clients"]["reject"] == {"192.0.2.66": 1}
+    assert document["lists"]["zen.spamhaus.org"]["listed"] == 1

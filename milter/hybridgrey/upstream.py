@@ -21,8 +21,8 @@ from hybridgrey.zones import Zone
 
 # A list or nameserver is silent after so many in a row that it let down.
 SILENT_AFTER = 3
-# A list that has had so many clients in a row is checked before the last of them counts.  A busy MX refuses four
-# of five clients: with a smaller number it would ask blocklists this extra question, and wait for it, all day.
+# A list that has had so many clients in a row is checked before the last of them counts.  A busy MX refuses
+# four clients of five: with a smaller number it would ask blocklists this question, and wait, all day.
 DOUBTED_AFTER = 16
 
 

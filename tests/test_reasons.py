@@ -27,6 +27,17 @@ def taught(*texts):
         ([("192.0.2.1", "a /192.0.2.1"), ("192.0.2.2", "a /192.0.2.2"), ("192.0.2.3", "gone")], None),
         ([("192.0.2.1", "a /192.0.2.1"), ("192.0.2.2", "a /192.0.2.2"), ("192.0.2.3", "b /192.0.2.3")], None),
         ([("192.0.2.1", "\0 192.0.2.1"), ("192.0.2.2", "\0 192.0.2.2")], None),
+        # Of one network, one provider, one day; or the address is but the head of another one.
+        (
+            [("192.0.2.1", "Net 192.0.2.0/24, /192.0.2.1"), ("192.0.2.2", "Net 192.0.2.0/24, /192.0.2.2")],
+            None,
+        ),
+        ([("192.0.2.1", "AS64500 /192.0.2.1"), ("192.0.2.2", "AS64500 /192.0.2.2")], None),
+        ([("192.0.2.1", "/192.0.2.1 192.0.2.15"), ("192.0.2.2", "/192.0.2.2 192.0.2.25")], None),
+        (
+            [("192.0.2.1", "Level 1 /192.0.2.1."), ("192.0.2.2", "Level 1 /192.0.2.2.")],
+            "Level 1 /203.0.113.9.",
+        ),
         (
             [("192.0.2.1", "192.0.2.1 is 192.0.2.1"), ("192.0.2.2", "192.0.2.2 is 192.0.2.2")],
             "203.0.113.9 is 203.0.113.9",
@@ -52,6 +63,16 @@ def test_an_old_text_is_renewed_by_one_agreeing_answer():
     reasons = taught(("192.0.2.1", "see /192.0.2.1"), ("192.0.2.2", "see /192.0.2.2"))
     reasons.learn("bl.test", CODE, "192.0.2.2", "see /192.0.2.2", LIFETIME + 1)
     assert reasons.guess("bl.test", CODE, "203.0.113.9", LIFETIME + 2) == "see /203.0.113.9"
+
+
+def test_one_client_is_not_made_to_wait_for_ever():
+    """A text that never comes is waited for twice, be it by the same client."""
+    reasons = Reasons()
+    for _ in range(2):
+        assert reasons.worth_waiting("bl.test", CODE, "192.0.2.1", 1.0)
+        reasons.waited("bl.test", 0.1)
+        reasons.learn("bl.test", CODE, "192.0.2.1", "", 1.0)
+    assert not reasons.worth_waiting("bl.test", CODE, "192.0.2.1", 1.0)
 
 
 def test_bounded():

@@ -4,13 +4,15 @@ The TXT record of a listing cannot change the verdict, so RCPT should not wait f
 refused letter needs it.  For nearly all lists it is one text for all listings with a return code, but for the
 client's address in it: ``https://check.example/query/ip/192.0.2.1``.  Two clients whose texts agree but for
 their own address show that a list is one of these, and from then on its text is filled in instead of asked
-for.  A text without the address in it (a reference to one listing, say) is never taken for another client's.
+for.  A text without the address in it (a reference to one listing, say) is never taken for another client's,
+nor is one with a longer number beside it: two neighbours may share a network, a provider's AS or a date.
 
 Used by `lookup`; pure.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 # Seconds for which a learnt text is used before the list is asked again: lists change their words rarely.
@@ -25,6 +27,9 @@ QUICK = 0.01
 Codes = tuple[bytes, ...]
 
 _ADDRESS = "\0"
+# Numbers of one listing (UCEPROTECT: "Net 192.0.2.0/24 is …, see …?ipr=192.0.2.1"), or a longer address in
+# which the client's was found.
+_PARTICULAR = re.compile(r"[0-9]{2}|\0\.?[0-9]|[0-9]\.?\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +68,15 @@ class Reasons:
         known = self._texts.get(_key(zone, codes, client))
         if known is None and len(self._texts) >= MOST:
             return
-        template = text.replace(client, _ADDRESS) if client in text and _ADDRESS not in text else None
+        template = _template(text, client)
         agrees = known is not None and template is not None and known.template == template
         other = known is not None and known.client != client
         self._texts[_key(zone, codes, client)] = _Text(
             template=template,
             client=client,
             confirmed=agrees and (other or (known is not None and known.confirmed)),
-            samples=(known.samples if known else 0) + (other or known is None),
+            # A text that did not come counts each time, or one client alone would be made to wait for ever.
+            samples=(known.samples if known else 0) + (other or known is None or not text),
             expires=now + LIFETIME,
         )
 
@@ -87,6 +93,14 @@ class Reasons:
             self._far.add(zone)
         else:
             self._far.discard(zone)
+
+
+def _template(text: str, client: str) -> str | None:
+    """A list's text with the client's address left open; None when it holds for nobody else."""
+    if client not in text or _ADDRESS in text:
+        return None
+    template = text.replace(client, _ADDRESS)
+    return None if _PARTICULAR.search(template) else template
 
 
 def _key(zone: str, codes: Codes, client: str) -> tuple[str, Codes, bool]:

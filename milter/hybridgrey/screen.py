@@ -105,8 +105,9 @@ class Screen:
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
         packed = address.packed(text)
-        if packed is not None and len(packed) == 4 and ":" in text:
-            text = socket.inet_ntop(socket.AF_INET, packed)
+        if packed is not None and ":" in text:
+            # Mapped IPv4, or a macro's "IPv6:…", which would be a network of its own for the greylist.
+            text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
         facts = self.policy.connect(packed, host)
         client = Client(text, packed, host, facts)
         client.trusted, zones = self._plan(facts)

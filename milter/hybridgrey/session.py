@@ -209,7 +209,10 @@ class Milter:
 
     def _recovered(self, ctx: Context, session: Session) -> Client:
         """The client whose CONNECT was lost: pymilter cannot pass on a host name that is not UTF-8."""
-        return self._begin(ctx, session, _macro(ctx, "{client_addr}"), None)
+        helo = session.helo
+        client = self._begin(ctx, session, _macro(ctx, "{client_addr}"), None)
+        session.helo = helo
+        return client
 
     def envrcpt(self, ctx: Context, path: bytes, *_parameters: bytes) -> int:
         """RCPT TO: the verdict."""

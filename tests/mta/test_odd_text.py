@@ -174,3 +174,21 @@ def test_an_unverified_name_straight_to_the_milter(daemon, resolve):
         peer.mail()
         assert peer.rcpt("<resolve@x.example>").passes
         peer.quit()
+
+
+def test_a_client_whose_host_name_was_lost(daemon, verdicts):
+    """After a host name that is not UTF-8 the HELO still counts, and an IPv6 client still has its network."""
+    for address, helo, sender, begins in (
+        ("2001:db8::1", "bad.helo.example", "<lost@y.example>", "554 5.7.1 No 100%"),
+        ("2001:db8::1", "plain.example", "<lost@y.example>", GREYLISTED),
+        ("2001:db8::2", "plain.example", "<lost@y.example>", GREYLISTED),
+    ):
+        with MilterPeer(daemon.address) as peer:
+            peer.connect(b"h\xff.example", address, macros={"{client_addr}": f"IPv6:{address}"})
+            peer.helo(helo)
+            peer.mail(sender)
+            assert peer.rcpt("<lost@x.example>").text.startswith(begins)
+            peer.quit()
+    _, first, second = verdicts(3)
+    assert (first["client"], first["state"]) == ("2001:db8::1", "new")
+    assert (second["client"], second["state"]) == ("2001:db8::2", "early")

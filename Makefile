@@ -2,6 +2,7 @@
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
 # make test   the tests, on real servers that they start and end themselves
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
+# make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
 # make check  style and types
 # make man    renew the man page of the commands from the program's help
@@ -10,8 +11,9 @@ PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
 BENCH ?=
+FUZZ ?=
 
-.PHONY: help setup setup-run run demo test test-faults bench check format clean
+.PHONY: help setup setup-run run demo test test-faults fuzz bench check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +39,9 @@ test: setup
 
 test-faults: setup
 	@$(PYTHON) -m pytest -o python_files='fault_*.py' tests/faults $(PYTEST_ARGS)
+
+fuzz: setup
+	@PYTHONPATH=tests $(PYTHON) -m fuzz $(FUZZ)
 
 bench: setup
 	@$(PYTHON) -c 'import pytest_benchmark' 2>/dev/null || \

@@ -47,7 +47,8 @@ def _block(found: Found, source: str) -> Iterator[str]:
         yield from _comment([note], "  ")
     if found.table:
         mark = "# " if found.off else ""
-        for line in rule(found.table):
+        # A value may go over several lines, and each of them needs the mark.
+        for line in "\n".join(rule(found.table)).split("\n"):
             yield f"{mark}{line}"
 
 

@@ -174,3 +174,25 @@ def test_expansion_is_bounded():
 def test_lines_before_the_first_setting():
     """A continuation of nothing is passed over."""
     assert parse("  x\n a\nb = 1\n")[0].keys() == {"b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "smtpd_recipient_restrictions = check_client_access {\n hash:/b }",
+        "postscreen_dnsbl_sites = {\n a } z.example\n",
+        "smtpd_client_restrictions = check_client_access hash:/\x01\x07\x7f",
+        "postscreen_dnsbl_sites = z.example\npostscreen_access_list = \x07 word é\u2028:x",
+        "soft_bounce = $soft_bounce\nmynetworks = $soft_bounce\n"
+        "smtpd_client_restrictions = permit_mynetworks reject_rbl_client z.example",
+        "smtpd_client_restrictions = warn_if_reject\nmynetworks = !10.0.0.0/8\n",
+        "smtpd_restriction_classes = a b\na = b\nb = a\nsmtpd_client_restrictions = a reject",
+    ],
+)
+def test_odd_text_gives_a_config(text, tmp_path):
+    """Whatever stands in a main.cf, what is printed loads as a config file."""
+    done = run("-", input=text)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+    path = tmp_path / "hybridgrey.toml"
+    path.write_text(done.stdout)
+    assert config.load(path).rules

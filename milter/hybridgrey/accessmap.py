@@ -28,6 +28,9 @@ _GOOD = re.compile(r"(?:ok|permit)(?:\s|$)", re.IGNORECASE)
 
 def convert(line: int, origin: str, table: str, read: Read) -> Iterator[Found]:
     """The rule for a ``type:path`` map, and what of it is not taken over."""
+    if not table.isprintable() or not {":", "/"} & set(table):
+        yield Found(line, origin, notes=("not taken over: no map in the form type:path",))
+        return
     kind, colon, path = table.partition(":")
     if not colon:
         kind, path = DEFAULT_TYPE, table

@@ -57,8 +57,8 @@ class Item:
 
     @property
     def shown(self) -> str:
-        """As it stands in the file."""
-        name = f"{'' if self.name == TABLE else self.name} {self.argument.text}".strip()
+        """As it stands in the file, on one line: a word in braces may go over several."""
+        name = " ".join(f"{'' if self.name == TABLE else self.name} {self.argument.text}".split())
         return f"warn_if_reject {name}" if self.warns else name
 
 
@@ -161,13 +161,20 @@ class Restrictions:
             return "none", ("warn_if_reject: logged and counted only",)
         if self._softens:
             return "tempfail", ("defer_if_reject stands before it",)
-        if self.main.value("soft_bounce").text.lower() == "yes":
+        if self._setting("soft_bounce").lower() == "yes":
             return "tempfail", (f"soft_bounce = yes (line {self.main.line('soft_bounce')})",)
         return "reject", ()
 
+    def _setting(self, name: str) -> str:
+        """A value that only changes how something is taken over; one that cannot be expanded is none."""
+        try:
+            return self.main.value(name).text
+        except MainCfError:
+            return ""
+
     def _blocklist(self, item: Item) -> Found:
         action, notes = self._refusal(item)
-        if action == "reject" and self.main.value("maps_rbl_reject_code").text.startswith("4"):
+        if action == "reject" and self._setting("maps_rbl_reject_code").startswith("4"):
             action, notes = (
                 "tempfail",
                 (f"maps_rbl_reject_code (line {self.main.line('maps_rbl_reject_code')})",),
@@ -192,13 +199,16 @@ class Restrictions:
         table: dict[str, Any] = {"name": "mynetworks", "clients": [], "action": "accept"}
         notes: list[str] = []
         if "mynetworks" not in self.main.parameters:
-            style = self.main.value("mynetworks_style").text
+            style = self._setting("mynetworks_style")
             table["clients"] = ["127.0.0.0/8", "::1/128"]
             notes.append(f"mynetworks is not set (mynetworks_style = {style}): only this host is here; add"
                          " what `postconf mynetworks` prints")  # fmt: skip
         else:
             notes.append(f"mynetworks (line {self.main.line('mynetworks')})")
-            self._networks([w.text for w in self.main.words("mynetworks")], table["clients"], notes)
+            try:
+                self._networks([w.text for w in self.main.words("mynetworks")], table["clients"], notes)
+            except MainCfError as e:
+                notes.append(f"cannot be read: {e}")
         off = not any(not c.startswith("!") for c in table["clients"])
         return Found(line, "permit_mynetworks", {} if off else table, tuple(notes))
 
@@ -237,7 +247,7 @@ class Restrictions:
             try:
                 entries.append(str(ListEntry.parse(site.text)))
             except PatternError as e:
-                origin = f"postscreen_dnsbl_sites: {site.text}"
+                origin = f"postscreen_dnsbl_sites: {' '.join(site.text.split())}"
                 found.append(Found(site.line, origin, notes=(f"not taken over: {e}",)))
         threshold = self.main.value("postscreen_dnsbl_threshold").text
         number = int(threshold) if re.fullmatch(r"[0-9]{1,9}", threshold) else 1
@@ -261,7 +271,7 @@ class Restrictions:
     def _access_list(self) -> Iterator[Found]:
         """``postscreen_access_list``: whom postscreen lets past its tests."""
         for word in self.main.words("postscreen_access_list"):
-            origin = f"postscreen_access_list: {word.text}"
+            origin = f"postscreen_access_list: {one_line(word.text)}"
             if word.text.lower() == "permit_mynetworks":
                 yield self._mynetworks(word.line)
             elif "postscreen_access_list" in self.main.parameters:
@@ -272,9 +282,18 @@ class Restrictions:
 
     def _allowed(self) -> Iterator[Found]:
         for name in ("postscreen_dnsbl_allowlist_threshold", "postscreen_dnsbl_whitelist_threshold"):
-            if self.main.value(name).text not in ("", "0"):
+            if self._setting(name) not in ("", "0"):
                 note = "not taken over: it skips postscreen's other tests, which are no business of ours"
-                yield Found(self.main.line(name), f"{name} = {self.main.value(name).text}", notes=(note,))
+                yield Found(
+                    self.main.line(name),
+                    f"{name} = {one_line(self._setting(name))}",
+                    notes=(note,),
+                )
+
+
+def one_line(text: str) -> str:
+    """Words that stood on several lines, on one: an origin has a line for each place."""
+    return " ".join(text.split())
 
 
 def _add(found: list[Found], new: Found) -> None:

@@ -71,13 +71,21 @@ def machine() -> float:
     return (sum(times) - idle - iowait) * TICK
 
 
+def datagrams() -> int:
+    """UDP datagrams sent in this network namespace; questions and answers both, if all servers are in it."""
+    lines = Path("/proc/net/snmp").read_text().splitlines()
+    names, values = [line.split() for line in lines if line.startswith("Udp:")]
+    return int(values[names.index("OutDatagrams")])
+
+
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """CPU seconds by part over `seconds`, and `others`: CPUs that everything else kept busy, as a mean."""
+    """What happened in `seconds`: CPU seconds by part, CPUs that all `others` kept busy (mean), datagrams."""
 
     seconds: float
     cpu: Mapping[str, float]
     others: float
+    datagrams: int
 
 
 class Meter:
@@ -85,6 +93,7 @@ class Meter:
 
     def __init__(self, parts: Mapping[str, Callable[[], Iterable[int]]]) -> None:
         self._parts = parts
+        self._datagrams = datagrams()
         self._at, self._machine, self._cpu = self._read()
 
     def _read(self) -> tuple[float, float, dict[str, float]]:
@@ -97,7 +106,7 @@ class Meter:
         spent = {part: used[part] - self._cpu[part] for part in used}
         seconds = at - self._at
         rest = busy - self._machine - sum(spent.values()) - ours
-        return Usage(seconds, spent, max(0.0, rest / seconds))
+        return Usage(seconds, spent, max(0.0, rest / seconds), datagrams() - self._datagrams)
 
 
 def memory(pid: int) -> dict[str, int]:

@@ -6,12 +6,15 @@ machine does meanwhile falls on all alike; tables have the medians of the rounds
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from bench import accounts, rig, tables
 from bench.floor import Floor
 
 POOL = 2000
+Measure = Callable[..., dict[str, Any]]
+Cases = Mapping[str, Measure]
 
 
 def floor_row(floor: Floor, cpus: list[int], **options: rig.Option) -> dict[str, Any]:
@@ -24,29 +27,25 @@ def floor_row(floor: Floor, cpus: list[int], **options: rig.Option) -> dict[str,
 def run(report: tables.Report, *, full: bool) -> None:
     """All tables."""
     rounds, seconds = (5, 8.0) if full else (3, 2.5)
-    with rig.stage() as stage, Floor(accounts.cores()[0]) as floor:
-        _warm(stage)
-        _cost(report, stage, floor, rounds, seconds)
-        _concurrency(report, stage, floor, rounds if full else 1, seconds)
-        _rates(report, stage, rounds if full else 1, seconds)
+    # A daemon for each: new clients would drive the known ones out of its cache.
+    with rig.stage() as fresh, rig.stage() as known, Floor(accounts.cores()[0]) as floor:
+        cases: dict[str, Measure] = {
+            "floor": lambda **options: floor_row(floor, fresh.cpus, **options),
+            "uncached": fresh.measure,
+            "cached": lambda **options: known.measure(first=0, pool=POOL, **options),
+        }
+        for _ in range(2):
+            # Caches learn the pool, and its unknown clients pass.
+            cases["cached"](count=2 * POOL, seconds=30.0)
+        _cost(report, cases, rounds, seconds)
+        _concurrency(report, cases, rounds if full else 1, seconds)
+        _rates(report, cases, rounds if full else 1, seconds)
 
 
-def _warm(stage: rig.Stage) -> None:
-    """Let the caches know the pool, and the triplets of its unknown clients pass."""
-    for _ in range(2):
-        _cached(stage, seconds=2.5)
-
-
-def _cached(stage: rig.Stage, **options: rig.Option) -> dict[str, Any]:
-    return stage.measure(first=12_000_000, pool=POOL, **options)
-
-
-def _cost(report: tables.Report, stage: rig.Stage, floor: Floor, rounds: int, seconds: float) -> None:
-    raw: list[dict[str, Any]] = []
-    for _ in range(rounds):
-        raw.append({"case": "floor", **floor_row(floor, stage.cpus, seconds=seconds)})
-        raw.append({"case": "uncached", **stage.measure(seconds=seconds)})
-        raw.append({"case": "cached", **_cached(stage, seconds=seconds)})
+def _cost(report: tables.Report, cases: Cases, rounds: int, seconds: float) -> None:
+    raw = [
+        {"case": name, **measure(seconds=seconds)} for _ in range(rounds) for name, measure in cases.items()
+    ]
     rows = tables.medians(raw, "case")
     base = rows[0]["workers µs"]
     for row in rows:
@@ -57,27 +56,28 @@ def _cost(report: tables.Report, stage: rig.Stage, floor: Floor, rounds: int, se
         rows,
         "floor: raw pymilter that does nothing, same steps, same CPU. uncached: every client new. "
         f"cached: {POOL} clients again and again. Mix block/trusted/unknown 60/15/25. "
+        "questions: to lists, for each decision. "
         "other load: CPUs that everything else on the machine kept busy.",
         raw=raw,
     )
 
 
-def _concurrency(report: tables.Report, stage: rig.Stage, floor: Floor, rounds: int, seconds: float) -> None:
-    raw: list[dict[str, Any]] = []
-    for _ in range(rounds):
-        for connections in (1, 10, 100, 500):
-            options: dict[str, rig.Option] = {"concurrency": connections, "seconds": seconds}
-            raw.append({"case": f"{connections} floor", **floor_row(floor, stage.cpus, **options)})
-            raw.append({"case": f"{connections} uncached", **stage.measure(**options)})
-            raw.append({"case": f"{connections} cached", **_cached(stage, **options)})
+def _concurrency(report: tables.Report, cases: Cases, rounds: int, seconds: float) -> None:
+    raw = [
+        {"case": f"{connections} {name}", **measure(concurrency=connections, seconds=seconds)}
+        for _ in range(rounds)
+        for connections in (1, 10, 100, 500)
+        for name, measure in cases.items()
+    ]
     report.table("Direct: connections at a time, closed loop", tables.medians(raw, "case"), raw=raw)
 
 
-def _rates(report: tables.Report, stage: rig.Stage, rounds: int, seconds: float) -> None:
-    raw: list[dict[str, Any]] = []
-    for _ in range(rounds):
-        for rate in (100, 500, 1500):
-            options: dict[str, rig.Option] = {"rate": rate, "concurrency": 1000, "seconds": seconds}
-            raw.append({"case": f"{rate}/s uncached", **stage.measure(**options)})
-            raw.append({"case": f"{rate}/s cached", **_cached(stage, **options)})
-    report.table("Direct: fixed rate, open loop", tables.medians(raw, "case"), raw=raw)
+def _rates(report: tables.Report, cases: Cases, rounds: int, seconds: float) -> None:
+    raw = [
+        {"case": f"{rate}/s {name}", **measure(rate=rate, concurrency=1000, seconds=seconds)}
+        for _ in range(rounds)
+        for rate in (100, 500, 1500)
+        for name, measure in cases.items()
+    ]
+    note = "unfinished: sessions without an answer 10 s after the last began."
+    report.table("Direct: fixed rate, open loop", tables.medians(raw, "case"), note, raw=raw)

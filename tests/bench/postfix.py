@@ -1,6 +1,6 @@
-"""Through a real Postfix: bare, with hybridgrey, and with the lists in main.cf and postgrey behind them.
+"""Through a real Postfix: bare, with a no-op milter, with hybridgrey, and with main.cf lists and postgrey.
 
-All four stand side by side and are loaded in turn, round by round; clients come from real addresses of their
+All stand side by side and are loaded in turn, round by round; clients come from real addresses of their
 own, every one new. The lists are behind a relay that delays and counts. Nothing is bound to a CPU but the
 daemon's workers, as in use.
 """
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import accounts, population, rig, tables
+from bench.floor import Floor
 from bench.relay import Relay
 from parts import postfix
 from parts.base import LOOPBACK, Part, accepts, free_port
@@ -58,11 +59,12 @@ class Postgrey(Part):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """A Postfix; `parts` are its filter's processes by name, none if there is nobody to judge."""
+    """A Postfix; `parts` are its filter's processes by name; who does not judge is not wrong."""
 
     name: str
     mta: postfix.Postfix
     parts: Mapping[str, Callable[[], Iterable[int]]]
+    judges: bool = True
 
 
 def restrictions(port: int) -> str:
@@ -84,6 +86,13 @@ def daemon(stack: contextlib.ExitStack, relay: Relay, *, unix: bool) -> Variant:
     return Variant("hybridgrey, unix" if unix else "hybridgrey, inet", mta, parts)
 
 
+def with_floor(stack: contextlib.ExitStack) -> Variant:
+    """Postfix with the milter that does nothing."""
+    floor = stack.enter_context(Floor(accounts.cores()[0]))
+    mta = stack.enter_context(postfix.Postfix(f"unix:{floor.address}", MAIN_CF))
+    return Variant("no-op milter, unix", mta, {"filter": lambda: [floor.pid]}, judges=False)
+
+
 def with_postgrey(stack: contextlib.ExitStack) -> Variant:
     """Postfix with lists in main.cf and postgrey."""
     server = stack.enter_context(Postgrey())
@@ -102,7 +111,8 @@ def variants(report: tables.Report) -> Iterator[tuple[Relay, list[int], list[Var
         (folder / "resolv.conf").write_text(f"nameserver {LOOPBACK}\n")
         rig.over(folder / "resolv.conf", Path("/etc/resolv.conf"))
         bare = stack.enter_context(postfix.Postfix("", MAIN_CF))
-        all_of_them = [Variant("bare Postfix", bare, {})]
+        all_of_them = [Variant("bare Postfix", bare, {}, judges=False)]
+        all_of_them.append(with_floor(stack))
         all_of_them += [daemon(stack, relay, unix=unix) for unix in (True, False)]
         if Path(POSTGREY).exists():
             all_of_them.append(with_postgrey(stack))
@@ -154,7 +164,7 @@ def row(variant: Variant, figures: Mapping[str, Any], usage: accounts.Usage, ask
         "p99": rcpt["p99"],
         "end of message p50 ms": message["p50"],
         "questions/session": asked / sessions,
-        "wrong": figures["wrong"] if variant.parts else 0,
+        "wrong": figures["wrong"] if variant.judges else 0,
         "failed": sum(figures["errors"].values()),
         "other load": usage.others,
     }

@@ -1,6 +1,8 @@
 """``hybridgrey reload`` as a process, on running daemons."""
 
+import fcntl
 import os
+import signal
 
 import pytest
 
@@ -133,3 +135,33 @@ def test_no_place_for_a_pid_file(tmp_path):
     done = run("reload", "-c", path)
     assert (done.status, len(done.error.splitlines())) == (69, 1)
     assert "pid" in done.error
+
+
+class Starting(Daemon):
+    """One whose start is not waited for."""
+
+    def await_ready(self) -> None:
+        pass
+
+
+def test_order_during_the_start():
+    """A daemon that still waits for its store is not named by the file, and takes SIGHUP after the start."""
+    daemon = Starting()
+    state = daemon.directory / "state"
+    daemon.configure({"store": {"url": f"embedded:{state}"}, "rule": RULES})
+    state.mkdir(0o700)
+    pid_file = state / "hybridgrey.pid"
+    pid_file.write_text('1\n{"pid": 1, "problems": [], "needs_restart": []}\n')
+    # As a server that does not answer yet.
+    lock = os.open(state / "server.lock", os.O_WRONLY | os.O_CREAT, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    daemon.start()
+    try:
+        wait_until(lambda: pid_file.read_text() == "", "the claim of the pid file")
+        done = run("reload", "-c", daemon.config)
+        assert (done.status, "starting" in done.error) == (69, True)
+        daemon.send_signal(signal.SIGHUP)
+        os.close(lock)
+        daemon.await_events("reloaded")
+    finally:
+        daemon.close()

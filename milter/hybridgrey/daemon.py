@@ -13,6 +13,7 @@ What goes wrong up to then is a StartError with one line for the admin.  Called 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +53,9 @@ class StartError(Exception):
 def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pace | None = None) -> int:
     """Start, serve, end; the exit status.  Raises StartError.  `load` reads the configuration again."""
     logs.configure(config.log.level, config.log.format)
+    loop = Loop()
+    # A reload ordered while the store still loads its data follows the start; HUP's default would end us.
+    loop.on_signal(signal.SIGHUP, _ordered_early)
     notifier = Notifier(os.environ)
     pace = pace or Pace()
     try:
@@ -81,7 +85,11 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
         pidfile=pid_file,
         pace=pace,
     )
-    return Master(config, world, Loop()).run()
+    return Master(config, world, loop).run()
+
+
+def _ordered_early() -> None:
+    """The signal waits in the loop, which runs when the master has put its handler in the place of this."""
 
 
 def _listen(config: Config, account: privileges.Account | None) -> Listener:

@@ -83,6 +83,8 @@ class PidFile:
             fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if uid >= 0:
                 os.fchown(descriptor, uid, -1)
+            # What a daemon that was killed has left behind names a process that may be anybody's by now.
+            os.ftruncate(descriptor, 0)
         except OSError as error:
             os.close(descriptor)
             busy = error.errno in (errno.EACCES, errno.EAGAIN)

@@ -1,4 +1,4 @@
-"""Who speaks to the milter socket need not be an MTA: garbage, wrong order, huge frames, silence, too many."""
+"""Who speaks to the milter socket need not be an MTA: garbage, wrong order, huge frames, silence."""
 
 from __future__ import annotations
 

@@ -478,7 +478,8 @@ def test_cluster():
 
     class Node(Redis):
         def command(self):
-            return [*super().command(), "--cluster-enabled", "yes", "--cluster-announce-ip", LOOPBACK]
+            options = ["--cluster-enabled", "yes", "--cluster-announce-ip", LOOPBACK]
+            return [*super().command(), *options, "--cluster-port", str(free_port())]
 
     with Node() as node, node.client() as client:
         slots = itertools.chain.from_iterable((first, first + 8191) for first in (0, 8192))
@@ -519,6 +520,8 @@ def test_cluster_over_tls():
                 "yes",
                 "--cluster-announce-ip",
                 LOOPBACK,
+                "--cluster-port",
+                str(free_port()),
             ]
 
     with Node(tls=True) as node, node.client() as client:
@@ -537,3 +540,109 @@ def test_lost_connections_are_store_errors():
     with pytest.raises(LostError):
         backend(f"redis://{LOOPBACK}:{free_port()}", 1.0).evaluate(ECHO, [], [1], 1.0)
     assert issubclass(LostError, StoreError)
+
+
+def test_a_flushed_script_cache_is_not_noticed(server, store):
+    """The server may forget the script at any time; the call succeeds, and the server has it again."""
+    assert store.run(ECHO, [], [1]) == [1, 0]
+    with server.client() as client:
+        client.script_flush()
+        assert store.run(ECHO, [], [2]) == [2, 0]
+        assert client.script_exists(ECHO.sha) == [True]
+
+
+def test_a_store_that_comes_back_empty(server, store):
+    """A server that has lost everything is a server like any other."""
+    store.run(WRITE, [b"k"], [1])
+    with server.client() as client:
+        client.flushall()
+        client.script_flush()
+        assert store.run(WRITE, [b"k"], [2]) == [1]
+        assert client.get("k") == b"2"
+
+
+def test_a_user_without_rights(secured):
+    """An account that may not write is a StoreError that says so, and the breaker opens."""
+    with secured.client() as client:
+        client.execute_command("ACL", "SETUSER", "reader", "on", ">pw", "~*", "+@read", "+@connection")
+        url = f"redis://reader:pw@{LOOPBACK}:{secured.port}"
+        with contextlib.closing(Store.open(url, 5.0)) as store:
+            for _ in range(3):
+                with pytest.raises(StoreError, match=r"NOPERM|permissions"):
+                    store.run(WRITE, [b"k"], [1])
+            assert not store.available
+            assert not store.probe()
+            client.execute_command("ACL", "SETUSER", "reader", "+@all")
+            assert store.probe()
+        client.execute_command("ACL", "DELUSER", "reader")
+
+
+class Dripping(threading.Thread):
+    """A server that accepts and then sends one byte of its answer every `pause` seconds, or all at once."""
+
+    def __init__(self, reply, pause):
+        super().__init__(daemon=True)
+        self.listener = socket.create_server((LOOPBACK, 0))
+        self.port = self.listener.getsockname()[1]
+        self.reply, self.pause = reply, pause
+
+    def run(self):
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=self.serve, args=self.listener.accept()[:1], daemon=True).start()
+
+    def serve(self, connection):
+        with connection, contextlib.suppress(OSError):
+            while connection.recv(4096):
+                for at in range(0, len(self.reply), 1 if self.pause else 100):
+                    time.sleep(self.pause)
+                    connection.sendall(self.reply[at : at + 1] if self.pause else self.reply)
+
+
+def test_a_slow_store_takes_its_timeout_at_most():
+    """A reply that comes byte by byte does not stretch the wait: the timeout is for the whole call."""
+    server = Dripping(b"*2\r\n:1\r\n:0\r\n", TIMEOUT * 0.6)
+    server.start()
+    with (
+        server.listener,
+        contextlib.closing(Store.open(f"redis://{LOOPBACK}:{server.port}", TIMEOUT)) as store,
+    ):
+        begin = time.monotonic()
+        with pytest.raises(StoreError, match="no answer in time"):
+            store.run(ECHO, [], [1])
+        # Twelve bytes would take seven timeouts.
+        assert time.monotonic() - begin < TIMEOUT * 5
+
+
+NO_ANSWERS = (
+    b"-LOADING Redis is loading",
+    b"-READONLY replica",
+    b"-MASTERDOWN x",
+    b"-MISCONF disk",
+    b"-BUSY script",
+    b"-CLUSTERDOWN x",
+    b"-MOVED 1 127.0.0.1:1",
+    b"-NOAUTH x",
+    b"$-1",
+    b"*-1",
+    b":1",
+    b"+OK",
+    b"*1000000000",
+    b"$1000000000",
+    b"\x00\xff",
+)
+
+
+@pytest.mark.parametrize("reply", NO_ANSWERS, ids=lambda reply: reply.split(b" ")[0].decode("latin-1"))
+def test_any_answer_is_a_store_error(reply):
+    """Whatever a server answers that is no list is a StoreError, in time, and opens the breaker."""
+    server = Dripping(reply + b"\r\n", 0)
+    server.start()
+    url = f"redis://{LOOPBACK}:{server.port}"
+    with server.listener, contextlib.closing(Store.open(url, TIMEOUT)) as store:
+        for _ in range(3):
+            begin = time.monotonic()
+            with pytest.raises(StoreError):
+                store.run(ECHO, [], [1])
+            assert time.monotonic() - begin < TIMEOUT * 6
+        assert not store.available

@@ -29,6 +29,7 @@ _MAX_IDLE: Final = 32  # connections; more threads than that at once close their
 _MAX_AGE: Final = 60.0  # s; an older idle connection may have been forgotten by a firewall on the way
 _LEAST_WAIT: Final = 0.05  # s; what a call on a new connection gets when connecting took all of its time
 _READ: Final = 4096  # bytes; a reply has about 20
+_COUNT: Final = 9  # bytes; a list of more than 999,999 replies is none of ours
 _INCOMPLETE: Final = object()
 # The server cannot serve us, though the connection is sound: another server, or a new login, may.
 _ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH"})
@@ -85,11 +86,20 @@ class Link:
             self._socket.settimeout(timeout)
             self._timeout = timeout
         self._socket.sendall(command)
+        deadline = 0.0
         while (reply := self._reader.gets()) is _INCOMPLETE:
+            if deadline:
+                # It came in pieces: the timeout is for all of them.
+                self._timeout = max(0.001, deadline - time.monotonic())
+                self._socket.settimeout(self._timeout)
             data = self._socket.recv(_READ)
             if not data:
                 raise ConnectionResetError("closed by the server")
+            if data[:1] == b"*" and len(data) > _COUNT and b"\r\n" not in data[:_COUNT]:
+                # The reader would make room for as many replies as it is told.
+                raise hiredis.ProtocolError("a reply too long")
             self._reader.feed(data)
+            deadline = deadline or time.monotonic() + timeout
         return reply
 
     def close(self) -> None:

@@ -175,7 +175,9 @@ class Store:
             self._breaker.failed(str(error))
             raise
         if not isinstance(reply, list):
-            raise StoreError(f"not a list of integers but a {type(reply).__name__}")
+            wrong = f"not a list of integers but a {type(reply).__name__}"
+            self._breaker.failed(wrong)
+            raise StoreError(wrong)
         self._breaker.succeeded()
         return reply
 

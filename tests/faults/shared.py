@@ -39,11 +39,23 @@ class Sentinel(Part):
 class Node(Redis):
     """A node of a Cluster."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        # The default, 10000 above, may be a client's.
+        self.bus = free_port()
+
     def command(self) -> list[object]:  # type: ignore[override]
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]
         # With one shard gone the others serve on; a replica need not be up to date to the second.
         options += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]
-        return [*super().command(), *options, "--cluster-announce-ip", LOOPBACK]
+        return [
+            *super().command(),
+            *options,
+            "--cluster-announce-ip",
+            LOOPBACK,
+            "--cluster-port",
+            str(self.bus),
+        ]
 
     def info(self, name: str) -> str:
         """A line of CLUSTER INFO."""
@@ -78,7 +90,8 @@ class Cluster:
         for node, (first, last) in zip(self.primaries, SLOTS, strict=True):
             node.client().execute_command("CLUSTER", "ADDSLOTSRANGE", first, last)
         for node in self.nodes[1:]:
-            node.client().execute_command("CLUSTER", "MEET", LOOPBACK, self.nodes[0].port)
+            first = self.nodes[0]
+            node.client().execute_command("CLUSTER", "MEET", LOOPBACK, first.port, first.bus)
         wait_until(self._all_known, "the nodes know each other")
         self.replica.client().execute_command("CLUSTER", "REPLICATE", self.primaries[0].ident())
         wait_until(self._whole, "the cluster is whole")

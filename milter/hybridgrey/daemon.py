@@ -12,12 +12,13 @@ What goes wrong up to then is a StartError with one line for the admin.  Called 
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from hybridgrey import logs, privileges, worker
+from hybridgrey import greylist, logs, privileges, worker
 from hybridgrey.config import Config
 from hybridgrey.embedded import EmbeddedError, EmbeddedServer
 from hybridgrey.generation import Parts
@@ -60,6 +61,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     pace = pace or Pace()
     try:
         worker.check()
+        _load_parts()
         account = privileges.account(config.user)
         listener = inherited(os.environ) or _listen(config, account)
         try:
@@ -86,6 +88,13 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
         pace=pace,
     )
     return Master(config, world, loop).run()
+
+
+def _load_parts() -> None:
+    """Load what the workers run on: before we become a user who may not read it, and once for all of them."""
+    # Not at the head of the module: it needs libmilter, which has just been checked
+    importlib.import_module("hybridgrey.session")
+    greylist.load_script()
 
 
 def _ordered_early() -> None:

@@ -28,6 +28,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple
 from urllib.parse import unquote
@@ -156,8 +157,9 @@ class Greylist:
             raise StoreError("the store gave an answer that the greylist script does not give") from None
 
 
+@cache
 def load_script() -> Script:
-    """The greylist script as installed beside this module."""
+    """The greylist script as installed beside this module; read once."""
     return Script((resources.files("hybridgrey") / "greylist.lua").read_text(encoding="utf-8"))
 
 

@@ -48,6 +48,10 @@ _QUIT = struct.pack("!I", 1) + b"Q"  # milter protocol: length, SMFIC_QUIT
 _PROBE_TIMEOUT = 10.0  # seconds for libmilter to come up; the machine may be busy
 _LOOK = 0.1  # seconds between two looks at the sessions of a draining worker
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Seconds.  A thread that waits for the interpreter wakes at this interval to ask for it.  With hundreds of
+# threads, which libmilter starts in a rush, Python's 5 ms made that most of the work; callbacks give the
+# interpreter up at every wait anyway.
+_SWITCH_INTERVAL = 0.1
 _STACK = 1 << 20  # bytes; the interpreter's own frames are not on the C stack
 _ATTRIBUTES_SIZE = 256  # more than any pthread_attr_t
 _M_ARENA_MAX = -8  # malloc.h
@@ -136,6 +140,7 @@ class _Worker:
         self._take_signals()
         _die_with_parent()
         _frugal_threads()
+        sys.setswitchinterval(_SWITCH_INTERVAL)
         _pin(terms.cpu)
 
     def start(self, registration: Registration) -> None:

@@ -16,7 +16,7 @@ import dns.message
 import dns.rrset
 import pytest
 
-from hybridgrey import lookup, zones
+from hybridgrey import lookup, upstream, zones
 from hybridgrey.cache import Cache
 from hybridgrey.lookup import Lookup, Resolver
 from hybridgrey.pattern import ListEntry
@@ -777,13 +777,14 @@ def test_a_list_that_begins_to_list_the_world():
 
 @pytest.mark.parametrize("family", ["198.51.100.", "2001:db8::"])
 def test_a_list_that_has_many_clients_in_a_row(family):
-    """A run of listings is checked, and counts: all of them are listed."""
-    clients = [f"{family}{i}" for i in range(1, 3 * DOUBTED_AFTER + 1)]
+    """A run of listings is checked, ever more seldom, and counts: all of them are listed."""
+    clients = [f"{family}{i}" for i in range(1, 61)]
     with FakeDns() as server:
         server.zone("bl.test", listed=dict.fromkeys(clients, "127.0.0.2"))
         by = resolver(server, timeout=3.0)
         assert [one(by, client) for client in clients] == ["127.0.0.2"] * len(clients)
-        assert server.count("bl.test", "A") == len(clients) + 3
+        # After 4 clients, 8 more (less a little for each new run), 15 more, and 15 more again.
+        assert len(clients) + 4 <= server.count("bl.test", "A") <= len(clients) + 6
 
 
 def test_a_check_without_an_answer_is_no_vote():
@@ -797,6 +798,20 @@ def test_a_check_without_an_answer_is_no_vote():
             *["127.0.0.2"] * (len(clients) - 1),
             "no answer in time",
         ]
+
+
+def test_runs_that_are_common_are_not_checked_for_ever():
+    """Short runs bring the suspicion back that long ones have put to sleep."""
+    lists = upstream.Lists(build("bl.test"), upstream.NoReporter())
+    (zone,) = build("bl.test")
+    for _ in range(10):
+        lists.checked(zone)
+    assert [lists.doubts(zone) for _ in range(20)].index(True) == 15
+    for _ in range(100):
+        lists.run["bl.test"] = 0
+        lists.doubts(zone)
+    lists.run["bl.test"] = 0
+    assert [lists.doubts(zone) for _ in range(20)].index(True) == upstream.DOUBTED_AFTER - 1
 
 
 def test_an_unchecked_list_is_not_doubted():

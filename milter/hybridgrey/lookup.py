@@ -391,7 +391,7 @@ class Lookup:
                 self._resolver.cache.forget(zone.name)
             answer, ttl = Answer(error=error, seconds=now - self.started), 0
         else:
-            lists.run[zone.name] = 0
+            lists.checked(zone)
         self._use(zone, answer, ttl, now)
 
     def _use(self, zone: Zone, answer: Answer, ttl: int, now: float) -> None:

@@ -21,9 +21,13 @@ from hybridgrey.zones import Zone
 
 # A list or nameserver is silent after so many in a row that it let down.
 SILENT_AFTER = 3
-# A list that has had so many clients in a row is checked before the last of them counts.  A busy MX refuses
-# four clients of five: with a smaller number it would ask blocklists this question, and wait, all day.
-DOUBTED_AFTER = 16
+# A list that has had so many clients in a row is checked before the last of them counts: more, the more often
+# it turns out to be well.  A busy MX refuses four of five clients, and must not ask this extra question all day;
+# a quiet one, where lists have a client now and then, finds out soon that a list has died.
+DOUBTED_AFTER = 4
+DOUBTED_AFTER_MOST = 16
+# By this each new run of clients brings the number down again.
+_FORGETTING = 0.97
 
 
 class NoReporter:
@@ -88,6 +92,8 @@ class Lists:
         self.failing: set[str] = set()
         # How many clients in a row a list has had, since it had one not or was checked.
         self.run = {z.name: 0 for z in zones}
+        # The length of a run that is suspicious, by list.
+        self._odd = {z.name: float(DOUBTED_AFTER) for z in zones}
         # Whether `heard` has anything to mend: a look at one value spares a call for nearly every answer.
         self.troubled = False
 
@@ -98,7 +104,14 @@ class Lists:
     def doubts(self, zone: Zone) -> bool:
         """Note that a list has a client; whether it is to be checked before that counts."""
         run = self.run[zone.name] = self.run[zone.name] + 1
-        return run >= DOUBTED_AFTER and zone.unlisted is not None
+        if run == 1:
+            self._odd[zone.name] = max(DOUBTED_AFTER, self._odd[zone.name] * _FORGETTING)
+        return run >= self._odd[zone.name] and zone.unlisted is not None
+
+    def checked(self, zone: Zone) -> None:
+        """A list that was doubted is well: such a run is nothing odd for it."""
+        self.run[zone.name] = 0
+        self._odd[zone.name] = min(DOUBTED_AFTER_MOST, self._odd[zone.name] * 2)
 
     def heard(self, zone: Zone, answer: Answer) -> None:
         """A list has answered; an answer that is an error is told, as is the first good one after it."""

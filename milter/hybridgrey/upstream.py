@@ -22,8 +22,8 @@ from hybridgrey.zones import Zone
 # A list or nameserver is silent after so many in a row that it let down.
 SILENT_AFTER = 3
 # A list that has had so many clients in a row is checked before the last of them counts: more, the more often
-# it turns out to be well.  A busy MX refuses four of five clients, and must not ask this extra question all day;
-# a quiet one, where lists have a client now and then, finds out soon that a list has died.
+# it turns out to be well.  A busy MX refuses four of five clients and must not ask this extra question all
+# day; a quiet one, where lists have a client now and then, finds out soon that a list has died.
 DOUBTED_AFTER = 4
 DOUBTED_AFTER_MOST = 16
 # By this each new run of clients brings the number down again.

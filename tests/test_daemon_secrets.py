@@ -1,4 +1,4 @@
-"""What only the operator may know stays out of logs, replies, pages, process lists; files are the daemon's own."""
+"""What only the operator may know stays out of logs, replies, pages, process lists; files are the daemon's."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_secrets_are_shown_nowhere(world):
 
 
 def test_modes_of_what_the_daemon_makes():
-    """The store's folder and what is in it is the daemon's own; the socket has the mode of the configuration."""
+    """The store's folder and what is in it is the daemon's own; the socket has the configured mode."""
     rules = [{"name": "the rest", "action": "greylist"}]
     daemon = Daemon({"socket_mode": "0660", "rule": rules}, unix=True)
     state = daemon.directory / "state"

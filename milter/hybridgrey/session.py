@@ -23,6 +23,7 @@ import milter
 from hybridgrey import address
 from hybridgrey.config import Config
 from hybridgrey.greylist import State
+from hybridgrey.match import NULL_SENDER
 from hybridgrey.reports import Report
 from hybridgrey.screen import Client, Decision, Reply, Screen, plain
 from hybridgrey.zones import code_text
@@ -76,9 +77,10 @@ class Session:
 
     def reset(self) -> None:
         """Forget the transaction; the client stays."""
-        self.sender = ""
+        self.sender = NULL_SENDER
         self.authenticated = False
-        self.transaction = 0
+        # The rules that may hold in it; None until MAIL.
+        self.transaction: int | None = None
         self.delay = 0
         self.dnswl: dict[str, None] = {}
 
@@ -201,11 +203,13 @@ class Milter:
         session.reset()
         session.sender = _text(path)
         session.authenticated = _is_set(ctx, "{auth_authen}")
-        if client.trusted is None:
-            session.transaction = self._screen.policy.transaction(
-                client.facts.maybe, session.helo, session.sender, authenticated=session.authenticated
-            )
+        session.transaction = self._transaction(client, session)
         return session.answer(milter.P_NR_MAIL)
+
+    def _transaction(self, client: Client, session: Session) -> int:
+        return self._screen.policy.transaction(
+            client.facts.maybe, session.helo, session.sender, authenticated=session.authenticated
+        )
 
     def _recovered(self, ctx: Context, session: Session) -> Client:
         """The client whose CONNECT was lost: pymilter cannot pass on a host name that is not UTF-8."""
@@ -219,6 +223,9 @@ class Milter:
         session = self._session(ctx)
         client = session.client or self._recovered(ctx, session)
         recipient = _text(path)
+        if session.transaction is None:
+            # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
+            session.transaction = self._transaction(client, session)
         decision = self._screen.judge(client, session.transaction, session.sender, recipient)
         self._counts.decided(decision)
         if self._logs_verdicts:

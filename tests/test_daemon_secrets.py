@@ -1,4 +1,4 @@
-"""What only the operator may know stays out of logs, replies, pages, process lists; files are the daemon's."""
+"""What only the operator may know stays out of logs, replies, pages and process lists; modes of files."""
 
 from __future__ import annotations
 

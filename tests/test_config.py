@@ -259,7 +259,6 @@ WARNINGS = [
         "[dns]\nnameservers = ['2606:4700:4700:0:0:0:0:1111']",
         ["dns.nameservers[1]: 2606:4700:4700::1111 is a"],
     ),
-    ("user = 'no-such-user'", ["user: no such user on this host"]),
     ("socket_group = 'no-such-group'", ["socket_group: no such group on this host"]),
     ("user = 'root'", []),
     ("[greylist]\nipv4_prefix = 8\nipv6_prefix = 16", ["greylist.ipv4_prefix: ", "greylist.ipv6_prefix: "]),

@@ -26,6 +26,11 @@ ERRORS = [
     ("hostname = 1979-05-27", ["hostname: must be a string, in quotes"]),
     ("hostname = 'a b'", ["hostname: is no host name"]),
     ('user = "a\\u0000"', ["user: holds a control character"]),
+    ("user = 'no-such-user'", ["user: no user 'no-such-user' on this system"]),
+    (
+        "listen = 'inet:127.0.0.1:8893'",
+        ['listen: must be "inet:PORT@ADDRESS"; you mean "inet:8893@127.0.0.1"?'],
+    ),
     ("mode = 'off'", ['mode: must be "enforce" or "observe"']),
     ("socket_mode = 660", ['socket_mode: must be an octal mode in quotes, such as "0660"']),
     ("socket_mode = '0888'", ['socket_mode: must be an octal mode in quotes, such as "0660"']),

@@ -202,6 +202,9 @@ def test_bad_config_changes_nothing():
         problems = " ".join(line["problem"] for line in daemon.events("bad configuration"))
         assert "colour" in problems
         assert "mode" in problems
+        assert daemon.events("reload failed, the old configuration stays")[-1]["reason"].startswith(
+            "2 problems "
+        )
         assert daemon.workers() == before
         assert daemon.ask()[1] == "old.test"
 
@@ -302,7 +305,7 @@ def test_unknown_user_is_an_error_of_the_config():
     daemon = BareDaemon(user="no-such-user")
     status, text = refused(daemon)
     assert status == os.EX_CONFIG
-    assert text == "user: no user 'no-such-user' on this system\n"
+    assert text == f"{daemon.config}: user: no user 'no-such-user' on this system\n"
 
 
 def test_embedded_store_is_started_again(tmp_path):

@@ -57,6 +57,25 @@ def test_relative_socket_needs_a_folder():
         parse_address("unix:a.sock")
 
 
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("inet:127.0.0.1:8893", "inet:8893@127.0.0.1"),
+        ("inet:localhost:8893", "inet:8893@localhost"),
+        ("inet6:[::1]:8893", "inet6:8893@::1"),
+        ("inet:[::1]:8893", ""),
+        ("inet:127.0.0.1:0", ""),
+        ("inet::8893", ""),
+        ("inet:127.0.0.1", ""),
+    ],
+)
+def test_address_turned_round_is_recognized(text, meant):
+    """ADDRESS:PORT is answered with what must be written, if that can be used."""
+    with pytest.raises(ValueError, match=r".") as error:
+        parse_address(text)
+    assert (f'; you mean "{meant}"?' in str(error.value)) if meant else ("mean" not in str(error.value))
+
+
 @pytest.mark.parametrize("address", [a for _, a in ADDRESSES if a])
 def test_printed_address_reads_back(address):
     """An address prints in the syntax that it is read in."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import grp
 import ipaddress
-import pwd
 from collections.abc import Callable, Iterator, Sequence
 
 from hybridgrey.match import Entry, Network
@@ -50,8 +49,6 @@ def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
 
 
 def _accounts(settings: Settings) -> Iterator[str]:
-    if settings.user and not _exists(settings.user, pwd.getpwnam):
-        yield "user: no such user on this host; hybridgrey will not start"
     if settings.socket_group and not _exists(settings.socket_group, grp.getgrnam):
         yield "socket_group: no such group on this host; hybridgrey will not start"
 

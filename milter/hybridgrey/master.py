@@ -251,7 +251,8 @@ class Master:
         except ConfigError as exc:
             for problem in exc.problems:
                 logs.get().error("bad configuration", problem=problem)
-            self._refuse(f"{len(exc.problems)} problems in the configuration", exc.problems)
+            count = len(exc.problems)
+            self._refuse(f"{count} problem{'s' * (count != 1)} in the configuration", exc.problems)
         except Exception as exc:
             # A bug, but not one to end all mail for: what serves now is untouched
             logs.get().exception("reload failed unexpectedly")

@@ -51,10 +51,22 @@ def parse_address(text: str, folder: Path | None = None) -> Address:
     if not colon or family not in ("inet", "inet6"):
         raise ValueError('must be "inet:PORT@ADDRESS", "inet6:PORT@ADDRESS" or "unix:/PATH"')
     port, at, host = rest.partition("@")
+    if not at and (meant := _turned_round(family, rest)):
+        raise ValueError(f'must be "{family}:PORT@ADDRESS"; you mean "{meant}"?')
     if at and not host:
         raise ValueError('no address after "@"; leave "@" out to listen on all interfaces')
     _check_host(family, host)
     return Address("inet" if family == "inet" else "inet6", _bare(host), port_number(port))
+
+
+def _turned_round(family: str, rest: str) -> str:
+    """What was meant by ``ADDRESS:PORT``, the notation of other keys; "" when it is not that."""
+    host, colon, port = rest.rpartition(":")
+    meant = f"{family}:{port}@{_bare(host)}"
+    try:
+        return meant if colon and str(parse_address(meant)) == meant else ""
+    except ValueError:
+        return ""
 
 
 def _unix(text: str, folder: Path | None) -> Address:

@@ -11,6 +11,7 @@ Used by `config`; `Settings` is the base of `config.Config`.
 
 from __future__ import annotations
 
+import pwd
 import re
 from collections.abc import Mapping
 from ipaddress import ip_address
@@ -133,6 +134,14 @@ def _test_point(text: str) -> str:
 Text = Annotated[str, AfterValidator(plain)]
 
 
+def _user(name: str) -> str:
+    """An error, not a warning: the daemon would refuse to start as nobody knows whom."""
+    try:
+        return pwd.getpwnam(name).pw_name if name else name
+    except KeyError:
+        raise ValueError(f"no user {name!r} on this system") from None
+
+
 class Store(Section):
     """``[store]``: where triplets are kept."""
 
@@ -223,7 +232,7 @@ class Settings(Section):
     workers: int = Field(0, ge=0, le=256)
     pin_workers: bool = True
     drain_timeout: Annotated[float, BeforeValidator(durations.between("0s", "1h"))] = typed("30s")
-    user: Text = ""
+    user: Annotated[Text, AfterValidator(_user)] = ""
     pid_file: Text = ""
     mode: Literal["enforce", "observe"] = "enforce"
     hostname: Annotated[str, AfterValidator(_hostname)] = ""

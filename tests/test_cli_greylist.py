@@ -131,6 +131,13 @@ def test_text_is_plain_and_one_line_an_entry(config):
     assert (done.status, done.error, len(done.lines)) == (0, "", 8)
     assert done.lines[0].split() == ["STATE", "NETWORK", "AGE", "EXPIRES", "SENDER", "RECIPIENT"]
     assert "\x1b" not in done.output
+    at = {word: done.lines[0].index(word) for word in ("NETWORK", "SENDER", "RECIPIENT")}
+    triplets = [line for line in done.lines if "b@example.net" in line and "a@example.org" in line]
+    assert triplets
+    for line in triplets:
+        assert line.index("192.0.2.0/24") == at["NETWORK"]
+        assert line.index("a@example.org") == at["SENDER"]
+        assert line.index("b@example.net") == at["RECIPIENT"]
 
 
 def test_terminal(config):

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,7 +24,9 @@ from hybridgrey.store import StoreError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-HEAD = f"{'STATE':<8}  {'NETWORK':<20}  {'AGE':>7}  {'EXPIRES':>7}  SENDER  RECIPIENT"
+FIRST = 200
+"""So many entries make the widths of the columns; the rest, which may be millions, is printed as it comes."""
+WIDEST = 50
 
 
 @click.group()
@@ -103,29 +106,46 @@ def _fields(entry: Entry) -> dict[str, Any]:
     return fields | {"expires": entry.expires} | ({"hidden": True} if entry.hidden else {})
 
 
-def _row(entry: Entry) -> str:
-    """An entry as a line of text."""
-    expires = "never" if entry.expires < 0 else span(entry.expires)
-    head = (
-        f"{coloured(entry.status, 8)}  {clean(entry.network):<20}  {span(entry.age) or '-':>7}  {expires:>7}"
+def _widths(first: Sequence[Entry]) -> tuple[int, int]:
+    """The columns of networks and senders, at least as wide as their headings."""
+    networks_, senders = (clean(e.network) for e in first), (clean(e.sender or "") for e in first)
+    widths = (max((len(text) for text in column), default=0) for column in (networks_, senders))
+    network, sender = (min(WIDEST, max(10, width)) for width in widths)
+    return network, sender
+
+
+def _head(widths: tuple[int, int]) -> str:
+    network, sender = widths
+    return (
+        f"{'STATE':<8}  {'NETWORK':<{network}}  {'AGE':>7}  {'EXPIRES':>7}  {'SENDER':<{sender}}  RECIPIENT"
     )
+
+
+def _row(entry: Entry, widths: tuple[int, int]) -> str:
+    """An entry as a line of text."""
+    network, sender = widths
+    expires = "never" if entry.expires < 0 else span(entry.expires)
+    head = f"{coloured(entry.status, 8)}  {clean(entry.network):<{network}}  {span(entry.age) or '-':>7}"
     if entry.sender is None:
-        return f"{head}  {entry.passes} passed"
-    return f"{head}  {clean(entry.sender)}  {clean(entry.recipient or '')}"
+        return f"{head}  {expires:>7}  {entry.passes} passed"
+    return f"{head}  {expires:>7}  {clean(entry.sender):<{sender}}  {clean(entry.recipient or '')}"
 
 
 def _print(found: Iterator[Entry], *, lines: bool, limit: int | None = None) -> int:
     """Print entries as they come; how many there were."""
+    found = islice(found, limit)
     count = 0
-    for entry in found:
-        if limit is not None and count >= limit:
-            break
-        if lines:
+    if lines:
+        for entry in found:
             json_line(_fields(entry))
-        else:
-            if not count:
-                click.secho(HEAD, bold=True)
-            click.echo(_row(entry))
+            count += 1
+        return count
+    first = list(islice(found, FIRST))
+    widths = _widths(first)
+    if first:
+        click.secho(_head(widths), bold=True)
+    for entry in chain(first, found):
+        click.echo(_row(entry, widths))
         count += 1
     return count
 

@@ -5,6 +5,7 @@ import os
 import pty
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -126,6 +127,23 @@ def test_config_option_may_stand_anywhere(tmp_path, args, named):
         pytest.skip("this machine has a configuration")
     done = run(*args, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (78, f"{tmp_path / named}: does not exist\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_unreadable_file_is_an_error_of_the_configuration():
+    """A config file that may not be read gives one line and status 78, as any other bad configuration."""
+    # Loaded as root, for the modules may lie where nobody else can read
+    code = (
+        "import os; from hybridgrey.cli import check_config, main;"
+        "os.setgroups([]); os.setgid(65534); os.setuid(65534); main()"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o711)
+        path = Path(folder, "hg.toml")
+        path.touch(mode=0o600)
+        args = [sys.executable, "-c", code, "check-config", "-c", str(path)]
+        done = subprocess.run(args, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (78, f"{path}: cannot be read: Permission denied\n")
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "\0", "a" * 100_000 + " = 1", "'\ud800' = 1", ""])

@@ -70,7 +70,7 @@ def config_option(command: _F) -> _F:
         "--config",
         "config_path",
         metavar="FILE",
-        type=click.Path(path_type=Path),
+        type=click.Path(readable=False, path_type=Path),  # what is wrong with it, `load` says
         callback=_chosen,
         help=f"The config file.  [default: {DEFAULT_CONFIG}]",
     )

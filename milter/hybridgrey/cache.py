@@ -17,9 +17,9 @@ Record = dict[str, Known]
 
 
 class Cache:
-    """Answers by client and zone; at most about twice `answers` of them, some 300 bytes each."""
+    """Answers by client and zone; at most about twice `answers` of them, some 200 bytes each."""
 
-    def __init__(self, answers: int = 10000) -> None:
+    def __init__(self, answers: int = 16384) -> None:
         self._limit = answers
         # Counted without a lock: a count lost between threads only lets a generation grow by one.
         self._count = 0

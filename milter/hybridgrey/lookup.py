@@ -31,7 +31,7 @@ import dns.query
 
 from hybridgrey import question
 from hybridgrey.cache import Cache, Record
-from hybridgrey.policy import Answer
+from hybridgrey.policy import NOT_LISTED, Answer
 from hybridgrey.reasons import Reasons
 from hybridgrey.reports import Report
 from hybridgrey.upstream import Lists, Nameservers, NoReporter
@@ -402,7 +402,8 @@ class Lookup:
             if answer.error:
                 return
         if ttl:
-            self._remember(zone, now + ttl, answer)
+            # One answer for all denials: the cache is nearly all of them.
+            self._remember(zone, now + ttl, answer if answer.codes else NOT_LISTED)
         if answer.codes and zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
 

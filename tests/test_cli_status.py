@@ -1,6 +1,7 @@
 """``hybridgrey status`` as a process, on running daemons."""
 
 import json
+import signal
 
 import pytest
 
@@ -109,6 +110,41 @@ def test_text_and_terminal(daemons):
     assert seen.status == 0
     assert "\x1b[32mok" in seen.output
     assert "──" in seen.output
+
+
+def test_failed_reload_is_noted():
+    """After a failed reload it is noted, with status 0, for mail is well; after a good one no more."""
+    settings = {
+        "metrics": {"listen": f"{LOOPBACK}:{free_port()}"},
+        "store": {"url": "redis://127.0.0.1:1"},
+        "rule": [{"action": "accept"}],
+    }
+    url = f"http://{settings['metrics']['listen']}"
+
+    def failed() -> bool:
+        return any(line.startswith("note:") for line in run("status", "--url", url).lines)
+
+    with Daemon(settings) as daemon:
+        assert not failed()
+        daemon.config.write_text(toml({**daemon.settings, "colour": "red"}))
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(failed, "the failed reload is noted")
+        (host,) = json.loads(run("status", "--json", "--url", url).output)["hosts"]
+        assert host["reload_ok"] is False
+        assert not any("reload" in problem for problem in host["problems"])
+        daemon.config.write_text(toml(daemon.settings))
+        daemon.send_signal(signal.SIGHUP)
+        wait_until(lambda: not failed(), "the good reload is noted")
+
+
+def test_store_down_at_the_start_is_logged():
+    """It is told before any mail needs the store, and the end of it too."""
+    server = Redis()
+    url = f"redis://{LOOPBACK}:{server.port}"
+    with Daemon({"store": {"url": url}, "rule": [{"action": "greylist"}]}) as daemon:
+        wait_until(lambda: daemon.events("store failing"), "the store is told to fail")
+        with server:
+            wait_until(lambda: daemon.events("store recovered"), "the store is told to serve")
 
 
 @pytest.mark.parametrize(

@@ -118,6 +118,20 @@ def keep(shared: Shared) -> Iterator[Callable[..., Kept]]:
         one.close()
 
 
+def test_only_a_new_address_is_news(keep: Callable[..., Kept]) -> None:
+    """A keeper after a reload says at debug level that it serves where the one before it did."""
+    levels = []
+    one = keep()
+    listen = ("127.0.0.1", one.port)
+    levels.append(one.line("metrics served")["level"])
+    os.kill(one.pid, signal.SIGTERM)
+    until(one.ended)
+    for where in (listen, ("127.0.0.1", 0)):
+        kept = keep(listen=where)
+        levels.append(kept.line("metrics served")["level"])
+    assert levels == ["info", "debug", "info"]
+
+
 def test_metrics_of_other_processes(keep: Callable[..., Kept], shared: Shared) -> None:
     """A scrape shows what another process has counted, also after the keeper started."""
     kept = keep()

@@ -279,6 +279,15 @@ def test_board_between_processes(shared: Shared) -> None:
     assert samples(shared)["hybridgrey_workers{}"] == 3
 
 
+def test_failed_reload_is_a_gauge(shared: Shared) -> None:
+    """It is 1 from the start, 0 after a failed reload, 1 after one that went well."""
+    seen = [samples(shared)["hybridgrey_config_reload_ok{}"]]
+    for ok in (False, True):
+        shared.board.set_reload_ok(ok)
+        seen.append(samples(shared)["hybridgrey_config_reload_ok{}"])
+    assert seen == [1, 0, 1]
+
+
 def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     """The families of the exposition, with their labels, are exactly these."""
     meter = shared.meter(shared.counters.lease())
@@ -290,6 +299,7 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     }
     assert found == {
         "hybridgrey_build_info": ("python", "version"),
+        "hybridgrey_config_reload_ok": (),
         "hybridgrey_greylist": ("state",),
         "hybridgrey_greylist_delay_seconds": (),
         "hybridgrey_list_answers": ("list", "result"),

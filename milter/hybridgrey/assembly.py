@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
@@ -29,6 +30,7 @@ from hybridgrey.screen import Client, Decision, Screen
 from hybridgrey.store import Store, StoreError
 
 LOCAL_NAMESERVER = ("127.0.0.1", 53)  # what resolv.conf(5) names as the default
+WATCH_SECONDS = 1.0
 
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
@@ -90,7 +92,7 @@ class Assembly:
             reports,
             listen=self._config.metrics.listen,
             parent=self._master,
-            tasks=[prober.run],
+            tasks=[prober.run, partial(_watch, store, reports)],
             checks={"store": partial(_reachable, store)},
         )
         os._exit(status)
@@ -207,6 +209,19 @@ def _reachable(store: Store) -> str:
     except StoreError as e:
         return str(e)
     return ""
+
+
+def _watch(store: Store, reports: Report, stop: threading.Event) -> None:
+    """Tell of a store that does not serve at the start, before a mail needs it; then look for one given up.
+
+    One failure is enough to tell: the breaker's patience is for a store that has served.
+    """
+    while (error := _reachable(store)) and not stop.is_set():
+        reports.failing("store", error=error)
+        stop.wait(WATCH_SECONDS)
+    reports.recovered("store")
+    while not stop.wait(WATCH_SECONDS):
+        store.probe()
 
 
 def _one_line(kind: type[BaseException], error: BaseException, trace: object) -> None:

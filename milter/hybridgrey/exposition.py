@@ -41,6 +41,9 @@ class Exposition(Collector):
             yield self._family(family, self._by_family[name])
         board = self._shared.board
         yield GaugeMetricFamily(PREFIX + "workers", "Workers that take connections", value=board.alive)
+        yield GaugeMetricFamily(
+            PREFIX + "config_reload_ok", "0 after a failed reload, else 1", value=float(board.reload_ok)
+        )
         suspended = GaugeMetricFamily(
             PREFIX + "list_suspended", "1 while a list has no vote for its health", labels=("list",)
         )

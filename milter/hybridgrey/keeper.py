@@ -173,7 +173,10 @@ def serve(
         report.recovered("metrics listener")
         with server:
             host, port = server.server_address[:2]
-            logs.get().info("metrics served", address=str(host), port=port)
+            log = logs.get()
+            # Each reload brings a new keeper; only a new place is news
+            tell = log.info if shared.board.served(f"{host!r} {port}") else log.debug
+            tell("metrics served", address=str(host), port=port)
             while not stop.is_set():
                 server.handle_request()
                 server.close_overdue()

@@ -34,6 +34,11 @@ class Host:
     version: str = ""
     samples: Mapping[tuple[str, Labels], float] = field(default_factory=dict)
 
+    @property
+    def reload_ok(self) -> bool:
+        """Whether its last reload went well, as far as it tells."""
+        return self.samples.get(("config_reload_ok", ()), 1.0) == 1.0
+
     def value(self, name: str, **labels: str) -> float:
         """One number; 0 where the daemon has none."""
         return self.samples.get((name, tuple(sorted(labels.items()))), 0.0)

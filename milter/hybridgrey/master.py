@@ -283,6 +283,8 @@ class Master:
     def _record(self, *, reloaded: bool, problems: tuple[str, ...] = ()) -> None:
         """Say in the pid file who serves, and how the reload went."""
         self._reloads += reloaded
+        if self._shared is not None:
+            self._shared.board.set_reload_ok(not problems)
         config = self._config
         record = Record(
             pid=os.getpid(),

@@ -21,6 +21,7 @@ import threading
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from zlib import crc32
 
 from hybridgrey.series import CAPACITY, FAMILIES, NO_RULE, Key, Schema, flag
 
@@ -187,10 +188,11 @@ class Flags:
 
 
 class Board:
-    """What the master tells the keeper for `/healthz`: workers alive and wanted, and whether it is ready."""
+    """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 32)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 40)).cast("d")
+        self.set_reload_ok(True)
 
     def set_workers(self, alive: int, wanted: int) -> None:
         """Say how many workers take connections (draining ones excluded) and how many there should be."""
@@ -199,6 +201,16 @@ class Board:
     def set_ready(self, ready: bool) -> None:
         """Say whether connections are accepted: true once the workers run, false while stopping."""
         self._cells[2] = ready
+
+    def set_reload_ok(self, ok: bool) -> None:
+        """Say whether the last reload went well; a failed one leaves the old configuration in effect."""
+        self._cells[3] = ok
+
+    def served(self, address: str) -> bool:
+        """Note where metrics are served; whether that is new. Keeper only."""
+        mark = float(crc32(address.encode()) + 1)  # no cell holds a text; 0 is none yet
+        known, self._cells[4] = self._cells[4] == mark, mark
+        return not known
 
     @property
     def alive(self) -> int:
@@ -214,6 +226,11 @@ class Board:
     def ready(self) -> bool:
         """Whether connections are accepted."""
         return bool(self._cells[2])
+
+    @property
+    def reload_ok(self) -> bool:
+        """Whether the last reload went well; true before the first."""
+        return bool(self._cells[3])
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,7 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
                 "state": _state(host),
                 "problems": [host.error] if host.error else list(host.problems),
                 "version": host.version,
+                "reload_ok": host.reload_ok,
                 "workers": int(host.value("workers")),
                 "sessions_open": int(host.value("sessions_open")),
                 "sessions": int(host.value("sessions_total")),
@@ -128,6 +129,8 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
     for host in hosts:
         for problem in [host.error] if host.error else host.problems:
             click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
+        if not host.reload_ok:
+            click.echo(f"note: {clean(host.url)}: the last reload failed, the old configuration is in effect")
     title("Verdicts")
     verdicts = (
         (v["rule"], v["action"], v["count"], "" if v["enforced"] else "observed") for v in report["verdicts"]

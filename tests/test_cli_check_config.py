@@ -60,8 +60,8 @@ def test_printed_configuration_means_the_same(write, tmp_path):
     (tmp_path / "again.toml").write_text(printed)
     again = config.load(tmp_path / "again.toml")
     first = config.load(source)
-    assert again.model_copy(update={"path": None, "warnings": ()}) == first.model_copy(
-        update={"path": None, "warnings": ()}
+    assert again.model_copy(update={"path": None, "files": (), "warnings": ()}) == first.model_copy(
+        update={"path": None, "files": (), "warnings": ()}
     )
 
 
@@ -144,6 +144,34 @@ def test_unreadable_file_is_an_error_of_the_configuration():
         args = [sys.executable, "-c", code, "check-config", "-c", str(path)]
         done = subprocess.run(args, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (78, f"{path}: cannot be read: Permission denied\n")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_files_that_the_user_cannot_read_are_warnings():
+    """As root each file that `user` may not read is named, be it for its mode or for the folder above."""
+    with tempfile.TemporaryDirectory() as folder:
+        base = Path(folder)
+        base.chmod(0o711)
+        (base / "closed").mkdir(mode=0o700)
+        for name, mode in (("closed/a", 0o644), ("b", 0o600), ("c", 0o644)):
+            (base / name).write_text("192.0.2.1\n")
+            (base / name).chmod(mode)
+        path = base / "hg.toml"
+        path.write_text(
+            'user = "nobody"\n[[rule]]\naction = "accept"\nclients = ["file:closed/a", "!file:b", "file:c"]\n'
+        )
+        path.chmod(0o600)
+        done = run("check-config", "--json", "-c", path)
+        warnings = json.loads(done.stdout)["warnings"]
+        path.chmod(0o644)
+        fewer = run("check-config", "-c", path)
+    meant = [
+        f"nobody cannot read {file}: a reload will fail" for file in (path, base / "closed/a", base / "b")
+    ]
+    assert (done.returncode, [text for text in warnings if "reload" in text]) == (0, meant)
+    assert [line for line in fewer.stderr.splitlines() if "reload" in line] == [
+        f"warning: {text}" for text in meant[1:]
+    ]
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "\0", "a" * 100_000 + " = 1", "'\ud800' = 1", ""])

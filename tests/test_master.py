@@ -300,6 +300,16 @@ def test_privileges_are_dropped():
         assert not path.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_config_that_the_user_cannot_read_is_told_at_the_start():
+    """The daemon starts, for root has read the file, and warns that a reload will fail."""
+    daemon = BareDaemon(user="nobody")
+    daemon.config.chmod(0o600)
+    with daemon:
+        warnings = [line["warning"] for line in daemon.events("configuration")]
+        assert f"nobody cannot read {daemon.config}: a reload will fail" in warnings
+
+
 def test_unknown_user_is_an_error_of_the_config():
     """An unknown user ends the start with status 78, and no socket stays open."""
     daemon = BareDaemon(user="no-such-user")

@@ -45,12 +45,14 @@ class ConfigError(Exception):
 class Config(Settings):
     """A valid configuration; it never changes.
 
-    `shown` is the effective configuration in the notation of the file, without secrets.
+    `files` are the file itself and those of entries that it names: what a reload reads.  `shown` is the
+    effective configuration in the notation of the file, without secrets.
     """
 
     rules: tuple[Rule, ...] = ()
     warnings: tuple[str, ...] = ()
     path: Path | None = None
+    files: tuple[Path, ...] = ()
     shown: Mapping[str, Any] = MappingProxyType({})
 
     @property
@@ -146,6 +148,7 @@ def _build(raw: Raw, path: Path | None) -> Config:
         rules=rules,
         warnings=tuple(_lines(path, warnings)),
         path=path,
+        files=(path, *ruleset.files(tables["rule"], path.parent)) if path else (),
         shown=_shown(tables, secrets),
     )
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pwd
 import resource
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,6 +71,34 @@ def drop(to: Account | None) -> None:
     os.setgroups(list(to.groups))
     os.setresgid(to.gid, to.gid, to.gid)
     os.setresuid(to.uid, to.uid, to.uid)
+
+
+def unreadable(paths: Sequence[Path], by: Account | None) -> tuple[str, ...]:
+    """A warning for each of the existing files that `by` may not read; none unless we are root.
+
+    Asked in a child that has become `by`, for only the kernel knows all of ACLs, mounts and folders above.
+    Call it while there is one thread.  Raises PrivilegeError.
+    """
+    there = [path for path in paths if path.exists()]
+    if by is None or by.uid == 0 or os.geteuid() != 0 or not there:
+        return ()
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            drop(by)
+            os.write(writer, bytes(not os.access(path, os.R_OK) for path in there))
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as answers:
+        marks = answers.read()
+    os.waitpid(child, 0)
+    return tuple(
+        f"{by.name} cannot read {path}: a reload will fail"
+        for path, mark in zip(there, marks, strict=False)  # no answer is no warning
+        if mark
+    )
 
 
 def raise_file_limit() -> int:

@@ -143,6 +143,20 @@ def _file_entries(kind: Kind, item: str, folder: Path | None) -> list[Entry]:
     return entries
 
 
+def files(rules: Iterable[Raw], folder: Path) -> tuple[Path, ...]:
+    """The files of entries that valid rules name, each once."""
+    items = (item for rule in rules for kind in Kind for item in _texts(rule.get(kind.value)))
+    bodies = (item.strip().removeprefix("!").lstrip() for item in items)
+    names = (body.removeprefix("file:").strip() for body in bodies if body.startswith("file:"))
+    return tuple(dict.fromkeys(folder / name for name in names))
+
+
+def _texts(value: object) -> list[str]:
+    """The items of a condition, which may be written as a list or as one text."""
+    found = value if isinstance(value, list) else [value]
+    return [item for item in found if isinstance(item, str)]
+
+
 def _shown(item: str) -> str:
     return item if len(item) <= 100 else f"{item[:100]}…"
 

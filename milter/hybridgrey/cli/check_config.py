@@ -6,11 +6,13 @@ Needs neither libmilter nor a store, a list or a free port: it can run anywhere 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 import tomli_w
 
+from hybridgrey import privileges
 from hybridgrey.cli import EX_CONFIG, bad_config, config_option
 from hybridgrey.config import Config, ConfigError, load
 
@@ -22,7 +24,8 @@ def check_config(config_path: Path, as_json: bool) -> None:
     """Check a config file and print the effective configuration.
 
     Errors and warnings go to stderr, one a line; the configuration goes to stdout with every default filled
-    in and secrets masked.  Exit status 0 when the file can be used, 78 when not.
+    in and secrets masked.  As root it also looks whether `user` may read the file and those it names.  Exit
+    status 0 when the file can be used, 78 when not.
 
     \b
     Examples:
@@ -37,14 +40,15 @@ def check_config(config_path: Path, as_json: bool) -> None:
             _print_json(ok=False, errors=e.problems)
             raise SystemExit(EX_CONFIG) from None
         bad_config(e.problems)
+    warnings = (*config.warnings, *privileges.unreadable(config.files, privileges.account(config.user)))
     if as_json:
-        _print_json(ok=True, warnings=config.warnings, config=dict(config.shown))
+        _print_json(ok=True, warnings=warnings, config=dict(config.shown))
     else:
-        _print_toml(config)
+        _print_toml(config, warnings)
 
 
-def _print_toml(config: Config) -> None:
-    for warning in config.warnings:
+def _print_toml(config: Config, warnings: Sequence[str]) -> None:
+    for warning in warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
     click.echo(tomli_w.dumps(dict(config.shown)), nl=False)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 
@@ -267,9 +268,10 @@ def test_changes_are_told_by_label():
         server.zone("zen.spamhaus.org")
         by = prober(server, name, "zen.spamhaus.org", reporter=told)
         by.probe_once()
-        reason = "lists the test address 127.0.0.1, and so perhaps the world"
-        assert told.events == [
-            f"zone:zen.spamhaus.org failing: {reason}",
+        # Under whichever of its test addresses answered in time.
+        found = [re.sub(r"address \S+,", "address,", event) for event in told.events]
+        assert found == [
+            "zone:zen.spamhaus.org failing: lists the test address, and so perhaps the world",
             "test point:zen.spamhaus.org recovered",
         ]
         server.zone(name, test_points=False)

@@ -48,10 +48,15 @@ def test_the_corpus_is_there():
     assert len(CORPUS) >= 10
 
 
+def unwrapped(text):
+    """The output with each comment in one line; where they are folded depends on this folder's name."""
+    return text.replace("\n#   ", " ")
+
+
 def test_every_rule_names_its_line():
     """Above each rule stands the line of main.cf that each of its parts comes from."""
     source = FOLDER / "01-design.cf"
-    blocks = run(source).stdout.split("\n\n")
+    blocks = unwrapped(run(source).stdout).split("\n\n")
     assert blocks[2].startswith(
         f"# {source}:5: smtpd_recipient_restrictions: reject_rbl_client bl.mailspike.net\n"
         f"# {source}:6: smtpd_recipient_restrictions: reject_rbl_client zen.spamhaus.org\n[[rule]]"
@@ -60,7 +65,7 @@ def test_every_rule_names_its_line():
 
 def test_words_of_variables_keep_their_line():
     """A restriction that comes in through a variable is traced to the line where it was typed."""
-    out = run(FOLDER / "03-variables.cf").stdout
+    out = unwrapped(run(FOLDER / "03-variables.cf").stdout)
     assert "03-variables.cf:5: smtpd_recipient_restrictions: reject_rbl_client dnsbl.sorbs.net" in out
     assert "03-variables.cf:2: smtpd_recipient_restrictions: reject_rbl_client bl.spamcop.net" in out
 

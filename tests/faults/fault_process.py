@@ -69,6 +69,10 @@ def test_reloads(redis, servers, tmp_path):
         assert len(milter.events("reloaded")) == 20
 
 
+# Sessions that the kernel had taken and no worker yet when the last holder of the listening socket went away.
+BACKLOG = 2
+
+
 def test_drain(redis, servers, tmp_path):
     """SIGTERM under load: open sessions come to their end; new ones are refused until the next start."""
     with daemon(redis.unix_url, servers) as milter:
@@ -80,7 +84,7 @@ def test_drain(redis, servers, tmp_path):
             "SIGTERM, then a start", [milter], drain, milter.start,
             seconds=2, allowed=DNS_WAIT, directory=tmp_path,
         )  # fmt: skip
-        row.check(unserved=10**6)
+        row.check(unserved=10**6, cut=BACKLOG)
 
 
 def test_master_killed(redis, servers, tmp_path):
@@ -90,4 +94,4 @@ def test_master_killed(redis, servers, tmp_path):
             "master killed -9, then a start", [milter], milter.kill, milter.start,
             seconds=2, allowed=DNS_WAIT, directory=tmp_path,
         )  # fmt: skip
-        row.check(unserved=10**6)
+        row.check(unserved=10**6, cut=BACKLOG)

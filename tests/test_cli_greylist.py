@@ -376,7 +376,7 @@ def test_sentinel(write):
 def test_ctrl_c(write):
     """Ctrl-C ends a command that waits, without a traceback; the status is 1."""
     with Redis() as part:
-        path = write(part.unix_url)
+        path = write(part.unix_url, store={"timeout": "30s"})
         part.freeze()
         try:
             process = subprocess.Popen(

@@ -1,8 +1,11 @@
 """``hybridgrey import postfix``: a corpus of main.cf files, each with the rules that are wanted of it."""
 
+import atexit
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
 from pathlib import Path
 
@@ -11,7 +14,10 @@ import pytest
 from hybridgrey import config
 from hybridgrey.maincf import MainCf, MainCfError, parse
 
-FOLDER = Path(__file__).parent / "maincf"
+# A copy at a short path: where long comments are folded must not depend on where the tests lie.
+FOLDER = Path(tempfile.mkdtemp(prefix="hg-")) / "maincf"
+shutil.copytree(Path(__file__).parent / "maincf", FOLDER)
+atexit.register(shutil.rmtree, FOLDER.parent, ignore_errors=True)
 CORPUS = sorted(FOLDER.glob("*.cf"))
 PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
 

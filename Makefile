@@ -22,10 +22,12 @@ help:
 setup-run:
 	@contrib/setup/packages run
 	@contrib/setup/venv
+	@contrib/setup/page run
 
 setup:
 	@contrib/setup/packages test
 	@contrib/setup/venv
+	@contrib/setup/page test
 	@contrib/setup/sendmail
 
 run: setup-run
@@ -63,5 +65,6 @@ format: setup-run
 
 # Leaves .work/state: it holds the triplets of `make run`.
 clean:
-	rm -rf .venv .work/sendmail build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis milter/*.egg-info
+	rm -rf .venv .work/sendmail .work/page milter/hybridgrey/page/vendor build dist milter/*.egg-info
+	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find milter tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

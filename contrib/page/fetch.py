@@ -25,7 +25,7 @@ MAX_BYTES = 32 * 2**20
 
 def registry() -> str:
     """The registry that npm would ask, with a slash at its end."""
-    found = os.environ.get("npm_config_registry") or os.environ.get("NPM_CONFIG_REGISTRY") or ""
+    found = next((v for k, v in os.environ.items() if k.lower() == "npm_config_registry"), "")
     settings = Path.home() / ".npmrc"
     if not found and settings.is_file():
         for line in settings.read_text(errors="replace").splitlines():

@@ -9,9 +9,8 @@ What is not given (sender, recipient) stands for somebody of whom no rule knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import dns.exception
 import dns.message
@@ -25,56 +24,11 @@ from hybridgrey.config import Config
 from hybridgrey.greylist import Greylist, Touch
 from hybridgrey.health import Prober
 from hybridgrey.lookup import SUSPENDED, Resolver
-from hybridgrey.match import Entry, Index
-from hybridgrey.policy import Action, Answer, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.policy import Action, Answer, Facts, Policy
 from hybridgrey.screen import Client, Decision, Screen, plain
+from hybridgrey.way import ANYBODY, SOMEBODY, Question, Step, steps
 
-# RFC 2606: nobody's.
-SOMEBODY = "somebody@sender.invalid"
-ANYBODY = "somebody@recipient.invalid"
 TEXT_TIMEOUT = 2.0
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """Whom to judge; `host` counts as verified, None is what the client has not said."""
-
-    client: str
-    host: str | None = None
-    helo: str | None = None
-    sender: str | None = None
-    recipient: str | None = None
-    authenticated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition of a rule, whether it holds, and the entry or fact that decides."""
-
-    name: str
-    holds: bool
-    because: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """What an entry of a rule's ``dns`` counts: its weight, or 0."""
-
-    entry: str
-    label: str
-    weight: int
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A rule on the way: "matches" (and decides), "noted" (action none), "no match" or "not reached"."""
-
-    rule: str
-    action: Action
-    outcome: str
-    conditions: tuple[Condition, ...] = ()
-    votes: tuple[Vote, ...] = ()
-    threshold: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,11 +96,14 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
         client.close()
     answers = client.lookup.answers if client.lookup else {}
     rule = decision.verdict.rule
+    labels = {zone.name: zone.label for zone in built}
     return Explanation(
         action=decision.verdict.action,
         rule=rule.name if rule else None,
         reply=_reply_text(decision),
-        steps=tuple(_steps(policy, decision.verdict, client, asked, answers, screen)),
+        steps=tuple(
+            steps(policy, decision.verdict, asked, answers, labels, looked_up=client.lookup is not None)
+        ),
         lists=tuple(lists),
         touch=decision.touch,
         delay=config.greylist.delay if rule is None or rule.delay is None else rule.delay,
@@ -222,78 +179,6 @@ def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
 def _reply_text(decision: Decision) -> str:
     reply = decision.reply
     return "" if reply is None else f"{reply.code} {reply.enhanced} {reply.text}"
-
-
-def _steps(
-    policy: Policy,
-    verdict: Verdict,
-    client: Client,
-    asked: Question,
-    answers: Mapping[str, Answer],
-    screen: Screen,
-) -> Iterator[Step]:
-    reached = True
-    for rule in policy.rules:
-        if not reached:
-            yield Step(rule.name, rule.action, "not reached")
-            continue
-        conditions = tuple(_conditions(rule, client, asked))
-        votes = tuple(_votes(rule, answers, screen))
-        outcome = "no match"
-        if rule is verdict.rule:
-            outcome = "matches"
-            reached = False
-        elif rule in verdict.noted:
-            outcome = "noted"
-        elif rule.lists and all(c.holds for c in conditions) and client.lookup is None:
-            outcome = "not asked"
-        yield Step(rule.name, rule.action, outcome, conditions, votes, rule.threshold)
-
-
-def _conditions(rule: Rule, client: Client, asked: Question) -> Iterator[Condition]:
-    """The conditions of a rule, its lists apart."""
-    if rule.authenticated is not None:
-        said = "logged in" if asked.authenticated else "not logged in"
-        yield Condition("authenticated", rule.authenticated is asked.authenticated, said)
-    mailboxes = (
-        ("senders", rule.senders, SOMEBODY if asked.sender is None else asked.sender),
-        ("recipients", rule.recipients, ANYBODY if asked.recipient is None else asked.recipient),
-    )
-    if rule.clients is not None:
-        holds, because = _held(rule.clients, lambda index: index.client(client.packed, client.host))
-        yield Condition("clients", holds, because)
-    if rule.helo is not None:
-        holds, because = _held(rule.helo, lambda index: index.name(asked.helo))
-        yield Condition("helo", holds, because)
-    for name, entries, mailbox in mailboxes:
-        if entries is not None:
-            holds, because = _held(entries, partial(_mailbox, mailbox))
-            yield Condition(name, holds, because)
-
-
-def _mailbox(text: str, index: Index) -> int:
-    return index.mailbox(text)
-
-
-def _held(entries: Sequence[Entry], ask: Callable[[Index], int]) -> tuple[bool, str]:
-    """Whether a condition holds, and the entry that decides."""
-    holds = bool(ask(Index([entries])))
-    for entry in entries:
-        if entry.excluded is not holds and ask(Index([(Entry(entry.key),)])):
-            return holds, f"{'!' if entry.excluded else ''}{entry.key}"
-    return holds, ""
-
-
-def _votes(rule: Rule, answers: Mapping[str, Answer], screen: Screen) -> Iterator[Vote]:
-    """What each entry of the rule's lists counts."""
-    for entry in rule.lists:
-        answer = answers.get(entry.zone, Answer())
-        alone = Rule(rule.name, Action.REJECT, lists=(entry,), threshold=min(1, entry.weight))
-        outcome = judge(Policy((alone,)), Facts(1, 1, {entry.zone: answer}))
-        hit = isinstance(outcome, Verdict) and bool(outcome.hits)
-        label = screen.zones[entry.zone].label
-        shown = str(entry).replace(entry.zone, label, 1)
-        yield Vote(shown, label, entry.weight if hit else 0)
 
 
 def _nameserver_error(answers: Mapping[str, Answer], servers: Sequence[tuple[str, int]]) -> str:

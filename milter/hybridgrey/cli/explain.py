@@ -16,9 +16,10 @@ from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured, open_store, store_trouble
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
 from hybridgrey.config import Config
-from hybridgrey.explanation import Explanation, ListAnswer, Question, Step, explain
+from hybridgrey.explanation import Explanation, ListAnswer, explain
 from hybridgrey.greylist import State
 from hybridgrey.store import StoreError
+from hybridgrey.way import Question
 
 _FINDINGS = {
     State.NEW: "never seen; a retry is let in after {delay}",
@@ -102,7 +103,7 @@ def _print(config: Config, asked: Question, found: Explanation) -> None:
     if missing:
         click.echo(f"{' and '.join(missing)} not given: judged for an unknown one")
     title("Rules")
-    table(("rule", "action", "outcome", "why"), ([s.rule, s.action, s.outcome, _why(s)] for s in found.steps))
+    table(("rule", "action", "outcome", "why"), ([s.rule, s.action, s.outcome, s.why] for s in found.steps))
     if found.lists:
         title("Lists")
         table(
@@ -126,22 +127,6 @@ def _print_greylist(found: Explanation) -> None:
     elif found.store_error:
         title("Greylist")
         click.echo("not known: the store is down, and store.on_failure decides")
-
-
-def _why(step: Step) -> str:
-    """The conditions of a rule in words."""
-    words = []
-    for condition in step.conditions:
-        detail = f" ({condition.because})" if condition.because else ""
-        words.append(f"{condition.name}: {'yes' if condition.holds else 'no'}{detail}")
-    if step.votes:
-        hits = [f"{vote.entry}" for vote in step.votes if vote.weight]
-        total = sum(vote.weight for vote in step.votes)
-        of = f" = {total} of {step.threshold}" if step.threshold != 1 or len(hits) > 1 else ""
-        words.append(f"dns: {' + '.join(hits) or 'none'}{of}")
-    if not words and step.outcome != "not reached":
-        words.append("no conditions")
-    return "; ".join(words)
 
 
 def _answer(answer: ListAnswer) -> str:

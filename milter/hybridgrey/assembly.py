@@ -13,9 +13,6 @@ from collections.abc import Sequence
 from functools import partial
 from typing import NoReturn
 
-import dns.exception
-import dns.resolver
-
 from hybridgrey import keeper, logs, zones
 from hybridgrey.children import Ready
 from hybridgrey.config import Config
@@ -196,6 +193,10 @@ def nameservers(config: Config) -> Sequence[tuple[str, int]]:
     """The nameservers to ask: the configured ones, or those of the system."""
     if config.dns.nameservers:
         return config.dns.nameservers
+    # Only here: it costs 3 MiB.
+    import dns.exception
+    import dns.resolver
+
     try:
         system = dns.resolver.Resolver(configure=True)
     except dns.exception.DNSException:

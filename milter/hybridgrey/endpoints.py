@@ -8,8 +8,8 @@
                                                    ?sentinel_username=, ?sentinel_password= for the sentinels
     cluster://[user:password@]host:port,...        Redis Cluster; ?ssl=true
 
-The options after `?` are those of redis-py's connections. store.py is the only caller; link.py makes the
-calls to a single server.
+The options after `?` are those of redis-py's connections. link.py makes the calls to a single server; the
+commonest kinds are plain.py's and need nothing from here. Called by store.py and entries.py.
 """
 
 from __future__ import annotations
@@ -27,7 +27,18 @@ from redis.connection import AbstractConnection, Connection, SSLConnection, pars
 from redis.retry import Retry
 from redis.sentinel import Sentinel
 
-from hybridgrey.link import Arguments, Backend, Direct, LostError, Script, StoreError, clean, reason, split
+from hybridgrey.link import (
+    Arguments,
+    Backend,
+    Direct,
+    Link,
+    LostError,
+    Script,
+    StoreError,
+    clean,
+    reason,
+    split,
+)
 
 
 def backend(url: str, timeout: float) -> Backend:
@@ -70,8 +81,12 @@ class _Fixed:
         self.connection(timeout)  # an unknown option in the URL is an error now, not at the first mail
 
     def connection(self, timeout: float) -> AbstractConnection:
-        """As in Where."""
+        """A connection that is not yet connected."""
         return self._class(**(self._options | _timeouts(timeout)))
+
+    def link(self, timeout: float) -> Link:
+        """As in Where."""
+        return _link(self.connection(timeout), timeout)
 
     def pool(self, timeout: float) -> redis.ConnectionPool:
         """Connections for a client of redis-py."""
@@ -110,7 +125,7 @@ class _Sentinels:
         return self._address is not None
 
     def connection(self, timeout: float) -> AbstractConnection:
-        """As in Where; asks the sentinels when the primary is not known."""
+        """A connection that is not yet connected; asks the sentinels when the primary is not known."""
         address = self._address
         if address is None:
             try:
@@ -119,6 +134,10 @@ class _Sentinels:
                 raise LostError(reason(error)) from None
             self._address = address
         return self._class(host=address[0], port=address[1], **(self._options | _timeouts(timeout)))
+
+    def link(self, timeout: float) -> Link:
+        """As in Where."""
+        return _link(self.connection(timeout), timeout)
 
     def pool(self, timeout: float) -> redis.ConnectionPool:
         """Connections to the primary for a client of redis-py."""
@@ -181,6 +200,18 @@ class Cluster:
             if self._client is None:
                 self._client = redis.RedisCluster(startup_nodes=self._nodes, **self._options)
             return self._client
+
+
+def _link(connection: AbstractConnection, timeout: float) -> Link:
+    """A connection of redis-py, connected and ready for exchanges past it."""
+    try:
+        connection.connect()  # type: ignore[no-untyped-call]
+    except (OSError, redis.RedisError, AttributeError) as error:
+        # AttributeError: redis-py 8 looks for the host of a unix socket that timed out.
+        raise LostError(reason(error)) from None
+    # redis-py has no public name for the socket; this one has been there in all its versions.
+    connected: Any = connection
+    return Link(connected._sock, connected.disconnect, timeout)
 
 
 def _pool(kind: Callable[..., AbstractConnection], options: dict[str, Any]) -> redis.ConnectionPool:

@@ -1,8 +1,8 @@
 """One script call on one server: sockets, idle connections, the one repetition.
 
-redis-py makes the connections: it knows TLS, AUTH and SELECT. The exchange itself goes past it, over the
-same socket with hiredis, at half of the CPU: redis-py's read path counts, measures and translates for
-callers that need it. endpoints.py says where the server is, store.py is the caller.
+Connections are made by plain.py, or by redis-py where TLS, Sentinel or options are wanted (endpoints.py). The
+exchange itself goes past redis-py, over the socket with hiredis, at half of the CPU: redis-py's read path
+counts, measures and translates for callers that need it. store.py is the caller.
 
 A call is repeated once, on a new connection, when an idle one turned out dead or its server is no primary
 any more: that is what a restart and a fail-over look like. A reply that did not come in time is not waited
@@ -16,14 +16,12 @@ import hashlib
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 from urllib.parse import SplitResult, unquote
 
 import hiredis
-import redis
-from redis.connection import AbstractConnection
 
 _MAX_IDLE: Final = 32  # connections; more threads than that at once close theirs after use
 _MAX_AGE: Final = 60.0  # s; an older idle connection may have been forgotten by a firewall on the way
@@ -70,12 +68,12 @@ class Backend(Protocol):
 class Link:
     """One connected socket with the reader of its replies."""
 
-    __slots__ = ("_connection", "_reader", "_socket", "_timeout", "used")
+    __slots__ = ("_close", "_reader", "_socket", "_timeout", "used")
 
-    def __init__(self, connection: AbstractConnection, timeout: float) -> None:
-        self._connection = connection
-        # redis-py has no public name for the socket; this one has been there in all its versions.
-        self._socket: socket.socket = connection._sock  # type: ignore[assignment]  # None before connect()
+    def __init__(self, connected: socket.socket, close: Callable[[], None], timeout: float) -> None:
+        """`close` ends the connection of the socket, whose timeout is `timeout` seconds."""
+        self._socket = connected
+        self._close = close
         self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
         self._timeout = timeout
         self.used = 0.0
@@ -104,7 +102,7 @@ class Link:
 
     def close(self) -> None:
         """Close the socket."""
-        self._connection.disconnect()  # type: ignore[no-untyped-call]
+        self._close()
 
 
 class Where(Protocol):
@@ -114,8 +112,8 @@ class Where(Protocol):
     def remembered(self) -> bool:
         """Whether the next connection goes to an address learnt earlier, which may have changed."""
 
-    def connection(self, timeout: float) -> AbstractConnection:
-        """A connection, not yet connected, whose steps take at most `timeout` seconds each."""
+    def link(self, timeout: float) -> Link:
+        """A new connection, made in steps of at most `timeout` seconds each. Raises LostError."""
 
     def forget(self) -> None:
         """Learn the address anew."""
@@ -134,19 +132,19 @@ class Direct:
 
     def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float) -> object:
         """As in Backend; connecting, reply and repetition share the timeout."""
-        command = _pack("EVALSHA", script.sha, len(keys), *keys, *args)
+        command = pack("EVALSHA", script.sha, len(keys), *keys, *args)
         deadline = time.monotonic() + timeout
         link = self._take()
         may_repeat = link is not None or self.where.remembered
         try:
-            return self._call(link or self._connect(timeout), command, timeout, script, keys, args)
+            return self._call(link or self.where.link(timeout), command, timeout, script, keys, args)
         except LostError:
             self.close()
             self.where.forget()
             left = deadline - time.monotonic()
             if not may_repeat or left <= 0:
                 raise
-        link = self._connect(left)
+        link = self.where.link(left)
         left = max(_LEAST_WAIT, deadline - time.monotonic())
         return self._call(link, command, left, script, keys, args)
 
@@ -170,15 +168,6 @@ class Direct:
         self.close()  # the others are older
         return None
 
-    def _connect(self, timeout: float) -> Link:
-        connection = self.where.connection(timeout)
-        try:
-            connection.connect()  # type: ignore[no-untyped-call]
-        except (OSError, redis.RedisError, AttributeError) as error:
-            # AttributeError: redis-py 8 looks for the host of a unix socket that timed out.
-            raise LostError(reason(error)) from None
-        return Link(connection, timeout)
-
     def _call(
         self,
         link: Link,
@@ -192,7 +181,7 @@ class Direct:
         try:
             reply = link.exchange(command, timeout)
             if isinstance(reply, hiredis.ReplyError) and str(reply).startswith("NOSCRIPT"):
-                reply = link.exchange(_pack("EVAL", script.text, len(keys), *keys, *args), timeout)
+                reply = link.exchange(pack("EVAL", script.text, len(keys), *keys, *args), timeout)
         except (OSError, hiredis.HiredisError) as error:
             link.close()
             raise LostError(reason(error)) from None
@@ -220,7 +209,7 @@ class Direct:
         self._idle.append(link)
 
 
-def _pack(*words: str | bytes | int) -> bytes:
+def pack(*words: str | bytes | int) -> bytes:
     """A command as the server reads it."""
     packed: bytes = hiredis.pack_command(words)  # type: ignore[arg-type]  # its stub: tuples of one only
     return packed
@@ -228,9 +217,12 @@ def _pack(*words: str | bytes | int) -> bytes:
 
 def reason(error: BaseException) -> str:
     """Why a connection failed, for a log line."""
-    if isinstance(error, TimeoutError | redis.TimeoutError):
+    # By its name too: redis-py has a TimeoutError of its own.
+    if type(error).__name__ == TimeoutError.__name__:
         return "no answer in time"
-    return clean(str(error) or type(error).__name__)
+    # Not str of an OSError that has a number: the number says nothing to an admin.
+    text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return clean(text or type(error).__name__)
 
 
 def split(url: str) -> SplitResult:

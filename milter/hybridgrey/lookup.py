@@ -24,11 +24,6 @@ import socket
 import time
 from collections.abc import Iterable, Sequence
 
-import dns.exception
-import dns.message
-import dns.name
-import dns.query
-
 from hybridgrey import question
 from hybridgrey.cache import Cache, Record
 from hybridgrey.policy import NOT_LISTED, Answer
@@ -447,17 +442,16 @@ class Lookup:
             self._take_tcp(zone, server, max(left, 0.0))
 
     def _take_tcp(self, zone: Zone, server: int, seconds: float) -> None:
-        name, _ = dns.name.from_wire(question.reversed_name(self._client) + zone.tail[:-4], 0)
+        from hybridgrey import tcp  # only when there is need, see there
+
         _, where = self._resolver.servers.addresses[server]
-        try:
-            reply = dns.query.tcp(dns.message.make_query(name, "A"), where[0], seconds, where[1])
-        except dns.exception.Timeout:
+        name = question.reversed_name(self._client) + zone.tail[:-4]
+        reply = tcp.ask(name, (where[0], where[1]), seconds)
+        if reply is None:
             self._silent(zone, "no answer over TCP in time", time.monotonic())
             self._resolver.lists.silent(zone)
-        except (OSError, EOFError, ValueError, dns.exception.DNSException) as e:
-            self._take_answer(zone, question.Reply(error=f"TCP: {type(e).__name__}"))
         else:
-            self._take_answer(zone, question.read_message(reply))
+            self._take_answer(zone, reply)
 
     def _give_up(self, zones: frozenset[str], now: float) -> None:
         """Lists that have not answered have no vote on this recipient; a late answer has one on the next."""

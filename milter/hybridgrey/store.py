@@ -1,8 +1,8 @@
 """The connection to Redis or Valkey: one script call a round trip, and a breaker around it.
 
 `Store.run` is all that the hot path needs. It takes an idle connection (or makes one), sends EVALSHA,
-reads the answer, and falls back to EVAL where the server has forgotten the script. The kinds of server (TCP,
-TLS, unix socket, Sentinel, Cluster) are told apart in endpoints.py, the exchange is in link.py.
+reads the answer, and falls back to EVAL where the server has forgotten the script. A server on TCP or a unix
+socket is plain.py's, the other kinds (TLS, Sentinel, Cluster) are endpoints.py's; the exchange is in link.py.
 
 When the server is away, mail must not wait for it: after a few failures in a row the *breaker* opens and
 every call fails at once, without a system call, until a probe succeeds. The worker's housekeeping calls
@@ -19,8 +19,8 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from hybridgrey.endpoints import backend
-from hybridgrey.link import Arguments, Backend, Script, StoreError
+from hybridgrey import plain
+from hybridgrey.link import Arguments, Backend, Direct, Script, StoreError
 
 __all__ = ["Breaker", "OnChange", "Script", "Store", "StoreError"]
 
@@ -125,7 +125,7 @@ class Store:
         of its own: addresses are safer. `on_change(available, reason)` is called once each time the breaker
         opens or closes, which it does after `failures` in a row. Raises StoreError for a bad URL.
         """
-        return cls(backend(url, timeout), timeout, on_change=on_change, failures=failures)
+        return cls(_backend(url, timeout), timeout, on_change=on_change, failures=failures)
 
     @property
     def available(self) -> bool:
@@ -180,6 +180,19 @@ class Store:
             raise StoreError(wrong)
         self._breaker.succeeded()
         return reply
+
+
+def _backend(url: str, timeout: float) -> Backend:
+    try:
+        server = plain.server(url)
+    except ValueError:
+        server = None  # redis-py's words for what is wrong with it
+    if server is not None:
+        return Direct(server)
+    # Only here: redis-py costs every process 8 MiB.
+    from hybridgrey import endpoints
+
+    return endpoints.backend(url, timeout)
 
 
 def _unheard(_available: bool, _reason: str) -> None:

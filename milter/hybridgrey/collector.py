@@ -17,11 +17,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
-
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hybridgrey.reports import KINDS_MAX, OTHER, REFRESH, Message, Reporter, decode
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 SUMMARY = 300.0
 """Seconds between the lines about a trouble that goes on."""

@@ -29,13 +29,26 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
-from typing import Any, TextIO, cast
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import orjson
-import structlog
-from structlog.typing import FilteringBoundLogger
 
 from hybridgrey.cleaning import INT_MAX, TEXT_MAX, clean, escaped, exception, plain
+
+# structlog takes rich, where it is installed, for a way to print tracebacks that is not ours: 5 MiB in each
+# process and a tenth of a second at the start.  It does without when told that there is none.
+_spared = "rich" not in sys.modules
+if _spared:
+    sys.modules["rich"] = cast("ModuleType", None)
+try:
+    import structlog
+finally:
+    if _spared:
+        del sys.modules["rich"]
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 LINE_MAX = 4096
 """Bytes of the longest line, its newline included: PIPE_BUF, what a pipe takes in one piece."""

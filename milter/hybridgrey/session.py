@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Sequence
-from typing import Protocol, TypeAlias
-
-from structlog.typing import FilteringBoundLogger
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import milter
 from hybridgrey import address
@@ -27,6 +25,9 @@ from hybridgrey.match import NULL_SENDER
 from hybridgrey.reports import Report
 from hybridgrey.screen import Client, Decision, Reply, Screen, plain
 from hybridgrey.zones import code_text
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
 
 Context: TypeAlias = "milter.milterContext"
 

@@ -1,0 +1,117 @@
+// The page: what is chosen, what is asked for and when. The daemon is asked each 15 s while the page is seen.
+
+import { byId, fill, foreign, make } from "./dom.js";
+import { exact, spanName } from "./format.js";
+import { latest } from "./latest.js";
+import { canDraw } from "./chart.js";
+import { showDelays, showLists, showRules, showTops } from "./tables.js";
+import { verdicts } from "./verdicts.js";
+
+const EVERY = 15_000; // ms
+const PATIENCE = 20_000;
+
+const controls = byId("controls");
+const chosen = () => ({ span: controls.elements.span.value, host: controls.elements.host.value });
+
+/** One question to the daemon; raises an Error that says why there is no answer. */
+async function ask(name, parameters = {}, signal = undefined) {
+  const query = new URLSearchParams(Object.entries(parameters).filter(([, value]) => value !== ""));
+  const limit = AbortSignal.timeout(PATIENCE);
+  const reply = await fetch(`api/${name}?${query}`, { signal: signal ? AbortSignal.any([signal, limit]) : limit, cache: "no-store" });
+  if (reply.status === 401) throw new Error("the password is not, or no longer, the right one; load the page again");
+  const answer = await reply.json();
+  if (!reply.ok) throw new Error(answer.error);
+  return answer;
+}
+
+const showVerdicts = verdicts();
+const list = latest({ ask, onSearch: () => update("latest") });
+let running = new AbortController();
+let timer = 0;
+let last = 0;
+
+function troubles(texts) {
+  fill(byId("troubles"), ...texts.map((text) => make("p", { class: "trouble" }, text)));
+}
+
+function showHosts(hosts) {
+  const select = controls.elements.host;
+  const wanted = remembered.host ?? select.value;
+  const all = hosts.includes(wanted) || !wanted ? hosts : [...hosts, wanted];
+  const options = ["", ...all].map((host) => make("option", { value: host }, host || "all"));
+  fill(select, ...options);
+  select.value = wanted;
+  delete remembered.host;
+}
+
+function showState(now) {
+  const words = now.problems.length ? make("span", { class: "state bad" }, "not well") : make("span", { class: "state good" }, "well");
+  fill(byId("state"), foreign(now.host), " ", words, now.observe ? make("span", { class: "state poor" }, "observing only") : "");
+  fill(byId("about"), `hybridgrey ${now.version}, ${now.workers} workers on `, foreign(now.host), `. Brought up to date at ${exact(now.now)}.`);
+}
+
+/** Ask and show; `what`: "latest" for a search, else all. */
+async function update(what = "all") {
+  clearTimeout(timer);
+  running.abort();
+  running = new AbortController();
+  const { signal } = running;
+  const { span, host } = chosen();
+  remember();
+  try {
+    if (what === "all") {
+      const [history, now, tops] = await Promise.all([
+        ask("history", { span, host }, signal),
+        ask("lists", {}, signal),
+        ask("tops", { span, host }, signal),
+      ]);
+      showHosts(history.hosts);
+      showState(now);
+      showVerdicts(history);
+      showLists(history, now);
+      showDelays(history);
+      showRules(history);
+      showTops(tops);
+      last = now.now;
+      const said = [...now.problems];
+      if (history.trouble) said.push(history.trouble);
+      if (!canDraw()) said.push("Charts are shown as tables: the library that draws them is not installed here (contrib/setup/page fetches it).");
+      troubles(said);
+    }
+    list.show(await ask("latest", { host, ...list.query() }, signal));
+    document.body.dataset.shown = `${span} ${host}`;
+  } catch (error) {
+    if (signal.aborted) return;
+    const since = last ? ` What you see is of ${exact(last)}.` : "";
+    troubles([`No answer about ${spanName(span)}: ${error.message}.${since}`]);
+    if (!last) fill(byId("state"), "unknown");
+  }
+  schedule();
+}
+
+function schedule() {
+  clearTimeout(timer);
+  if (!document.hidden) timer = setTimeout(update, EVERY);
+}
+
+// What is chosen stands in the address after "#", which is not sent to anybody: it can be a bookmark.
+const remembered = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+function recall() {
+  const span = [...controls.elements.span].find((one) => one.value === remembered.span);
+  if (span) span.checked = true;
+  if (remembered.host) {
+    controls.elements.host.append(make("option", { value: remembered.host }, remembered.host));
+    controls.elements.host.value = remembered.host;
+  }
+  if (remembered.q) byId("q").value = remembered.q;
+}
+function remember() {
+  const state = Object.entries({ ...chosen(), q: byId("q").value.trim() }).filter(([, value]) => value);
+  history.replaceState(null, "", `#${new URLSearchParams(state)}`);
+}
+
+controls.addEventListener("change", () => update());
+controls.addEventListener("submit", (event) => event.preventDefault());
+document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : update()));
+recall();
+update();

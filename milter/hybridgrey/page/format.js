@@ -1,0 +1,92 @@
+// Numbers, times and names in words.
+
+/** What recipients got, from the bottom of the stack to its top. */
+export const OUTCOMES = [
+  { key: "accept", name: "accepted" },
+  { key: "delay", name: "greylisted" },
+  { key: "reject", name: "rejected" },
+  { key: "tempfail", name: "deferred" },
+];
+export const outcomeName = (key) => OUTCOMES.find((one) => one.key === key)?.name ?? String(key);
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const short = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+export const count = (number) => whole.format(number);
+export const plural = (number, one, many = `${one}s`) => `${count(number)} ${number === 1 ? one : many}`;
+
+/** A rate, with as many digits as it takes to tell small ones apart. */
+export const rate = (number) => short.format(number);
+
+/** A part of a whole in percent; a part that is there is never "0 %". */
+export function share(part, all) {
+  if (!all) return "–";
+  const percent = (100 * part) / all;
+  if (part && percent < 0.1) return "< 0.1 %";
+  return `${percent.toFixed(percent < 10 && part ? 1 : 0)} %`;
+}
+
+const UNITS = [
+  [86400, "d"],
+  [3600, "h"],
+  [60, "min"],
+  [1, "s"],
+];
+
+/** Seconds as two units at most, as "5 min 12 s". */
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "–";
+  let left = Math.round(seconds);
+  const parts = [];
+  for (const [size, unit] of UNITS) {
+    if (left >= size && parts.length < 2) {
+      parts.push(`${Math.floor(left / size)} ${unit}`);
+      left %= size;
+    } else if (parts.length) break;
+  }
+  return parts.join(" ") || "0 s";
+}
+
+const SPANS = { hour: "the last hour", day: "the last 24 hours", week: "the last 7 days", month: "the last 31 days", year: "the last 366 days" };
+export const spanName = (span) => SPANS[span] ?? span;
+
+const clocks = new Map();
+function clock(options) {
+  const key = JSON.stringify(options);
+  if (!clocks.has(key)) clocks.set(key, new Intl.DateTimeFormat("en-GB", options));
+  return clocks.get(key);
+}
+const TIME = { hour: "2-digit", minute: "2-digit" };
+const DATE = { day: "numeric", month: "short" };
+
+const on = (seconds, options, utc) => clock(utc ? { ...options, timeZone: "UTC" } : options).format(new Date(seconds * 1000));
+export const hourMinute = (seconds) => on(seconds, TIME);
+export const withSeconds = (seconds) => on(seconds, { ...TIME, second: "2-digit" });
+export const date = (seconds, utc = false) => on(seconds, DATE, utc);
+export const monthName = (seconds, utc = false) => on(seconds, { month: "short" }, utc);
+export const year = (seconds, utc = false) => on(seconds, { year: "numeric" }, utc);
+export const weekday = (seconds) => on(seconds, { weekday: "short", day: "numeric" });
+
+/** A moment as short as it is clear in a span of time; the days of a year are those of UTC. */
+export function moment(seconds, span) {
+  if (span === "hour") return hourMinute(seconds);
+  if (span === "year") return `${date(seconds, true)} ${year(seconds, true)}`;
+  return `${date(seconds)} ${hourMinute(seconds)}`;
+}
+
+/** A moment with its seconds, and its date when that is not today's. */
+export function exact(seconds) {
+  const today = date(Date.now() / 1000) === date(seconds);
+  return today ? withSeconds(seconds) : `${date(seconds)} ${withSeconds(seconds)}`;
+}
+
+/** An element that says a moment, the whole of it for machines. */
+export function timeElement(seconds, text) {
+  const element = document.createElement("time");
+  const when = new Date(seconds * 1000);
+  if (!Number.isNaN(when.getTime())) {
+    element.dateTime = when.toISOString();
+    element.title = when.toISOString();
+  }
+  element.textContent = text;
+  return element;
+}

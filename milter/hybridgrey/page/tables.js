@@ -1,0 +1,110 @@
+// The parts of the page that are tables: lists, delays, rules, top networks and domains.
+
+import { bar, byId, fill, foreign, make, table } from "./dom.js";
+import { OUTCOMES, count, duration, plural, share, spanName } from "./format.js";
+
+const sum = (values) => values.reduce((total, value) => total + value, 0);
+const nothing = (text) => make("p", { class: "note" }, text);
+const withBar = (text, part, all, className) => make("span", { class: "barred" }, bar(all ? part / all : 0, className), make("span", {}, text));
+const milliseconds = (seconds) => (seconds === null ? "–" : `${seconds < 0.01 ? (seconds * 1000).toFixed(1) : Math.round(seconds * 1000)} ms`);
+
+function state(one) {
+  if (one.suspended) return make("span", { class: "state bad" }, "suspended");
+  if (one.suspended === null) return make("span", { class: "state none" }, "not in use");
+  const asked = one.listed + one.unlisted + one.error + one.timeout;
+  if (asked && (one.error + one.timeout) / asked > 0.1) return make("span", { class: "state poor" }, "often fails");
+  return make("span", { class: "state good" }, "votes");
+}
+
+/** What each list said, and how much of the rejecting hangs on it alone. */
+export function showLists(history, now) {
+  const rejects = sum(history.outcomes.reject);
+  const known = new Map(now.lists.map((one) => [one.list, one]));
+  const rows = history.lists.map((one) => ({ suspended: null, seconds: null, ...known.get(one.list), ...one }));
+  for (const one of now.lists) {
+    if (!history.lists.some(({ list }) => list === one.list)) {
+      rows.push({ listed: 0, unlisted: 0, error: 0, timeout: 0, sole: 0, shared: 0, ...one });
+    }
+  }
+  if (!rows.length) {
+    fill(byId("lists-summary"));
+    return fill(byId("lists-body"), nothing("No rule asks a DNS list."));
+  }
+  rows.sort((a, b) => b.listed - a.listed || (a.list < b.list ? -1 : 1));
+  const suspended = rows.filter((one) => one.suspended);
+  fill(
+    byId("lists-summary"),
+    suspended.length ? `Suspended, without a vote until well again: ${suspended.map(({ list }) => list).join(", ")}. ` : "",
+    `“Only this list” are rejected recipients that no other blocklist would have caught; shares are of the ${plural(rejects, "recipient")} rejected in ${spanName(history.span)}. Health and time are those seen by ${now.host}.`,
+  );
+  const columns = [
+    { title: "List", wide: true },
+    { title: "Health" },
+    { title: "Hits", number: true },
+    { title: "Had the rejected", number: true },
+    { title: "Only this list", number: true },
+    { title: "Not listed", number: true },
+    { title: "Errors", number: true },
+    { title: "No answer", number: true },
+    { title: "Time", number: true },
+  ];
+  const body = rows.map((one) => [
+    foreign(one.list),
+    state(one),
+    count(one.listed),
+    one.sole + one.shared ? `${count(one.sole + one.shared)} (${share(one.sole + one.shared, rejects)})` : "–",
+    one.sole ? withBar(`${count(one.sole)} (${share(one.sole, rejects)})`, one.sole, rejects, "reject") : "–",
+    count(one.unlisted),
+    count(one.error),
+    count(one.timeout),
+    milliseconds(one.seconds),
+  ]);
+  fill(byId("lists-body"), table("What the lists said", columns, body));
+}
+
+/** The delays of mail that was greylisted and came back, from the first attempt to acceptance. */
+export function showDelays(history) {
+  const { buckets, median, mean } = history.delays;
+  const all = sum(buckets.map((one) => one.count));
+  const seen = history.greylist;
+  const waiting = seen.new + seen.early;
+  if (!all) {
+    fill(byId("delays-summary"), waiting ? `No greylisted mail came back in ${spanName(history.span)}; ${plural(waiting, "attempt was", "attempts were")} put off.` : "");
+    return fill(byId("delays-body"), waiting ? "" : nothing(`No mail was greylisted in ${spanName(history.span)}.`));
+  }
+  fill(
+    byId("delays-summary"),
+    `${plural(all, "recipient")} of greylisted mail came back and passed: half of them within ${duration(median)}, ${duration(mean)} on average. ` +
+      `${plural(seen.known + seen.network, "recipient was", "recipients were")} known already and not delayed; ${plural(waiting, "attempt was", "attempts were")} put off.`,
+  );
+  const most = Math.max(...buckets.map((one) => one.count));
+  const name = ({ le }, at) => {
+    if (le === null) return `more than ${duration(buckets[at - 1]?.le ?? 0)}`;
+    return at ? `${duration(buckets[at - 1].le)} to ${duration(le)}` : `up to ${duration(le)}`;
+  };
+  const rows = buckets.map((one, at) => [name(one, at), withBar("", one.count, most, "delay"), count(one.count), share(one.count, all)]);
+  fill(
+    byId("delays-body"),
+    table("Delays of greylisted mail that passed", [{ title: "Delay" }, { title: "", wide: true }, { title: "Recipients", number: true }, { title: "Share", number: true }], rows),
+  );
+}
+
+const byOutcome = (name) => [{ title: name, wide: true }, ...OUTCOMES.map((one) => ({ title: one.name, number: true })), { title: "All", number: true }];
+const outcomeRow = (name, one) => [foreign(name), ...OUTCOMES.map(({ key }) => (one[key] ? count(one[key]) : "–")), count(sum(OUTCOMES.map(({ key }) => one[key])))];
+
+/** What each rule decided. */
+export function showRules(history) {
+  if (!history.rules.length) return fill(byId("rules-body"), nothing("No rule has decided anything in this time."));
+  fill(byId("rules-body"), table("Recipients by the rule that decided", byOutcome("Rule"), history.rules.map((one) => outcomeRow(one.rule, one))));
+}
+
+/** The heaviest client networks and sender domains. */
+export function showTops(tops) {
+  for (const [id, name, rows] of [
+    ["networks", "Network", tops.networks],
+    ["domains", "Domain", tops.domains],
+  ]) {
+    const title = `Top ${id === "networks" ? "client networks" : "sender domains"}`;
+    fill(byId(`${id}-body`), rows.length ? table(title, byOutcome(name), rows.map((one) => outcomeRow(one.name || "(bounces)", one))) : nothing("None in this time."));
+  }
+}

@@ -277,6 +277,14 @@ def test_board_between_processes(shared: Shared) -> None:
 
     assert in_child(check) == 0
     assert samples(shared)["hybridgrey_workers{}"] == 3
+    assert samples(shared)["hybridgrey_workers_wanted{}"] == 4
+
+
+def test_start_time_survives_a_reload(shared: Shared) -> None:
+    """It is the daemon's start, so a new configuration does not look like a restart."""
+    began = samples(shared)["hybridgrey_start_time_seconds{}"]
+    assert abs(time.time() - began) < 30
+    assert samples(shared.renewed(RULES, ZONES))["hybridgrey_start_time_seconds{}"] == began
 
 
 def test_failed_reload_is_a_gauge(shared: Shared) -> None:
@@ -308,8 +316,10 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_rcpt_wait_seconds": (),
         "hybridgrey_sessions": (),
         "hybridgrey_sessions_open": (),
+        "hybridgrey_start_time_seconds": (),
         "hybridgrey_store_failures": (),
         "hybridgrey_store_seconds": (),
         "hybridgrey_verdicts": ("action", "enforced", "rule"),
         "hybridgrey_workers": (),
+        "hybridgrey_workers_wanted": (),
     }

@@ -41,6 +41,10 @@ class Exposition(Collector):
             yield self._family(family, self._by_family[name])
         board = self._shared.board
         yield GaugeMetricFamily(PREFIX + "workers", "Workers that take connections", value=board.alive)
+        yield GaugeMetricFamily(PREFIX + "workers_wanted", "Workers there should be", value=board.wanted)
+        yield GaugeMetricFamily(
+            PREFIX + "start_time_seconds", "When the daemon started, Unix time", value=board.started
+        )
         yield GaugeMetricFamily(
             PREFIX + "config_reload_ok", "0 after a failed reload, else 1", value=float(board.reload_ok)
         )

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import mmap
 import threading
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,6 +193,8 @@ class Board:
 
     def __init__(self) -> None:
         self._cells = memoryview(mmap.mmap(-1, 40)).cast("d")
+        self.started = time.time()
+        """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
 
     def set_workers(self, alive: int, wanted: int) -> None:

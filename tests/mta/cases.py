@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parts.rbldnsd import Dataset, ip4set, ip6trie
+from parts.sasl import LOGIN
 
 BLOCK, KEYED, ALLOW = "bl.test", "0123456789abcdef.zen.test", "list.dnswl.org"
 LABEL = "zen.example.org"
@@ -80,6 +81,7 @@ class Case:
     host: str = ""
     forged: bool = False
     sender: str = "a@sender.example"
+    login: str = ""
 
     def __str__(self) -> str:
         return self.name.replace(" ", "-")
@@ -91,6 +93,10 @@ class Case:
 
 
 CASES = [
+    Case("logged in", "203.0.113.8", PASS, "authenticated", login=LOGIN),
+    Case("logged in six", "2001:db8:1::8", PASS, "authenticated", login=LOGIN),
+    Case("logged in and blocklisted", "192.0.2.10", PASS, "authenticated", login=LOGIN),
+    Case("logged in forged", "203.0.113.6", PASS, "authenticated", "x.example.org", forged=True, login=LOGIN),
     Case("unknown", "203.0.113.1", GREY, "the rest"),
     Case("unknown null sender", "203.0.113.2", GREY, "the rest", sender=""),
     Case("unknown six", "2001:db8:1::1", GREY, "the rest"),
@@ -110,6 +116,7 @@ CASES = [
     Case("manual cidr excluded", "198.51.100.70", GREY, "the rest"),
     Case("manual host", "192.0.2.21", PASS, "manual", host="mail.example.org"),
     Case("manual host in capitals", "203.0.113.9", PASS, "manual", host="Mail.Example.ORG"),
+    Case("manual host six", "2001:db8:1::5", PASS, "manual", host="mail.example.org"),
     Case("manual domain", "192.0.2.22", PASS, "manual", host="mx1.trusted.example.net"),
     Case("manual domain itself", "203.0.113.3", GREY, "the rest", host="trusted.example.net"),
     Case("manual domain alike", "203.0.113.4", GREY, "the rest", host="untrusted.example.net"),
@@ -118,6 +125,7 @@ CASES = [
     Case("access cidr", "198.51.100.97", PASS, "manual"),
     Case("access host", "203.0.113.5", PASS, "manual", host="access.example.org"),
     Case("forged host", "203.0.113.6", GREY, "the rest", host="mail.example.org", forged=True),
+    Case("forged six", "2001:db8:1::6", GREY, "the rest", host="mail.example.org", forged=True),
     Case("forged domain", "203.0.113.7", GREY, "the rest", host="x.trusted.example.net", forged=True),
     Case(
         "forged and blocklisted",

@@ -6,15 +6,17 @@
 
 Clients really come from their address, and their names are what `mta.dns` says; a forged one has a PTR record
 that does not lead back. Like the private Postfix it takes mail for everybody and hands it to its `sink`.
-A milter is reached by a unix socket, or by an inet one inside `mta.namespace`.
+The filter stands in its configuration as contrib/sendmail has it. A milter is reached by a unix socket, or by an
+inet one inside `mta.namespace`.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
-from parts import namespace, smtp
+from parts import namespace, sasl, smtp
 from parts.base import Part
 from parts.fakedns import FakeDns
 from parts.namespace import Namespace
@@ -23,6 +25,7 @@ from parts.sink import Sink
 ROOT = Path(__file__).parents[2] / ".work" / "sendmail"
 BINARY = ROOT / "usr/libexec/sendmail/sendmail"
 CF = ROOT / "usr/share/sendmail/cf"
+SNIPPET = Path(__file__).parents[2] / "contrib/sendmail/hybridgrey.m4"
 # The parts live below /tmp.
 SAFE = "TrustStickyBit"
 MC = """\
@@ -54,10 +57,15 @@ FEATURE(`accept_unresolvable_domains')
 FEATURE(`accept_unqualified_senders')
 FEATURE(`promiscuous_relay')
 FEATURE(`no_default_msa')
+define(`confAUTH_MECHANISMS', `PLAIN LOGIN')
+TRUST_AUTH_MECH(`PLAIN LOGIN')
 DAEMON_OPTIONS(`Family=inet, Name=MTA, Addr=127.0.0.1, Port=25')
 DAEMON_OPTIONS(`Family=inet6, Name=MTA6, Addr=::1, Port=25, M=O')
-{filter}
+{lines}
 MAILER(`smtp')
+LOCAL_CONFIG
+# Sendmail drops all of its environment but this.
+ESASL_CONF_PATH={d}/sasl
 """
 
 
@@ -65,26 +73,31 @@ def missing() -> str:
     """Why Sendmail cannot be run here; empty when it can."""
     if reason := namespace.missing():
         return reason
+    if not shutil.which("saslpasswd2"):
+        return "saslpasswd2 is not installed"
     return "" if BINARY.exists() else "Sendmail is not unpacked: run contrib/setup/sendmail"
 
 
 class Sendmail(Part):
     """The MTA, with its namespace, its resolver `dns` and its `sink`."""
 
-    def __init__(self, milters: str = "") -> None:
+    def __init__(self, milters: str = "", lines: str = "") -> None:
+        """`milters` is the socket of the one filter, `lines` are further ones of the configuration (.mc)."""
         super().__init__()
         self.namespace = Namespace()
         self.namespace.__enter__()
         self.dns = FakeDns(port=53, make_socket=self.namespace.make_socket)
         self.sink = Sink(make_socket=self.namespace.make_socket)
         self.config = self.directory / "sendmail.cf"
-        self._configure(milters)
+        sasl.make(self.directory / "sasl", "Sendmail", self.namespace.host)
+        if milters:
+            lines += f"\ndefine(`HYBRIDGREY_SOCKET', `{milters}')dnl\ninclude(`{SNIPPET}')dnl"
+        self._configure(lines)
 
-    def _configure(self, milters: str) -> None:
+    def _configure(self, lines: str) -> None:
         for name in ("queue", "spool"):
             (self.directory / name).mkdir(mode=0o700)
-        mail_filter = f"INPUT_MAIL_FILTER(`tested', `S={milters}, T=S:30s;R:30s')" if milters else ""
-        text = MC.format(cf=CF, d=self.directory, safe=SAFE, sink=self.sink.port, filter=mail_filter)
+        text = MC.format(cf=CF, d=self.directory, safe=SAFE, sink=self.sink.port, lines=lines)
         (self.directory / "sendmail.mc").write_text(text)
         made = subprocess.run(["m4", self.directory / "sendmail.mc"], capture_output=True, check=True)
         self.config.write_bytes(made.stdout)
@@ -108,12 +121,20 @@ class Sendmail(Part):
         traffic = self.directory / "traffic"
         return super().log_text() + (traffic.read_text(errors="replace") if traffic.exists() else "")
 
-    def client(self, address: str, name: str = "", *, forged: bool = False) -> smtp.Client:
-        """A client that comes from `address`; its PTR record `name` does not lead back if forged."""
+    def client(self, address: str, name: str = "", *, forged: bool = False, login: str = "") -> smtp.Client:
+        """A client that comes from `address`, and logs in; its PTR record `name` does not lead back if forged."""
         if name:
             self.dns.pointer(address, name, forged=forged)
         target = ("::1" if ":" in address else "127.0.0.1", 25)
-        return smtp.Client(target, sock=self.namespace.connect_from(address, target))
+        client = smtp.Client(target, sock=self.namespace.connect_from(address, target))
+        if login:
+            client.ehlo()
+            answer = client.login(login, sasl.PASSWORD)
+            if answer.code != 235:
+                client.close()
+                raise AssertionError(f"AUTH: {answer}")
+            client.dialogue.clear()
+        return client
 
     def close(self) -> None:
         try:

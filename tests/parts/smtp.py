@@ -12,6 +12,7 @@ given.
 
 from __future__ import annotations
 
+import base64
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -94,6 +95,11 @@ class Client:
 
     def ehlo(self, name: Text = "client.test") -> Answer:
         return self.command(b"EHLO " + raw(name))
+
+    def login(self, name: str, password: str) -> Answer:
+        """AUTH PLAIN (RFC 4616)."""
+        response = base64.b64encode(f"\0{name}\0{password}".encode()).decode()
+        return self.command(f"AUTH PLAIN {response}")
 
     def mail(self, sender: Text, *parameters: Text) -> Answer:
         """MAIL FROM; the brackets are added here."""

@@ -1,0 +1,20 @@
+dnl hybridgrey for sendmail.mc, Sendmail 8.14 and later.  Before the MAILER lines:
+dnl
+dnl     include(`/etc/mail/hybridgrey.m4')dnl
+dnl
+dnl Before that line may stand
+dnl
+dnl     define(`HYBRIDGREY_SOCKET', `unix:/run/hybridgrey/milter.sock')dnl
+dnl     define(`HYBRIDGREY_FLAGS', `F=T, ')dnl
+dnl
+dnl The socket is `listen' of hybridgrey.toml, in the same words.  Without flags mail passes while the filter is
+dnl away; F=T defers it, F=R refuses it.
+dnl
+dnl T: at most 5 s to connect, 10 s to send to the filter, 30 s for an answer, a minute for the end of the message.
+dnl An answer takes no longer than dns.timeout and store.timeout together.
+dnl
+dnl The filter asks for its macros itself ({client_resolve}, {auth_authen} and others), so
+dnl confMILTER_MACROS_CONNECT and its like stay as they are.
+ifdef(`HYBRIDGREY_SOCKET', `', `define(`HYBRIDGREY_SOCKET', `inet:8893@127.0.0.1')')dnl
+ifdef(`HYBRIDGREY_FLAGS', `', `define(`HYBRIDGREY_FLAGS', `')')dnl
+INPUT_MAIL_FILTER(`hybridgrey', `S=HYBRIDGREY_SOCKET, HYBRIDGREY_FLAGS`'T=C:5s;S:10s;R:30s;E:1m')dnl

@@ -1,0 +1,25 @@
+"""Accounts for SMTP AUTH: a password file of Cyrus SASL and the configuration that leads a server to it."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+LOGIN, PASSWORD = "joe", "correct horse"
+CONFIG = """\
+pwcheck_method: auxprop
+auxprop_plugin: sasldb
+sasldb_path: {database}
+mech_list: PLAIN LOGIN
+"""
+
+
+def make(folder: Path, application: str, realm: str) -> Path:
+    """A folder with `application`'s configuration, in which LOGIN has the PASSWORD; returns it."""
+    folder.mkdir()
+    database = folder / "accounts"
+    command = ["saslpasswd2", "-p", "-c", "-f", database, "-u", realm, LOGIN]
+    subprocess.run(command, input=PASSWORD.encode(), check=True, capture_output=True)
+    database.chmod(0o644)  # read as the MTA's user
+    (folder / f"{application}.conf").write_text(CONFIG.format(database=database))
+    return folder

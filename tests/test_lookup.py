@@ -528,15 +528,17 @@ def test_a_suspended_list_is_not_asked():
 @pytest.mark.parametrize("behaviour", [{"listed": LISTED, "ttl": 1}, {"negative_ttl": 1}])
 def test_the_cache_keeps_to_the_ttl(behaviour):
     """After its time to live an answer is asked for again, a denial as well."""
+    # The client's network: a check of the list would be for another.
+    asked = "2.0.192.bl.test"
     with FakeDns() as server:
         server.zone("bl.test", **behaviour)
         by = resolver(server, action=Action.ACCEPT)
         before = one(by)
         assert one(by) == before
-        assert server.count("bl.test") == 1
+        assert server.count(asked) == 1
         time.sleep(1.1)
         assert one(by) == before
-        assert server.count("bl.test") == 2
+        assert server.count(asked) == 2
 
 
 def test_the_cache_is_bounded():
@@ -783,8 +785,8 @@ def test_a_list_that_has_many_clients_in_a_row(family):
         server.zone("bl.test", listed=dict.fromkeys(clients, "127.0.0.2"))
         by = resolver(server, timeout=3.0)
         assert [one(by, client) for client in clients] == ["127.0.0.2"] * len(clients)
-        # After 4 clients, 8 more (less a little for each new run), 15 more, and 15 more again.
-        assert len(clients) + 4 <= server.count("bl.test", "A") <= len(clients) + 6
+        # After 2 clients, 4 more (less a little for each new run), and then each time 8 more.
+        assert len(clients) + 8 <= server.count("bl.test", "A") <= len(clients) + 10
 
 
 def test_a_check_without_an_answer_is_no_vote():
@@ -806,7 +808,7 @@ def test_runs_that_are_common_are_not_checked_for_ever():
     (zone,) = build("bl.test")
     for _ in range(10):
         lists.checked(zone)
-    assert [lists.doubts(zone) for _ in range(20)].index(True) == 15
+    assert [lists.doubts(zone) for _ in range(20)].index(True) == upstream.DOUBTED_AFTER_MOST - 1
     for _ in range(100):
         lists.run["bl.test"] = 0
         lists.doubts(zone)

@@ -24,8 +24,8 @@ SILENT_AFTER = 3
 # A list that has had so many clients in a row is checked before the last of them counts: more, the more often
 # it turns out to be well.  A busy MX refuses four of five clients and must not ask this extra question all
 # day; a quiet one, where lists have a client now and then, finds out soon that a list has died.
-DOUBTED_AFTER = 4
-DOUBTED_AFTER_MOST = 16
+DOUBTED_AFTER = 2
+DOUBTED_AFTER_MOST = 8
 # By this each new run of clients brings the number down again.
 _FORGETTING = 0.97
 

@@ -7,7 +7,9 @@ begins its 4yz answers with the recipient, which the tests take off. `rule` is t
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from parts.rbldnsd import Dataset, ip4set, ip6trie
 from parts.sasl import LOGIN
@@ -58,6 +60,19 @@ ALLOWLISTS = {"name": "allowlists", "dns": [f"{ALLOW}=127.0.[0..255].[2..3]"], "
 REST = {"name": "the rest", "action": "greylist"}
 AUTHENTICATED = {"name": "authenticated", "authenticated": True, "action": "accept"}
 RULES = [AUTHENTICATED, MANUAL, BLOCKLISTS, ALLOWLISTS, REST]
+
+
+
+def settings(redis: Any, resolver: Any, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The daemon's configuration for this world."""
+    return {
+        "store": {"url": redis.unix_url},
+        "dns": {"nameservers": [resolver.address], "timeout": "5s"},
+        "greylist": {"delay": "1m", "auto_allow_after": 0},
+        "zones": {KEYED: {"label": LABEL}},
+        "rule": rules,
+    }
+
 
 PASS = r"250 .*"
 GREY = r"450 4\.2\.0 Greylisted, please try again in (60|[1-5]\d) seconds"

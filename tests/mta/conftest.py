@@ -6,7 +6,10 @@ import os
 
 import pytest
 
+from mta.cases import ZONES
 from parts import postfix, sendmail
+from parts.rbldnsd import Rbldnsd
+from parts.unbound import Unbound
 
 MTAS = {"postfix": (postfix, postfix.Postfix), "sendmail": (sendmail, sendmail.Sendmail)}
 
@@ -36,4 +39,11 @@ def mta(request):
     require(module.missing())
     # Asked for only now: what cannot be tested need not be started.
     with part(request.getfixturevalue("daemon").spec) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def resolver():
+    """The lists of the table of cases."""
+    with Rbldnsd(ZONES) as lists, Unbound(dict.fromkeys(ZONES, lists.address)) as running:
         yield running

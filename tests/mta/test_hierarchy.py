@@ -19,23 +19,15 @@ from mta.cases import (
     PASS,
     REST,
     RULES,
-    ZONES,
     Case,
+    settings,
 )
 from mta.talk import rcpt
 from parts.daemon import Daemon
 from parts.postfix import Postfix
-from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
-from parts.unbound import Unbound
 
 pytestmark = pytest.mark.mta
-
-
-@pytest.fixture(scope="module")
-def resolver():
-    with Rbldnsd(ZONES) as lists, Unbound(dict.fromkeys(ZONES, lists.address)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -48,16 +40,6 @@ def redis():
 def daemon(redis, resolver):
     with Daemon(settings(redis, resolver, RULES), files=FILES, unix=True) as running:
         yield running
-
-
-def settings(redis, resolver, rules):
-    return {
-        "store": {"url": redis.unix_url},
-        "dns": {"nameservers": [resolver.address], "timeout": "5s"},
-        "greylist": {"delay": "1m", "auto_allow_after": 0},
-        "zones": {KEYED: {"label": LABEL}},
-        "rule": rules,
-    }
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

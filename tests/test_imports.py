@@ -59,7 +59,7 @@ STOREYS = (
     ("explanation", "liveness"),
     ("cli",),
 )
-FREE = ("cleaning", "logs", "reports", "collector", "metrics", "series")
+FREE = ("cleaning", "logfile", "logs", "reports", "collector", "metrics", "series")
 """Leaves that any module may use; they use each other only."""
 
 LIBMILTER = {"session", "worker"}

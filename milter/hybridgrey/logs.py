@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any, TextIO, cast
 import orjson
 
 from hybridgrey.cleaning import INT_MAX, TEXT_MAX, clean, escaped, exception, plain
+from hybridgrey.logfile import LogFile
 
 # structlog takes rich, where it is installed, for a way to print tracebacks that is not ours: 5 MiB in each
 # process and a tenth of a second at the start.  It does without when told that there is none.
@@ -301,6 +302,7 @@ def _writer(stream: TextIO | None) -> Callable[[bytes], None]:
     if stream is None:  # started with standard error closed
         return FdWriter(2).write
     try:
-        return FdWriter(stream.fileno(), stream).write
+        write = FdWriter(stream.fileno(), stream).write
     except (AttributeError, io.UnsupportedOperation):
         return _StreamWriter(stream).write
+    return stream.following(write) if isinstance(stream, LogFile) else write

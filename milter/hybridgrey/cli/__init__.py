@@ -9,6 +9,7 @@ Exit status: 0 done, 1 negative result, 2 wrong usage, 78 bad configuration (EX_
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
@@ -19,7 +20,9 @@ import click
 from hybridgrey import __version__
 
 EX_CONFIG: Final = 78
-DEFAULT_CONFIG: Final = Path("/etc/hybridgrey/hybridgrey.toml")
+# Ports of FreeBSD keep out of /etc (hier(7))
+_PREFIX = "/usr/local" if sys.platform.startswith("freebsd") else ""
+DEFAULT_CONFIG: Final = Path(f"{_PREFIX}/etc/hybridgrey/hybridgrey.toml")
 
 COMMANDS: Final = {
     "run": "hybridgrey.cli.run:run",

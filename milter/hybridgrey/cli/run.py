@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import sys
 from pathlib import Path
 
 import click
@@ -12,7 +15,13 @@ from hybridgrey.cli import bad_config, config_option
 
 @click.command()
 @config_option
-def run(config_path: Path) -> None:
+@click.option(
+    "--log-file",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, readable=False, path_type=Path),
+    help="Log to this file; when it is renamed and made anew, the log goes on in the new one.",
+)
+def run(config_path: Path, log_file: Path | None) -> None:
     """Run the daemon in the foreground; it logs to standard error.
 
     SIGHUP reads the config again, SIGTERM ends the daemon when the open sessions are over, or after
@@ -25,6 +34,7 @@ def run(config_path: Path) -> None:
     Examples:
       hybridgrey run
       hybridgrey run -c ./hybridgrey.toml
+      hybridgrey run --log-file /var/log/hybridgrey/hybridgrey.log
     """
     try:
         settings = config.load(config_path)
@@ -33,9 +43,24 @@ def run(config_path: Path) -> None:
     # Only here: the other commands start without the daemon's modules
     from hybridgrey import assembly, daemon
 
+    # Why the daemon does not start is told to who starts it
+    starter = sys.stderr
+    if log_file is not None:
+        _log_to(log_file)
     try:
         status = daemon.run(settings, lambda: config.load(config_path), assembly.assemble)
     except daemon.StartError as error:
-        click.echo(f"hybridgrey: {error}", err=True)
+        click.echo(f"hybridgrey: {error}", file=starter)
         status = error.status
     raise SystemExit(status)
+
+
+def _log_to(path: Path) -> None:
+    from hybridgrey.logfile import LogFile
+
+    try:
+        sys.stderr = LogFile(path)
+    except OSError as error:
+        click.echo(f"hybridgrey: cannot log to {path}: {error.strerror}", err=True)
+        refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
+        raise SystemExit(os.EX_NOPERM if refused else os.EX_UNAVAILABLE) from None

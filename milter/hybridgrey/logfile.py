@@ -1,0 +1,77 @@
+"""A log file that follows its name, for init systems without a journal: ``hybridgrey run --log-file``.
+
+A rotation renames the file and puts a new one in its place, and several processes of different users write to
+it.  None of them needs to be told: before a line is written, at most once in `LOOK` seconds, the writer looks
+whether the name still stands for the file that it has open.  Until then lines go to the renamed file, so none
+is lost as long as that is left alone for a moment (logrotate's ``delaycompress``).
+
+Put in the place of ``sys.stderr`` by `cli.run`; `logs` calls `LogFile.following`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+LOOK: Final = 1.0
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+_MODE: Final = 0o640  # addresses of people are in it
+
+
+class LogFile(io.TextIOWrapper):
+    """A text stream that appends to the file of this name, whichever that is.  Raises OSError."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.absolute()
+        self._fd = os.open(self._path, _FLAGS, _MODE)
+        self._looked = time.monotonic()
+        self._failed = False
+        raw = io.FileIO(self._fd, "a")
+        super().__init__(io.BufferedWriter(raw), "utf-8", "backslashreplace", write_through=True)
+
+    def following(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """`write`, which writes to our descriptor, with a look before each line."""
+
+        def followed(line: bytes) -> None:
+            self.follow()
+            write(line)
+
+        return followed
+
+    def follow(self) -> None:
+        """Go on in the file that has the name now; never raises."""
+        now = time.monotonic()
+        if now - self._looked < LOOK:
+            return
+        self._looked = now
+        try:
+            if not self._moved():
+                return
+            new = os.open(self._path, _FLAGS, _MODE)
+            # The number stays, so every user of this descriptor follows
+            os.dup2(new, self._fd, inheritable=False)
+            os.close(new)
+            self._failed = False
+        except OSError as error:
+            self._complain(error)
+
+    def _moved(self) -> bool:
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return True
+        return not os.path.samestat(there, os.fstat(self._fd))
+
+    def _complain(self, error: OSError) -> None:
+        """Say once, in the old file, that it is still in use: there is no other place to say it."""
+        if not self._failed:
+            self._failed = True
+            said = f"hybridgrey: cannot log to the new {self._path}: {error.strerror}; the old file is used\n"
+            try:
+                os.write(self._fd, said.encode("utf-8", "backslashreplace"))
+            except OSError:
+                return  # the disk is full, for instance: the lines themselves are counted as lost

@@ -91,7 +91,11 @@ DIALOGUES = [
     Dialogue(
         "allowlisted and then to the open",
         "192.0.2.15",
-        (Message({"joe": PASS}, results=DNSWL), Message({"open": PASS}), Message({"joe": PASS}, results=DNSWL)),
+        (
+            Message({"joe": PASS}, results=DNSWL),
+            Message({"open": PASS}),
+            Message({"joe": PASS}, results=DNSWL),
+        ),
     ),
     Dialogue(
         "allowlisted and reset",
@@ -101,7 +105,10 @@ DIALOGUES = [
     Dialogue(
         "listed and greeting again",
         "192.0.2.10",
-        (Message({"open": PASS, "joe": LISTED}, cut=True), Message({"joe": LISTED, "open": PASS}, before="EHLO b")),
+        (
+            Message({"open": PASS, "joe": LISTED}, cut=True),
+            Message({"joe": LISTED, "open": PASS}, before="EHLO b"),
+        ),
     ),
     Dialogue("logged in", "192.0.2.10", (Message({"joe": PASS, **dict.fromkeys(EACH, PASS)}),), login=LOGIN),
     Dialogue(
@@ -110,7 +117,9 @@ DIALOGUES = [
         (Message({"joe": PASS, "closed": PASS}), Message({"closed": PASS}, before="RSET")),
         login=LOGIN,
     ),
-    Dialogue("known by name", "203.0.113.22", (Message({"joe": PASS, "closed": PASS}),), host="mail.example.org"),
+    Dialogue(
+        "known by name", "203.0.113.22", (Message({"joe": PASS, "closed": PASS}),), host="mail.example.org"
+    ),
     Dialogue(
         "known by a forged name",
         "203.0.113.23",

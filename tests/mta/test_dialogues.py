@@ -27,7 +27,9 @@ def daemon(resolver):
                 with MilterPeer(running.address) as peer:
                     peer.connect("warm.example", address)
                     peer.mail()
-                    wait_until(lambda p=peer: "Listed" in p.rcpt("<warm@rcpt.example>").text, "the list's text")
+                    wait_until(
+                        lambda p=peer: "Listed" in p.rcpt("<warm@rcpt.example>").text, "the list's text"
+                    )
             yield running
 
 

@@ -55,7 +55,7 @@ define(`RELAY_MAILER_ARGS', `TCP $h {sink}')
 FEATURE(`nocanonify')
 FEATURE(`accept_unresolvable_domains')
 FEATURE(`accept_unqualified_senders')
-FEATURE(`promiscuous_relay')
+{relay}
 FEATURE(`no_default_msa')
 define(`confAUTH_MECHANISMS', `PLAIN LOGIN')
 TRUST_AUTH_MECH(`PLAIN LOGIN')
@@ -81,8 +81,10 @@ def missing() -> str:
 class Sendmail(Part):
     """The MTA, with its namespace, its resolver `dns` and its `sink`."""
 
-    def __init__(self, milters: str = "", lines: str = "") -> None:
-        """`milters` is the socket of the one filter, `lines` are further ones of the configuration (.mc)."""
+    def __init__(
+        self, milters: str = "", lines: str = "", *, relay: str = "FEATURE(`promiscuous_relay')"
+    ) -> None:
+        """`milters` is the filter's socket, `lines` are further ones of the .mc, `relay` says for whom."""
         super().__init__()
         self.namespace = Namespace()
         self.namespace.__enter__()
@@ -92,12 +94,13 @@ class Sendmail(Part):
         sasl.make(self.directory / "sasl", "Sendmail", self.namespace.host)
         if milters:
             lines += f"\ndefine(`HYBRIDGREY_SOCKET', `{milters}')dnl\ninclude(`{SNIPPET}')dnl"
-        self._configure(lines)
+        self._configure(lines, relay)
 
-    def _configure(self, lines: str) -> None:
+    def _configure(self, lines: str, relay: str) -> None:
         for name in ("queue", "spool"):
             (self.directory / name).mkdir(mode=0o700)
-        text = MC.format(cf=CF, d=self.directory, safe=SAFE, sink=self.sink.port, lines=lines)
+        values = {"cf": CF, "d": self.directory, "safe": SAFE, "sink": self.sink.port}
+        text = MC.format(**values, lines=lines, relay=relay)
         (self.directory / "sendmail.mc").write_text(text)
         made = subprocess.run(["m4", self.directory / "sendmail.mc"], capture_output=True, check=True)
         self.config.write_bytes(made.stdout)

@@ -62,7 +62,6 @@ AUTHENTICATED = {"name": "authenticated", "authenticated": True, "action": "acce
 RULES = [AUTHENTICATED, MANUAL, BLOCKLISTS, ALLOWLISTS, REST]
 
 
-
 def settings(redis: Any, resolver: Any, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """The daemon's configuration for this world."""
     return {

@@ -34,7 +34,7 @@ NONE: tuple[str, ...] = ()
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One transaction: recipients (their domain is added) with what each is told; `before` is a command line."""
+    """One transaction: local parts with what each is told; `before` is a command line."""
 
     told: Mapping[str, str]
     results: tuple[str, ...] = NONE  # its Authentication-Results

@@ -92,7 +92,7 @@ def headers_fit(mail, results) -> bool:
 
 
 def test_queue_ids_lead_from_our_log_to_the_mtas(mta, daemon):
-    """The queue id in the log is the MTA's own, from the first recipient (Sendmail) or the second (Postfix)."""
+    """The queue id in the log is the MTA's own; Postfix has it from the second recipient on."""
     with opened(mta, "192.0.2.20") as client:
         client.mail("a@sender.example")
         name = type(mta).__name__.lower()

@@ -18,7 +18,7 @@ def make(folder: Path, application: str, realm: str) -> Path:
     """A folder with `application`'s configuration, in which LOGIN has the PASSWORD; returns it."""
     folder.mkdir()
     database = folder / "accounts"
-    command = ["saslpasswd2", "-p", "-c", "-f", database, "-u", realm, LOGIN]
+    command: list[str | Path] = ["saslpasswd2", "-p", "-c", "-f", database, "-u", realm, LOGIN]
     subprocess.run(command, input=PASSWORD.encode(), check=True, capture_output=True)
     database.chmod(0o644)  # read as the MTA's user
     (folder / f"{application}.conf").write_text(CONFIG.format(database=database))

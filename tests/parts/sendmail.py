@@ -6,8 +6,8 @@
 
 Clients really come from their address, and their names are what `mta.dns` says; a forged one has a PTR record
 that does not lead back. Like the private Postfix it takes mail for everybody and hands it to its `sink`.
-The filter stands in its configuration as contrib/sendmail has it. A milter is reached by a unix socket, or by an
-inet one inside `mta.namespace`.
+The filter stands in its configuration as contrib/sendmail has it. A milter is reached by a unix socket, or by
+an inet one inside `mta.namespace`.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class Sendmail(Part):
         return super().log_text() + (traffic.read_text(errors="replace") if traffic.exists() else "")
 
     def client(self, address: str, name: str = "", *, forged: bool = False, login: str = "") -> smtp.Client:
-        """A client that comes from `address`, and logs in; its PTR record `name` does not lead back if forged."""
+        """A client from `address`, logged in or not; its PTR record `name` does not lead back if forged."""
         if name:
             self.dns.pointer(address, name, forged=forged)
         target = ("::1" if ":" in address else "127.0.0.1", 25)

@@ -36,6 +36,7 @@ STOREYS = (
         "embedded",
         "greylist",
         "entries",
+        "history",
         "restore",
         "peerfiles",
     ),
@@ -50,6 +51,12 @@ STOREYS = (
         "children",
         "keeper",
         "exposition",
+        "chronicle",
+        "spans",
+        "verdicts",
+        "pagefiles",
+        "web",
+        "pagedata",
     ),
     ("worker",),
     ("generation", "pace", "pidfile", "restart_only", "storewatch", "troubles"),
@@ -59,7 +66,7 @@ STOREYS = (
     ("explanation", "liveness"),
     ("cli",),
 )
-FREE = ("cleaning", "logfile", "logs", "reports", "collector", "metrics", "series")
+FREE = ("cleaning", "logfile", "logs", "reports", "collector", "metrics", "series", "timeline")
 """Leaves that any module may use; they use each other only."""
 
 LIBMILTER = {"session", "worker"}

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from hybridgrey import keeper, logs
+from hybridgrey import keeper, logs, web
 from hybridgrey.collector import Direct
 from hybridgrey.metrics import Board, Shared
 from hybridgrey.reports import Channel, decode
@@ -429,8 +429,8 @@ def test_a_bad_address_is_a_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(writer, "w") as stream:
         logs.configure("info", "json", stream)
         shared, stop = Shared.create([], []), threading.Event()
-        health = keeper.Health(shared.board, {})
-        arguments = (("192.0.2.1", 0), shared, health, Direct(logs.get()), stop)
+        site = web.Site(shared, lambda: [])
+        arguments = (("192.0.2.1", 0), shared.board, lambda: site, Direct(logs.get()), stop)
         thread = threading.Thread(target=keeper.serve, args=arguments)
         thread.start()
         line = json.loads(os.read(reader, 4096))

@@ -1,13 +1,14 @@
 """The keeper: the one child process for everything periodic and threaded, and for HTTP.
 
 The master must not start threads, for it forks; workers have mail to judge. So the master forks a keeper, and
-again when it dies. ``run`` is that process's main function: it serves `/metrics` and `/healthz`, runs the
-given tasks (such as the prober of the lists) in threads of their own, and returns when the master stops it or
-is gone. Mail never waits for it: with the keeper dead or its port taken, workers go on.
+again when it dies. ``run`` is that process's main function: it serves what `web` has, runs the given tasks
+(such as the prober of the lists) in threads of their own, and returns when the master stops it or is gone.
+Mail never waits for it: with the keeper dead or its port taken, workers go on.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import signal
 import socket
@@ -18,15 +19,19 @@ from functools import partial
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler
 from socketserver import TCPServer, ThreadingMixIn
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hybridgrey import logs
 from hybridgrey.cleaning import clean
 from hybridgrey.metrics import Board, Shared
 from hybridgrey.reports import Report
 
+if TYPE_CHECKING:
+    from hybridgrey.web import Site
+
 Task = Callable[[threading.Event], None]
 Check = Callable[[], str]
+MakeSite = Callable[[Callable[[], list[str]]], "Site"]
 
 RETRY = 30.0
 """Seconds between tries to bind a port that is in use."""
@@ -50,13 +55,15 @@ def run(
     parent: int,
     tasks: Sequence[Task] = (),
     checks: Mapping[str, Check] | None = None,
+    site: MakeSite | None = None,
 ) -> int:
     """Serve and run the tasks until SIGTERM comes or the process `parent` is gone; return an exit status.
 
     listen: (host, port), None for no HTTP; port 0 is any port, logged. parent: the master's process id, taken
     before the fork. tasks: each is called in a thread with an event to watch; one that raises is logged and
     called again after ``TASK_PAUSE``; one that returns is done. checks: name to a function that returns why
-    the daemon is not healthy, or ""; they are asked at most each ``CHECK_SECONDS``.
+    the daemon is not healthy, or ""; they are asked at most each ``CHECK_SECONDS``. site: makes what is
+    served, of a function that says why the daemon is not healthy; by default metrics and health only.
     """
     # Blocked and waited for, instead of a handler: a handler that sets an event can interrupt the very
     # wait on that event and lock up. Set before any thread starts, for threads inherit the mask.
@@ -71,7 +78,10 @@ def run(
     jobs = [_guarded(task, report) for task in tasks]
     if listen is not None:
         health = Health(shared.board, checks or {})
-        jobs.append(_guarded(partial(serve, listen, shared, health, report), report))
+        make = site or partial(_plain_site, shared)
+        jobs.append(
+            _guarded(partial(serve, listen, shared.board, partial(make, health.reasons), report), report)
+        )
     threads = [threading.Thread(target=job, args=(stop,), daemon=True) for job in jobs]
     for thread in threads:
         thread.start()
@@ -151,17 +161,21 @@ def _ask(check: Check) -> str:
         return f"failed ({type(error).__name__})"
 
 
+def _plain_site(shared: Shared, health: Callable[[], list[str]]) -> Site:
+    from hybridgrey import web  # only here: the master and workers do without it
+
+    return web.Site(shared, health)
+
+
 def serve(
-    listen: tuple[str, int], shared: Shared, health: Health, report: Report, stop: threading.Event
+    listen: tuple[str, int], board: Board, site: Callable[[], Site], report: Report, stop: threading.Event
 ) -> None:
     """Answer HTTP until `stop` is set; while the port is in use, say so once and try again."""
-    from hybridgrey import exposition  # only here: the master and workers do without it
-
-    pages = Pages(shared, health, exposition)
+    made = site()
     tries = 0
     while not stop.is_set():
         try:
-            server = _Server(listen, pages)
+            server = _Server(listen, made)
         except OSError as error:
             tries += 1
             # After a reload the keeper before us may take a moment to let go of the port.
@@ -175,33 +189,11 @@ def serve(
             host, port = server.server_address[:2]
             log = logs.get()
             # Each reload brings a new keeper; only a new place is news
-            tell = log.info if shared.board.served(f"{host!r} {port}") else log.debug
+            tell = log.info if board.served(f"{host!r} {port}") else log.debug
             tell("metrics served", address=str(host), port=port)
             while not stop.is_set():
                 server.handle_request()
                 server.close_overdue()
-
-
-class Pages:
-    """The two pages, without HTTP: path and Accept header in; status, type and body out."""
-
-    def __init__(self, shared: Shared, health: Health, exposition: Any) -> None:  # noqa: ANN401  # a module
-        self._render = exposition.render
-        self._registry = exposition.registry(shared)
-        self._health = health
-
-    def get(self, path: str, accept: str) -> tuple[HTTPStatus, str, bytes]:
-        """Return a page."""
-        plain = "text/plain; charset=utf-8"
-        match path.partition("?")[0]:
-            case "/metrics":
-                content_type, body = self._render(self._registry, accept)
-                return HTTPStatus.OK, content_type, body
-            case "/healthz":
-                reasons = self._health.reasons()
-                status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-                return status, plain, ("\n".join(reasons or ["ok"]) + "\n").encode()
-        return HTTPStatus.NOT_FOUND, plain, b"not found; there are /metrics and /healthz\n"
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -222,14 +214,27 @@ class _Handler(BaseHTTPRequestHandler):
         if len(self.requestline) > _LINE_MAX:
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
             return
-        status, content_type, content = self.server.pages.get(self.path, self.headers.get("Accept", ""))
-        self.send_response(status)
-        self.send_header("Content-Type", content_type)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Cache-Control", "no-store")
+        where = self.connection.getsockname()[0].partition("%")[0]
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        loopback = ipaddress.ip_address(where).is_loopback
+        answer = self.server.site.answer(self.path, asked, loopback=loopback)
+        headers = {
+            "Content-Type": answer.content_type,
+            "Content-Length": str(len(answer.body)),
+            "Cache-Control": "no-store",
+        }
+        self.send_response(answer.status)
+        for name, value in {**headers, **answer.headers}.items():
+            self.send_header(name, value)
         self.end_headers()
         if body:
-            self.wfile.write(content)
+            self.wfile.write(answer.body)
+
+    def end_headers(self) -> None:
+        """What browsers are told with every answer, the base class's own refusals among them."""
+        for name, value in self.server.site.headers.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
         """Keep quiet: scrapes are no events."""
@@ -246,9 +251,9 @@ class _Server(ThreadingMixIn, TCPServer):
     block_on_close = False
     timeout = _POLL
 
-    def __init__(self, listen: tuple[str, int], pages: Pages) -> None:
+    def __init__(self, listen: tuple[str, int], site: Site) -> None:
         self.address_family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
-        self.pages = pages
+        self.site = site
         self._open: dict[socket.socket, float] = {}
         super().__init__(listen, _Handler)
 

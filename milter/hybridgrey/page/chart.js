@@ -2,10 +2,10 @@
 // the arrow keys move its cursor, and what is under it is told as the value of a slider.
 
 import { date, hourMinute, monthName, rate, weekday, year } from "./format.js";
-import { marksPlugin } from "./marks.js";
+import { ROOM, marksPlugin } from "./marks.js";
 
-const HEIGHT = 280;
-const LOW = 220;
+const HEIGHT = 300;
+const LOW = 250;
 const DAY = 86400;
 
 /** Whether the library has been installed; without it there are tables only. */
@@ -66,7 +66,7 @@ export function chart(element, outcomes, { onMoment, describe }) {
     const options = {
       width: width(),
       height: height(),
-      padding: [30, 8, 0, 0],
+      padding: [ROOM, 8, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       // The days of a year are those of UTC; all else is of the reader's clock.

@@ -21,8 +21,8 @@ export const rate = (number) => short.format(number);
 export function share(part, all) {
   if (!all) return "–";
   const percent = (100 * part) / all;
-  if (part && percent < 0.1) return "< 0.1 %";
-  return `${percent.toFixed(percent < 10 && part ? 1 : 0)} %`;
+  if (part && percent < 0.1) return "<\u00a00.1\u00a0%";
+  return `${percent.toFixed(percent < 10 && part ? 1 : 0)}\u00a0%`;
 }
 
 const UNITS = [

@@ -3,7 +3,8 @@
 import { byId, fill, foreign, make, table } from "./dom.js";
 import { duration, exact, outcomeName, plural, timeElement } from "./format.js";
 
-const PAGE = 50;
+const FIRST = 20;
+const MORE = 50;
 const PAUSE = 250; // ms without a key before a search is sent
 
 const LEADS = { new: "never seen before", early: "came back too early", passed: "came back and passed", known: "has passed before", network: "its network has passed often enough" };
@@ -21,7 +22,7 @@ function summaryOf(one) {
     {},
     timeElement(one.t, exact(one.t)),
     badge(one),
-    make("span", { class: "who" }, foreign(one.client), one.name ? foreign(one.name, "quieter") : null),
+    make("span", { class: "who" }, foreign(one.client), one.host ? foreign(one.host, "quieter") : null),
     make("span", { class: "mail" }, foreign(one.sender === "<>" || !one.sender ? "<>" : one.sender), make("span", { class: "arrow" }, " → "), foreign(one.recipient)),
     make("span", { class: "why" }, foreign(one.rule ?? "no rule"), listings(one) ? make("span", { class: "quieter" }, foreign(` ${listings(one)}`)) : null),
   );
@@ -35,7 +36,7 @@ function record(one) {
   return make(
     "dl",
     { class: "record" },
-    ...pair("Judged at", foreign(one.host), ", ", timeElement(one.t, exact(one.t)), one.queue_id ? ", queue id " : "", foreign(one.queue_id)),
+    ...pair("Judged at", foreign(one.mx), ", ", timeElement(one.t, exact(one.t)), one.queue_id ? ", queue id " : "", foreign(one.queue_id)),
     ...pair("HELO", one.helo ? foreign(one.helo) : "–"),
     ...pair("Client got", one.reply && one.enforced ? foreign(one.reply) : "let in", one.reply && !one.enforced ? make("span", {}, ", for it was only observed; else ", foreign(one.reply)) : null),
     ...(greylist ? pair("Greylist", greylist) : []),
@@ -59,7 +60,7 @@ function wayOf(one, answer) {
 export function latest({ ask, onSearch }) {
   const body = byId("latest-body");
   const items = new Map();
-  let wanted = PAGE;
+  let wanted = FIRST;
   let timer = 0;
 
   async function opened(item, one) {
@@ -106,12 +107,12 @@ export function latest({ ask, onSearch }) {
     const words = shown
       ? `${shown < answer.found ? `${shown} of ` : ""}${plural(answer.found, "verdict")}${matching}, the newest first.`
       : `No verdicts${matching || " kept"}.`;
-    fill(byId("latest-summary"), answer.complete ? words : `${words} Only those of this host are kept: ${answer.why}.`);
+    fill(byId("latest-summary"), answer.alone ? `${words} ${answer.alone}` : words);
     byId("more").hidden = shown >= answer.found;
   }
 
   byId("more").addEventListener("click", () => {
-    wanted += PAGE;
+    wanted += MORE;
     onSearch();
   });
   byId("search").addEventListener("submit", (event) => {
@@ -121,7 +122,7 @@ export function latest({ ask, onSearch }) {
   });
   byId("q").addEventListener("input", () => {
     clearTimeout(timer);
-    wanted = PAGE;
+    wanted = FIRST;
     timer = setTimeout(onSearch, PAUSE);
   });
 

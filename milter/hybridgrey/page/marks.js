@@ -14,13 +14,20 @@ const NAMES = {
 };
 const SHOWN = 5;
 const NEAR = 20; // CSS pixels: closer ones share a number
+const ROW = 21; // CSS pixels
+
+/** The room that marks need above a chart, in CSS pixels. */
+export const ROOM = 26 + ROW;
 
 export const markName = (mark) => NAMES[mark.kind] ?? String(mark.kind);
 
-/** What is written beside a mark on the chart. */
-const label = (mark) => (mark.kind === "mode" && mark.text ? mark.text : markName(mark));
+/** What is written beside marks on the chart. */
+function label(marks) {
+  const names = [...new Set(marks.map((mark) => (mark.kind === "mode" && mark.text ? mark.text : markName(mark))))];
+  return names.length > 2 ? plural(marks.length, "mark") : names.join(", ");
+}
 
-/** Marks in order, those near each other together: [{x, first, last, marks}]; `at` gives the CSS pixel. */
+/** Marks in order, those near each other together; `at` gives the CSS pixel of a moment. */
 function clusters(marks, at) {
   const found = [];
   marks.forEach((mark, index) => {
@@ -34,60 +41,71 @@ function clusters(marks, at) {
   return found;
 }
 
+/**
+ * Where each number and name goes: in the lower of two rows where nothing of the row is, the name left of its
+ * number at the chart's end, and left out where there is no room. Adds `badge`, `half`, `text`, `from`, `row`.
+ */
+function place(found, measure, left, right) {
+  const taken = [-Infinity, -Infinity];
+  for (const one of found) {
+    one.badge = one.first === one.last ? `${one.first}` : `${one.first}–${one.last}`;
+    one.half = Math.max(9, measure(one.badge) / 2 + 5);
+    one.centre = Math.min(Math.max(one.x, left + one.half), right - one.half);
+    const text = label(one.marks);
+    const wide = measure(text) + 8;
+    const after = one.centre + one.half + 4;
+    const before = one.centre - one.half - wide + 4;
+    const fits = after + wide <= right;
+    const start = fits ? one.centre - one.half : before;
+    one.row = taken.findIndex((end) => end < start);
+    if (one.row >= 0) Object.assign(one, { text, wide, from: fits ? after : before });
+    else one.row = taken.findIndex((end) => end < one.centre - one.half);
+    if (one.row < 0) one.row = 0;
+    taken[one.row] = (one.text && fits ? after + wide : one.centre + one.half) + 2;
+  }
+}
+
 /** A uPlot plug-in that draws `marks()` in the room above the plot, with the colours of `look()`. */
 export function marksPlugin(marks, look) {
   function draw(plot) {
     const { ctx } = plot;
-    const scale = window.devicePixelRatio || 1;
-    const { left, top, width, height } = plot.bbox;
     const colours = look();
-    const inside = marks().filter((mark) => mark.t >= plot.scales.x.min && mark.t <= plot.scales.x.max);
-    const numbered = inside.map((mark) => ({ ...mark }));
-    const found = clusters(numbered, (t) => plot.valToPos(t, "x", true) / scale);
-    const offset = marks().indexOf(inside[0]);
+    const scale = plot.bbox.width / plot.over.clientWidth || 1;
+    const [left, top] = [plot.bbox.left / scale, plot.bbox.top / scale];
+    const [right, bottom] = [left + plot.bbox.width / scale, top + plot.bbox.height / scale];
     ctx.save();
-    ctx.font = `${12 * scale}px ${colours.font}`;
+    ctx.scale(scale, scale);
+    ctx.font = `12px ${colours.font}`;
     ctx.textBaseline = "middle";
-    found.forEach((one, at) => {
-      const x = Math.round(one.x * scale) + 0.5;
-      const y = top - 15 * scale;
-      ctx.strokeStyle = colours.mark;
-      ctx.lineWidth = scale;
-      ctx.setLineDash([4 * scale, 3 * scale]);
+    const found = clusters(marks(), (t) => plot.valToPos(t, "x") + left).filter(({ x }) => x >= left - 1 && x <= right + 1);
+    place(found, (text) => ctx.measureText(text).width, left, right);
+    const height = (one) => top - 13 - one.row * ROW;
+    ctx.strokeStyle = colours.mark;
+    ctx.setLineDash([4, 3]);
+    for (const one of found) {
       ctx.beginPath();
-      ctx.moveTo(x, y + 8 * scale);
-      ctx.lineTo(x, top + height);
+      ctx.moveTo(Math.round(one.x) + 0.5, height(one));
+      ctx.lineTo(Math.round(one.x) + 0.5, bottom);
       ctx.stroke();
-      ctx.setLineDash([]);
-      const numbers = one.first === one.last ? `${one.first + offset}` : `${one.first + offset}–${one.last + offset}`;
-      const half = Math.max(9 * scale, ctx.measureText(numbers).width / 2 + 5 * scale);
-      const centre = Math.min(Math.max(x, left + half), left + width - half);
+    }
+    for (const one of found) {
+      const y = height(one);
+      if (one.text) {
+        ctx.fillStyle = colours.surface; // so that no line goes through the name
+        ctx.fillRect(one.from - 2, y - 8, one.wide - 4, 16);
+        ctx.fillStyle = colours.text;
+        ctx.textAlign = "left";
+        ctx.fillText(one.text, one.from, y + 1);
+      }
       ctx.fillStyle = colours.mark;
       ctx.beginPath();
-      ctx.roundRect(centre - half, y - 9 * scale, 2 * half, 18 * scale, 9 * scale);
+      ctx.roundRect(one.centre - one.half, y - 9, 2 * one.half, 18, 9);
       ctx.fill();
       ctx.fillStyle = colours.surface;
       ctx.textAlign = "center";
-      ctx.fillText(numbers, centre, y + scale);
-      name(ctx, one, { centre, half, y, scale, colours, right: left + width, before: found[at - 1], after: found[at + 1] });
-    });
-    ctx.restore();
-  }
-
-  // The name goes to the right of its number, or to the left at the chart's end; not where another is.
-  function name(ctx, one, { centre, half, y, scale, colours, right, before, after }) {
-    const text = one.marks.length === 1 ? label(one.marks[0]) : plural(one.marks.length, "mark");
-    const wide = ctx.measureText(text).width + 6 * scale;
-    const room = (after ? after.x * scale - 14 * scale : right) - (centre + half);
-    ctx.fillStyle = colours.text;
-    if (wide <= room) {
-      ctx.textAlign = "left";
-      ctx.fillText(text, centre + half + 4 * scale, y + scale);
-    } else if (!after && (!before || before.right + wide < centre - half)) {
-      ctx.textAlign = "right";
-      ctx.fillText(text, centre - half - 4 * scale, y + scale);
+      ctx.fillText(one.badge, one.centre, y + 1);
     }
-    one.right = centre + half + (wide <= room ? wide : 0);
+    ctx.restore();
   }
 
   return { hooks: { draw } };

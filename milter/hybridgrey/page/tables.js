@@ -35,14 +35,14 @@ export function showLists(history, now) {
   fill(
     byId("lists-summary"),
     suspended.length ? `Suspended, without a vote until well again: ${suspended.map(({ list }) => list).join(", ")}. ` : "",
-    `“Only this list” are rejected recipients that no other blocklist would have caught; shares are of the ${plural(rejects, "recipient")} rejected in ${spanName(history.span)}. Health and time are those seen by ${now.host}.`,
+    `Shares are of the ${plural(rejects, "recipient")} rejected in ${spanName(history.span)}; what only one list had, no other blocklist would have caught. Health and time are those seen by ${now.host}.`,
   );
   const columns = [
     { title: "List", wide: true },
     { title: "Health" },
     { title: "Hits", number: true },
-    { title: "Had the rejected", number: true },
-    { title: "Only this list", number: true },
+    { title: "Rejects it had", number: true },
+    { title: "Rejects only it had", number: true },
     { title: "Not listed", number: true },
     { title: "Errors", number: true },
     { title: "No answer", number: true },
@@ -90,12 +90,15 @@ export function showDelays(history) {
 }
 
 const byOutcome = (name) => [{ title: name, wide: true }, ...OUTCOMES.map((one) => ({ title: one.name, number: true })), { title: "All", number: true }];
-const outcomeRow = (name, one) => [foreign(name), ...OUTCOMES.map(({ key }) => (one[key] ? count(one[key]) : "–")), count(sum(OUTCOMES.map(({ key }) => one[key])))];
+const outcomeRow = (name, one) => [foreign(name), ...OUTCOMES.map(({ key }) => (one[key] ? count(one[key]) : "–")), count(sum(OUTCOMES.map(({ key }) => one[key] ?? 0)))];
 
 /** What each rule decided. */
 export function showRules(history) {
   if (!history.rules.length) return fill(byId("rules-body"), nothing("No rule has decided anything in this time."));
-  fill(byId("rules-body"), table("Recipients by the rule that decided", byOutcome("Rule"), history.rules.map((one) => outcomeRow(one.rule, one))));
+  const tried = history.rules.some((one) => one.noted);
+  const columns = [...byOutcome("Rule"), ...(tried ? [{ title: "noted only", number: true }] : [])];
+  const rows = history.rules.map((one) => [...outcomeRow(one.rule, one), ...(tried ? [one.noted ? count(one.noted) : "–"] : [])]);
+  fill(byId("rules-body"), table("Recipients by the rule that decided", columns, rows));
 }
 
 /** The heaviest client networks and sender domains. */

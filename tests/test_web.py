@@ -7,7 +7,6 @@ import gzip
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,11 @@ from typing import Any
 import pytest
 
 from hybridgrey import config, pagedata, pagefiles, spans, verdicts, web, zones
+from hybridgrey.history import Mark
 from hybridgrey.metrics import Shared
 from hybridgrey.policy import Policy
 from hybridgrey.store import StoreError
+from hybridgrey.timeline import Step
 
 NOW = 1_800_000_030.0
 
@@ -219,6 +220,7 @@ def test_rows_and_totals() -> None:
         "outcome:accept:observed": {start + 120: 1},
         "outcome:reject:enforced": {start - 60: 100, start + 143 * 600: 2, start + 144 * 600: 100},
         "outcome:unheard-of:enforced": {start: 9},
+        "outcome:tempfail:enforced": {start: 10**15, start + 60: -3},
         "rule:a%3Ab:reject": {start: 2},
         "rule:try:noted": {start: 5},
         "list:bl.test:listed": {start: 7, start + 600: 1},
@@ -380,14 +382,6 @@ def test_the_way_is_gone_again(change: Mapping[str, object], agrees: bool, outco
 # -- the data
 
 
-@dataclass
-class Mark:
-    time: float
-    host: str
-    kind: str
-    text: str
-
-
 class Past:
     """A history that counts how often it is asked, and may be out of reach."""
 
@@ -406,17 +400,17 @@ class Past:
         return ["mx2", "mx1"]
 
     def counts(
-        self, start: float, end: float, unit: int, hosts: Sequence[str] | None
+        self, start: float, end: float, step: Step, hosts: Sequence[str] | None = None
     ) -> Mapping[str, Mapping[int, int]]:
-        self._ask(f"counts {unit} {hosts}")
-        return {"outcome:reject:enforced": {int(end) // unit * unit: 1 if hosts else 2}}
+        self._ask(f"counts {step} {hosts}")
+        return {"outcome:reject:enforced": {int(end) // step * step: 1 if hosts else 2}}
 
     def marks(self, start: float, end: float) -> list[Mark]:
         self._ask("marks")
         return [Mark(end - 5, "mx1", "start", "a\nb"), Mark(end - 4, "mx2", "start", "")]
 
     def tops(
-        self, start: float, end: float, hosts: Sequence[str] | None
+        self, start: float, end: float, hosts: Sequence[str] | None = None, limit: int = 20
     ) -> Mapping[str, list[tuple[str, int]]]:
         self._ask("tops")
         return {
@@ -446,7 +440,7 @@ def data(past: Past) -> pagedata.Data:
     )
     host = pagedata.Host("mx1", observes=True)
     return pagedata.Data(
-        host, Policy(settings.rules), lists, shared=shared, past=past, health=list, clock=lambda: NOW
+        host, Policy(settings.rules), lists, shared=shared, chronicle=past, health=list, clock=lambda: NOW
     )
 
 

@@ -16,10 +16,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 from hybridgrey import __version__, series, spans, verdicts
+from hybridgrey.chronicle import Chronicle
 from hybridgrey.cleaning import clean
+from hybridgrey.history import Mark
 from hybridgrey.metrics import Shared
 from hybridgrey.policy import Policy
 from hybridgrey.store import StoreError
@@ -34,41 +36,10 @@ MOST_KEPT: Final = 64
 MOST_HOSTS: Final = 256
 MOST_MARKS: Final = 500
 MOST_TOPS: Final = 10
+MOST_OF_A_KIND: Final = 100  # heaviest by one outcome, to find the heaviest by all of them
 MOST_VERDICTS: Final = 2000
 MOST_SHOWN: Final = 500
 MOST_SEARCHED: Final = 200  # characters
-
-
-class Mark(Protocol):
-    """A notable moment (see `history.Mark`)."""
-
-    time: float
-    host: str
-    kind: str
-    text: str
-
-
-class Past(Protocol):
-    """The history, as far as the page needs it (see `chronicle`); all of it raises StoreError."""
-
-    def hosts(self) -> Sequence[str]:
-        """The hosts that have a history."""
-
-    def counts(
-        self, start: float, end: float, unit: int, hosts: Sequence[str] | None
-    ) -> Mapping[str, Mapping[int, int]]:
-        """Counts by series and moment, in steps of `unit` seconds."""
-
-    def marks(self, start: float, end: float) -> Sequence[Mark]:
-        """Notable moments, oldest first."""
-
-    def tops(
-        self, start: float, end: float, hosts: Sequence[str] | None
-    ) -> Mapping[str, Sequence[tuple[str, int]]]:
-        """The heaviest networks and domains by outcome."""
-
-    def latest(self, hosts: Sequence[str] | None, limit: int) -> Sequence[Mapping[str, object]]:
-        """Recorded verdicts, newest first."""
 
 
 class Kept(NamedTuple):
@@ -126,7 +97,7 @@ class Data:
         zones: Sequence[Zone],
         *,
         shared: Shared,
-        past: Past,
+        chronicle: Chronicle,
         health: Callable[[], Sequence[str]],
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -134,7 +105,7 @@ class Data:
         self._policy = policy
         self._zones = zones
         self._shared = shared
-        self._past = past
+        self._chronicle = chronicle
         self._health = health
         self._clock = clock
         self._memory = Memory()
@@ -168,7 +139,7 @@ class Data:
         return [host] if host else None
 
     def _hosts(self) -> Sequence[str]:
-        kept = self._memory.get("hosts", 10.0, self._past.hosts, list)
+        kept = self._memory.get("hosts", 10.0, self._chronicle.hosts, list)
         return sorted({self._host.name, *kept.found})[:MOST_HOSTS]
 
     def _history(self, name: str, hosts: Sequence[str] | None) -> object:
@@ -176,9 +147,11 @@ class Data:
         now = self._clock()
 
         def ask() -> dict[str, object]:
-            counts = self._past.counts(span.start(now), now, span.unit, hosts)
+            counts = self._chronicle.counts(span.start(now), now, span.unit, hosts)
             marks = [
-                mark for mark in self._past.marks(span.start(now), now) if hosts is None or mark.host in hosts
+                mark
+                for mark in self._chronicle.marks(span.start(now), now)
+                if hosts is None or mark.host in hosts
             ]
             return spans.shown(name, now, counts) | {"marks": list(map(_mark, marks[-MOST_MARKS:]))}
 
@@ -201,7 +174,9 @@ class Data:
         now = self._clock()
         start = spans.SPANS[name].start(now)
         key = ("tops", name, tuple(hosts or ()))
-        found = self._memory.get(key, FRESH[name], lambda: self._past.tops(start, now, hosts), dict).found
+        found = self._memory.get(
+            key, FRESH[name], lambda: self._chronicle.tops(start, now, hosts, MOST_OF_A_KIND), dict
+        ).found
         return {what: _tops(found, kind) for what, kind in (("networks", "network"), ("domains", "domain"))}
 
     def _now(self) -> object:
@@ -228,7 +203,7 @@ class Data:
 
     def _records(self, hosts: Sequence[str] | None) -> Kept:
         def ask() -> list[Verdict]:
-            found = map(verdicts.shown, self._past.latest(hosts, MOST_VERDICTS))
+            found = map(verdicts.shown, self._chronicle.latest(hosts, MOST_VERDICTS))
             return [one for one in found if one is not None]
 
         return self._memory.get(("latest", tuple(hosts or ())), FRESH_VERDICTS, ask, list)

@@ -1,6 +1,6 @@
 """A span of time as the page shows it: rows of counts for its chart, and totals for its tables.
 
-Pure: counts by series and moment go in (see `history` for the names of the series), what JSON is made of
+Pure: counts by series and moment go in (see `timeline` for the names of the series), what JSON is made of
 comes out.  Series of another version, or that somebody else has written to the store, are passed over.
 """
 
@@ -11,25 +11,24 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, NamedTuple, TypeVar
-from urllib.parse import unquote
 
 from hybridgrey.cleaning import clean
 from hybridgrey.series import DELAY_BUCKETS, RESULTS, STATES
+from hybridgrey.timeline import NOTED, OUTCOMES, Step, labels_of
 
-OUTCOMES: Final = ("accept", "delay", "reject", "tempfail")
-NOTED: Final = "noted"
-"""What a rule with the action none does: it decides nothing."""
 MOST_NAMES: Final = 500
 """Lists or rules that are shown; a configuration has fewer."""
+MOST_COUNTED: Final = 10**12
+"""A count in one step above which it is none: so that all sums stay numbers that JSON and browsers have."""
 
 Counts = Mapping[str, Mapping[int, int]]
 Value = TypeVar("Value")
 
 
 class Span(NamedTuple):
-    """`number` steps of `width` seconds, added up from what the history has by `unit` seconds."""
+    """`number` steps of `width` seconds, added up from the history's steps `unit`."""
 
-    unit: int
+    unit: Step
     width: int
     number: int
 
@@ -39,11 +38,11 @@ class Span(NamedTuple):
 
 
 SPANS: Final[Mapping[str, Span]] = {
-    "hour": Span(60, 60, 60),
-    "day": Span(60, 600, 144),
-    "week": Span(3600, 3600, 168),
-    "month": Span(3600, 6 * 3600, 124),
-    "year": Span(86400, 86400, 366),
+    "hour": Span(Step.MINUTE, 60, 60),
+    "day": Span(Step.MINUTE, 600, 144),
+    "week": Span(Step.HOUR, 3600, 168),
+    "month": Span(Step.HOUR, 6 * 3600, 124),
+    "year": Span(Step.DAY, 86400, 366),
 }
 
 
@@ -51,6 +50,10 @@ def shown(name: str, now: float, counts: Counts) -> dict[str, object]:
     """What the page needs of a span of time but for marks and hosts; `name` is one of SPANS."""
     span = SPANS[name]
     start = span.start(now)
+    counts = {
+        series: {moment: count for moment, count in steps.items() if 0 <= count <= MOST_COUNTED}
+        for series, steps in counts.items()
+    }
     rows, observed = _outcomes(counts, span, start)
     totals = {series: sum(steps.values()) for series, steps in counts.items()}
     return {
@@ -150,6 +153,6 @@ def heaviest(tops: Mapping[str, Sequence[tuple[str, int]]], what: str, limit: in
 def _of(series: Mapping[str, Value], family: str, labels: int) -> Iterator[tuple[list[str], Value]]:
     """The series of a family, with their labels."""
     for name, value in series.items():
-        first, *rest = name.split(":")
+        first, *rest = labels_of(name)
         if first == family and len(rest) == labels:
-            yield [clean(unquote(label)) for label in rest], value
+            yield [clean(label) for label in rest], value

@@ -18,7 +18,7 @@ from hybridgrey.address import packed
 from hybridgrey.cleaning import clean
 from hybridgrey.policy import Answer, Policy
 from hybridgrey.series import STATES
-from hybridgrey.spans import OUTCOMES
+from hybridgrey.timeline import OUTCOMES
 from hybridgrey.zones import Zone
 
 MOST_LISTS: Final = 64

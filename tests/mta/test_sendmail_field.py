@@ -52,24 +52,10 @@ def mta(daemon):
 def test_the_snippet_as_it_stands(settings):
     """include(`hybridgrey.m4') with nothing defined reaches a daemon with the default `listen`."""
     with Sendmail(lines=f"include(`{SNIPPET}')dnl") as mta:
-        inside = InNamespace(mta.namespace, {**settings, "listen": "inet:8893@127.0.0.1"})
-        with inside as daemon:
+        own = {**settings, "listen": "inet:8893@127.0.0.1"}
+        with Daemon(own, namespace=mta.namespace) as daemon:
             assert rcpt(mta, "192.0.2.1", "a@y.example", "stands@x.example").startswith(GREY)
             assert daemon.verdict("stands@x.example")["client"] == "192.0.2.1"
-
-
-class InNamespace(Daemon):
-    """The daemon beside Sendmail in its namespace."""
-
-    def __init__(self, namespace, settings):
-        super().__init__(settings)
-        self._namespace = namespace
-
-    def command(self):
-        return self._namespace.inside(super().command())
-
-    def ready(self):
-        return bool(self.events("ready"))
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from parts.base import LOOPBACK, Part, PartError, accepts, free_port, wait_until
+from parts.namespace import Namespace
 
 Settings = Mapping[str, Any]
 DEFAULTS: Settings = {
@@ -86,8 +87,10 @@ class Daemon(Part):
         files: Mapping[str, str] | None = None,
         unix: bool = False,
         crashes: bool = False,
+        namespace: Namespace | None = None,
     ) -> None:
         super().__init__()
+        self._namespace = namespace
         self.address: tuple[str, int] | str = (LOOPBACK, free_port())
         if unix:
             self.address = str(self.directory / "milter.sock")
@@ -110,10 +113,17 @@ class Daemon(Part):
         return f"inet:{self.address[1]}@{self.address[0]}"
 
     def command(self) -> list[str | Path]:
-        return [Path(sys.executable).with_name("hybridgrey"), "run", "-c", self.config]
+        command: list[str | Path] = [
+            Path(sys.executable).with_name("hybridgrey"),
+            "run",
+            "-c",
+            self.config,
+        ]
+        return self._namespace.inside(command) if self._namespace else command
 
     def ready(self) -> bool:
-        return bool(self.events("ready")) and accepts(self.address)
+        # What listens in a namespace is not seen from outside.
+        return bool(self.events("ready")) and (self._namespace is not None or accepts(self.address))
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """The log lines of one event, or all, oldest first."""

@@ -11,17 +11,21 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from parts import smtp
+from parts import sasl, smtp
 from parts.base import LOOPBACK, Part, accepts, free_port, has_ipv6
+from parts.fakedns import FakeDns
+from parts.namespace import Namespace
 from parts.sink import Sink
 
 DAEMONS = "/usr/lib/postfix/sbin"
 QUEUES = "active bounce corrupt defer deferred flush hold incoming private maildrop public pid saved trace"
+SMTPD = "n - n - - smtpd"
 MASTER = """\
-{smtpd}
+{services}
 pickup     unix  n  -  n  60  1  pickup
 cleanup    unix  n  -  n  -   0  cleanup
 qmgr       unix  n  -  n  300 1  qmgr
@@ -58,16 +62,31 @@ def own_spelling(spec: str) -> str:
 
 
 class Postfix(Part):
-    """The MTA; `port` on 127.0.0.1 and, where there is IPv6, ::1."""
+    """The MTA; `port` on 127.0.0.1 and, where there is IPv6, ::1.
 
-    def __init__(self, milters: str = "", settings: Mapping[str, str] | None = None) -> None:
+    `front` is what listens there, as columns 3 to 8 of master.cf; `services` are further lines of it.
+    """
+
+    def __init__(
+        self,
+        milters: str = "",
+        settings: Mapping[str, str] | None = None,
+        *,
+        front: str = SMTPD,
+        services: Sequence[str] = (),
+    ) -> None:
         super().__init__()
-        self.port = free_port()
-        self.sink = Sink()
+        self._settle()
+        self._front, self._services = front, services
         self.maillog = self.directory / "maillog"
         self.config = self.directory / "config"
         self._prepare()
         self._configure({"smtpd_milters": own_spelling(milters), **(settings or {})})
+
+    def _settle(self) -> None:
+        """Choose where to listen and to deliver."""
+        self.port = free_port()
+        self.sink = Sink()
 
     def _prepare(self) -> None:
         """What `postfix check` would make, without its second of shell commands."""
@@ -97,8 +116,9 @@ class Postfix(Part):
 
     def _configure(self, settings: Mapping[str, str]) -> None:
         addresses = [LOOPBACK, "[::1]"] if has_ipv6() else [LOOPBACK]
-        services = [f"{host}:{self.port} inet n - n - - smtpd" for host in addresses]
-        (self.config / "master.cf").write_text(MASTER.format(smtpd="\n".join(services)))
+        services = [f"{host}:{self.port} inet {self._front}" for host in addresses]
+        text = MASTER.format(services="\n".join([*services, *self._services]))
+        (self.config / "master.cf").write_text(text)
         main = {
             "compatibility_level": "3.6",
             "queue_directory": f"{self.directory}/queue",
@@ -159,13 +179,15 @@ class Postfix(Part):
             self.maillog.read_text(errors="replace") if self.maillog.exists() else ""
         )
 
-    def connect(self, host: str = LOOPBACK) -> smtp.Client:
+    def connect(self, host: str = LOOPBACK, port: int = 0) -> smtp.Client:
         """A client with its real, loopback address."""
-        return smtp.Client((host, self.port))
+        return smtp.Client((host, port or self.port))
 
-    def client(self, address: str, name: str = "", *, forged: bool = False, login: str = "") -> smtp.Client:
+    def client(
+        self, address: str, name: str = "", *, forged: bool = False, login: str = "", port: int = 0
+    ) -> smtp.Client:
         """A client that comes from `address`; with a verified `name`, or only a claim to it when `forged`."""
-        client = self.connect()
+        client = self.connect(port=port)
         client.ehlo()
         attributes = {"ADDR": address, "NAME": "[UNAVAILABLE]" if forged or not name else name}
         attributes["REVERSE_NAME"] = name or "[UNAVAILABLE]"
@@ -183,3 +205,46 @@ class Postfix(Part):
             super().close()
         finally:
             self.sink.__exit__(None, None, None)
+
+
+class HousedPostfix(Postfix):
+    """The same in a namespace: port 25, clients that really come from their address, names by `dns`."""
+
+    def _settle(self) -> None:
+        self.namespace = Namespace()
+        self.namespace.__enter__()
+        self.port = 25
+        self.dns = FakeDns(port=53, make_socket=self.namespace.make_socket)
+        self.sink = Sink(make_socket=self.namespace.make_socket)
+
+    def _configure(self, settings: Mapping[str, str]) -> None:
+        super()._configure({"smtpd_peername_lookup": "yes", **settings})
+
+    def command(self) -> list[str]:
+        return [str(word) for word in self.namespace.inside(super().command())]
+
+    def start(self) -> None:
+        self.dns.__enter__()
+        super().start()
+
+    def ready(self) -> bool:
+        with self.namespace.make_socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.settimeout(5)
+            return probe.connect_ex((LOOPBACK, self.port)) == 0
+
+    def client(
+        self, address: str, name: str = "", *, forged: bool = False, login: str = "", port: int = 0
+    ) -> smtp.Client:
+        """A client that comes from `address`; its PTR record `name` does not lead back if forged."""
+        if name:
+            self.dns.pointer(address, name, forged=forged)
+        target = ("::1" if ":" in address else LOOPBACK, port or self.port)
+        client = smtp.Client(target, sock=self.namespace.connect_from(address, target))
+        return client.logged_in(login, sasl.PASSWORD) if login else client
+
+    def close(self) -> None:
+        try:
+            super().close()
+        finally:
+            self.dns.__exit__(None, None, None)
+            self.namespace.close()

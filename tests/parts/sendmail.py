@@ -130,14 +130,7 @@ class Sendmail(Part):
             self.dns.pointer(address, name, forged=forged)
         target = ("::1" if ":" in address else "127.0.0.1", 25)
         client = smtp.Client(target, sock=self.namespace.connect_from(address, target))
-        if login:
-            client.ehlo()
-            answer = client.login(login, sasl.PASSWORD)
-            if answer.code != 235:
-                client.close()
-                raise AssertionError(f"AUTH: {answer}")
-            client.dialogue.clear()
-        return client
+        return client.logged_in(login, sasl.PASSWORD) if login else client
 
     def close(self) -> None:
         try:

@@ -101,6 +101,16 @@ class Client:
         response = base64.b64encode(f"\0{name}\0{password}".encode()).decode()
         return self.command(f"AUTH PLAIN {response}")
 
+    def logged_in(self, name: str, password: str) -> Self:
+        """This client, when it has logged in."""
+        self.ehlo()
+        answer = self.login(name, password)
+        if answer.code != 235:
+            self.close()
+            raise AssertionError(f"AUTH: {answer}")
+        self.dialogue.clear()
+        return self
+
     def mail(self, sender: Text, *parameters: Text) -> Answer:
         """MAIL FROM; the brackets are added here."""
         return self.command(b" ".join([b"MAIL FROM:<" + raw(sender) + b">", *map(raw, parameters)]))

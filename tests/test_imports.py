@@ -43,6 +43,7 @@ STOREYS = (
     ("screen", "way"),
     (
         "session",
+        "counts",
         "descriptors",
         "listener",
         "notify",

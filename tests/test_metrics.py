@@ -64,7 +64,7 @@ def test_processes_add_up(shared: Shared) -> None:
         def work(slot: int = slot, number: int = number) -> None:
             meter = shared.meter(slot)
             for _ in range(number + 1):
-                meter.verdict("blocklists", "reject")
+                meter.decided("blocklists", "reject", "reject", 0.0)
             meter.sessions.inc(10)
 
         assert in_child(work) == 0
@@ -80,7 +80,7 @@ def test_threads_lose_no_update(shared: Shared, switching: None) -> None:
     def add() -> None:
         for _ in range(5000):
             meter.sessions.inc()
-            meter.store_seconds.observe(0.25)
+            meter.greylisted("known", 0, 0.25)
 
     threads = [threading.Thread(target=add) for _ in range(8)]
     for thread in threads:
@@ -118,12 +118,12 @@ def test_a_killed_worker_keeps_its_counts(shared: Shared) -> None:
 def test_reload_carries_totals_over(shared: Shared) -> None:
     """After a reload old and new workers count the same series together, and a new rule starts at zero."""
     old = shared.meter(shared.counters.lease())
-    old.verdict("manual", "accept")
+    old.decided("manual", "accept", "accept", 0.0)
     renewed = shared.renewed([("fresh", "tempfail"), *RULES], [*ZONES, ("bl.example", "bl.example")])
     new = renewed.meter(renewed.counters.lease())
-    new.verdict("manual", "accept")
-    new.list_answer("bl.example", "listed", 0.01)
-    old.verdict("manual", "accept")
+    new.decided("manual", "accept", "accept", 0.0)
+    new.list_answers([("bl.example", "listed", 0.01)])
+    old.decided("manual", "accept", "accept", 0.0)
     found = samples(renewed)
     assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=manual}"] == 3
     assert found["hybridgrey_verdicts_total{action=tempfail,enforced=true,rule=fresh}"] == 0
@@ -162,7 +162,7 @@ HISTOGRAM = [
 @pytest.mark.parametrize(("seconds", "bucket"), HISTOGRAM)
 def test_histogram_buckets(shared: Shared, seconds: float, bucket: str) -> None:
     """An observation counts in the first bucket whose bound is not below it, and in all above."""
-    shared.meter(shared.counters.lease()).list_answer("zen.spamhaus.org", "listed", seconds)
+    shared.meter(shared.counters.lease()).list_answers([("zen.spamhaus.org", "listed", seconds)])
     found = samples(shared)
     bounds = [*(str(bound) for bound in series.LIST_BUCKETS), "+Inf"]
     got = [found[f"hybridgrey_list_latency_seconds_bucket{{le={b},list=zen.spamhaus.org}}"] for b in bounds]
@@ -173,11 +173,12 @@ def test_histogram_buckets(shared: Shared, seconds: float, bucket: str) -> None:
 def test_greylist_states(shared: Shared) -> None:
     """Each state has its count; only a pass has a delay."""
     meter = shared.meter(shared.counters.lease())
-    meter.greylisted("new", 0)
-    meter.greylisted("passed", 312)
-    meter.greylisted("passed", None)
+    meter.greylisted("new", 0, 0.001)
+    meter.greylisted("passed", 312, 0.001)
+    meter.greylisted("known", 4000, 0.001)
     found = samples(shared)
-    assert found["hybridgrey_greylist_total{state=passed}"] == 2
+    assert found["hybridgrey_greylist_total{state=passed}"] == 1
+    assert found["hybridgrey_greylist_total{state=known}"] == 1
     assert found["hybridgrey_greylist_total{state=network}"] == 0
     assert found["hybridgrey_greylist_delay_seconds_count{}"] == 1
     assert found["hybridgrey_greylist_delay_seconds_sum{}"] == 312
@@ -187,16 +188,56 @@ def test_unforeseen_labels_cost_nothing(shared: Shared) -> None:
     """A label that the config does not know is counted nowhere and raises nothing."""
     before = samples(shared)
     meter = shared.meter(shared.counters.lease())
-    meter.verdict("no such rule", "accept")
-    meter.list_answer("no such list", "listed", 1.0)
-    meter.greylisted("no such state")
-    meter.histogram("list_latency_seconds", "no such list").observe(1.0)
-    assert samples(shared) == before
+    meter.decided("no such rule", "accept", "accept", 0.0)
+    meter.noted("no such rule")
+    meter.list_answers([("no such list", "listed", 1.0), ("list.dnswl.org", "no such result", None)])
+    meter.list_rejects(["no such list"], 3)
+    found = samples(shared)
+    changed = {name.partition("{")[0] for name in found if found[name] != before[name]}
+    assert changed == {"hybridgrey_rcpt_wait_seconds_bucket", "hybridgrey_rcpt_wait_seconds_count"}
+
+
+OUTCOMES = [
+    ("manual", "accept", "accept", True),
+    ("blocklists", "reject", "reject", True),
+    ("the rest", "greylist", "delay", True),
+    ("the rest", "greylist", "accept", True),
+    ("the rest", "greylist", "tempfail", False),
+]
+
+
+@pytest.mark.parametrize(("rule", "action", "outcome", "at_zero"), OUTCOMES)
+def test_what_clients_get(shared: Shared, rule: str, action: str, outcome: str, at_zero: bool) -> None:
+    """A recipient is counted by rule and action, by rule and what came of it, and by its wait."""
+    key = f"hybridgrey_outcomes_total{{enforced=true,outcome={outcome},rule={rule}}}"
+    assert (key in samples(shared)) == at_zero
+    shared.meter(shared.counters.lease()).decided(rule, action, outcome, 0.03)
+    found = samples(shared)
+    assert found[key] == 1
+    assert found[f"hybridgrey_verdicts_total{{action={action},enforced=true,rule={rule}}}"] == 1
+    assert found["hybridgrey_rcpt_wait_seconds_bucket{le=0.02}"] == 0
+    assert found["hybridgrey_rcpt_wait_seconds_bucket{le=0.05}"] == 1
+    assert found["hybridgrey_rcpt_wait_seconds_sum{}"] == 0.03
+
+
+def test_rejects_of_one_list_alone(shared: Shared) -> None:
+    """Recipients are counted for each list that had the client; one that was alone is told apart."""
+    meter = shared.meter(shared.counters.lease())
+    meter.list_rejects({"zen.spamhaus.org"}, 2)
+    meter.list_rejects({"zen.spamhaus.org", "list.dnswl.org"}, 3)
+    found = samples(shared)
+    assert {
+        name: value for name, value in found.items() if name.startswith("hybridgrey_list_rejects") and value
+    } == {
+        "hybridgrey_list_rejects_total{list=zen.spamhaus.org,sole=true}": 2,
+        "hybridgrey_list_rejects_total{list=zen.spamhaus.org,sole=false}": 3,
+        "hybridgrey_list_rejects_total{list=list.dnswl.org,sole=false}": 3,
+    }
 
 
 def test_a_recipient_without_rule_is_counted(shared: Shared) -> None:
     """A recipient that no rule matched has a rule label of its own."""
-    shared.meter(shared.counters.lease()).verdict(None, "accept")
+    shared.meter(shared.counters.lease()).decided(None, "accept", "accept", 0.0)
     key = f"hybridgrey_verdicts_total{{action=accept,enforced=true,rule={series.NO_RULE}}}"
     assert samples(shared)[key] == 1
 
@@ -206,14 +247,14 @@ def test_only_a_rules_own_action_is_shown_at_zero(shared: Shared) -> None:
     accepted = "hybridgrey_verdicts_total{action=accept,enforced=true,rule=the rest}"
     assert accepted not in samples(shared)
     assert samples(shared)["hybridgrey_verdicts_total{action=greylist,enforced=true,rule=the rest}"] == 0
-    shared.meter(shared.counters.lease()).verdict("the rest", "accept")
+    shared.meter(shared.counters.lease()).decided("the rest", "accept", "accept", 0.0)
     assert samples(shared)[accepted] == 1
 
 
 def test_observe_mode_is_a_label() -> None:
     """Verdicts that were not enforced are counted apart."""
     shared = Shared.create(RULES, ZONES, enforced=False)
-    shared.meter(shared.counters.lease()).verdict("blocklists", "reject")
+    shared.meter(shared.counters.lease()).decided("blocklists", "reject", "reject", 0.0)
     assert samples(shared)["hybridgrey_verdicts_total{action=reject,enforced=false,rule=blocklists}"] == 1
 
 
@@ -234,8 +275,8 @@ def test_capacity_is_bounded() -> None:
     shared = Shared.create([(f"rule {i}", "accept") for i in range(5000)], ZONES)
     assert shared.schema.dropped > 0
     meter = shared.meter(shared.counters.lease())
-    meter.verdict("rule 0", "accept")
-    meter.verdict("rule 4999", "accept")
+    meter.decided("rule 0", "accept", "accept", 0.0)
+    meter.decided("rule 4999", "accept", "accept", 0.0)
     found = samples(shared)
     assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=rule 0}"] == 1
     assert sum(value for name, value in found.items() if name.startswith("hybridgrey_verdicts")) == 1
@@ -299,7 +340,7 @@ def test_failed_reload_is_a_gauge(shared: Shared) -> None:
 def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     """The families of the exposition, with their labels, are exactly these."""
     meter = shared.meter(shared.counters.lease())
-    meter.verdict("manual", "accept")
+    meter.decided("manual", "accept", "accept", 0.0)
     _type, body = exposition.render(exposition.registry(shared), "")
     found = {
         family.name: tuple(sorted({label for sample in family.samples for label in sample.labels} - {"le"}))
@@ -307,12 +348,15 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     }
     assert found == {
         "hybridgrey_build_info": ("python", "version"),
+        "hybridgrey_claimed_by_both": (),
         "hybridgrey_config_reload_ok": (),
         "hybridgrey_greylist": ("state",),
         "hybridgrey_greylist_delay_seconds": (),
         "hybridgrey_list_answers": ("list", "result"),
         "hybridgrey_list_latency_seconds": ("list",),
+        "hybridgrey_list_rejects": ("list", "sole"),
         "hybridgrey_list_suspended": ("list",),
+        "hybridgrey_outcomes": ("enforced", "outcome", "rule"),
         "hybridgrey_rcpt_wait_seconds": (),
         "hybridgrey_sessions": (),
         "hybridgrey_sessions_open": (),

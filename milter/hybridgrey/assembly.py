@@ -16,14 +16,15 @@ from typing import NoReturn
 from hybridgrey import keeper, logs, zones
 from hybridgrey.children import Ready
 from hybridgrey.config import Config
+from hybridgrey.counts import Counts
 from hybridgrey.daemon import EMBEDDED, Build
 from hybridgrey.greylist import Greylist
 from hybridgrey.health import Prober
 from hybridgrey.lookup import Resolver
-from hybridgrey.metrics import Meter, Shared
+from hybridgrey.metrics import Shared
 from hybridgrey.policy import Policy
 from hybridgrey.reports import Channel, Report
-from hybridgrey.screen import Client, Decision, Screen
+from hybridgrey.screen import Screen
 from hybridgrey.store import Store, StoreError
 
 LOCAL_NAMESERVER = ("127.0.0.1", 53)  # what resolv.conf(5) names as the default
@@ -60,7 +61,8 @@ class Assembly:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
         screen, store = self.screen(reports)
-        return Worker(screen, store, self._config, reports, self.shared.meter(slot))
+        counts = Counts(self.shared.meter(slot), self._config.rules, self.zones)
+        return Worker(screen, store, self._config, reports, counts)
 
     def screen(self, reports: Report) -> tuple[Screen, Store]:
         """The filter without its milter."""
@@ -98,13 +100,13 @@ class Assembly:
 class Worker:
     """A worker's part: `worker.Registration`."""
 
-    def __init__(self, screen: Screen, store: Store, config: Config, reports: Report, meter: Meter) -> None:
+    def __init__(self, screen: Screen, store: Store, config: Config, reports: Report, counts: Counts) -> None:
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.session import Milter
 
         sys.excepthook = _one_line
         self._store = store
-        self._milter = Milter(screen, config, log=logs.get(), counts=Counts(meter), reports=reports)
+        self._milter = Milter(screen, config, log=logs.get(), counts=counts, reports=reports)
         self._milter.register()
 
     @property
@@ -119,42 +121,6 @@ class Worker:
     def close(self) -> None:
         """Let go of the store."""
         self._store.close()
-
-
-class Counts:
-    """From decisions to metrics (`session.Counts`)."""
-
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
-
-    def decided(self, decision: Decision) -> None:
-        """Count a verdict and what the greylist said."""
-        meter, verdict, touch = self._meter, decision.verdict, decision.touch
-        meter.verdict(verdict.rule.name if verdict.rule else None, verdict.action.value)
-        for rule in verdict.noted:
-            meter.verdict(rule.name, rule.action.value)
-        meter.rcpt_wait.observe(decision.waited)
-        if touch is not None:
-            meter.greylisted(touch.state.value, touch.age)
-            meter.store_seconds.observe(decision.stored)
-        elif decision.store_error:
-            meter.store_failures.inc()
-
-    def opened(self) -> None:
-        """Count a connection."""
-        self._meter.sessions.inc()
-        self._meter.sessions_open.inc()
-
-    def closed(self, client: Client | None) -> None:
-        """Count its end, and what the lists answered about its client."""
-        self._meter.sessions_open.inc(-1)
-        if client is None or client.lookup is None:
-            return
-        for zone, answer in client.lookup.heard:
-            result = "listed" if answer.codes else "unlisted"
-            if answer.error:
-                result = "timeout" if answer.silent else "error"
-            self._meter.list_answer(zone.label, result, None if answer.silent else answer.seconds)
 
 
 def store_url(config: Config, embedded_url: str) -> str:

@@ -10,8 +10,8 @@ The master makes one ``Shared`` before it forks. Terms:
 - *reload*: ``Shared.renewed`` adds the new config's series behind the old ones. Old and new workers count
   into the same cells for what both have, so there is nothing to merge.
 
-A worker takes its handles once, after the fork: ``meter = shared.meter(slot)``, then ``meter.verdict(…)``,
-``meter.store_seconds.observe(…)``. Cells are doubles: exact for counts up to 2**53.
+A worker takes its handles once, after the fork: ``meter = shared.meter(slot)``, then ``meter.decided(…)``,
+``meter.sessions.inc()``. Cells are doubles: exact for counts up to 2**53.
 """
 
 from __future__ import annotations
@@ -24,7 +24,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from zlib import crc32
 
-from hybridgrey.series import CAPACITY, FAMILIES, NO_RULE, Key, Schema, flag
+from hybridgrey.series import (
+    CAPACITY,
+    DELAY_BUCKETS,
+    LIST_BUCKETS,
+    NO_RULE,
+    NOWHERE,
+    RESULTS,
+    STATES,
+    STORE_BUCKETS,
+    WAIT_BUCKETS,
+    Schema,
+    flag,
+)
+
+# Where a histogram has its sum, seen from its first cell.
+_WAIT_SUM = len(WAIT_BUCKETS) + 1
+_STORE_SUM = len(STORE_BUCKETS) + 1
+_DELAY_SUM = len(DELAY_BUCKETS) + 1
+_LIST_SUM = len(LIST_BUCKETS) + 1
+_NO_LIST: tuple[Mapping[str, int], int] = ({}, NOWHERE)
 
 
 class Counters:
@@ -83,33 +102,11 @@ class Gauge(Counter):
         self._cells[self._index] = value
 
 
-class Histogram:
-    """A row of cells: counts by upper bound (not yet cumulated), above the last bound, and the sum."""
-
-    __slots__ = ("_bounds", "_cells", "_index", "_lock")
-
-    def __init__(
-        self, cells: memoryview[float], index: int, lock: threading.Lock, bounds: tuple[float, ...]
-    ) -> None:
-        self._cells = cells
-        self._index = index
-        self._lock = lock
-        self._bounds = bounds
-
-    def observe(self, value: float) -> None:
-        """Count one observation, in the family's unit (seconds)."""
-        index = self._index
-        bucket = index + bisect_left(self._bounds, value)
-        with self._lock:
-            self._cells[bucket] += 1.0
-            self._cells[index + len(self._bounds) + 1] += value
-
-
 class Meter:
     """One process's handles to everything it counts. Made once, after the fork.
 
-    ``counter`` and ``histogram`` give the handle of one series, to be kept; ``verdict``, ``list_answer`` and
-    ``greylisted`` look it up by the labels of the event. None of them raises for labels nobody foresaw.
+    ``counter`` gives the handle of one series, to be kept; the other methods count what belongs to one event,
+    under one lock. None of them raises for labels nobody foresaw.
     """
 
     def __init__(self, schema: Schema, cells: memoryview[float], *, enforced: bool = True) -> None:
@@ -117,46 +114,82 @@ class Meter:
         self._cells = cells
         self._lock = threading.Lock()
         self._enforced = flag(enforced)
-        self._made: dict[Key, Counter] = {}
-        self._timed: dict[str, Histogram] = {}
         self.sessions_open = Gauge(cells, schema.at("sessions_open"), self._lock)
         self.sessions = self.counter("sessions")
-        self.rcpt_wait = self.histogram("rcpt_wait_seconds")
-        self.greylist_delay = self.histogram("greylist_delay_seconds")
-        self.store_seconds = self.histogram("store_seconds")
-        self.store_failures = self.counter("store_failures")
+        self.claimed_by_both = self.counter("claimed_by_both")
+        self._wait = schema.at("rcpt_wait_seconds")
+        self._stored = schema.at("store_seconds")
+        self._delay = schema.at("greylist_delay_seconds")
+        self._failures = schema.at("store_failures")
+        self._states = {state: schema.at("greylist", state) for state in STATES}
+        self._decided: dict[tuple[str | None, str, str], tuple[int, int]] = {}
+        self._lists: dict[str, tuple[Mapping[str, int], int]] = {}
         for family, labels in schema.index:
-            if FAMILIES[family].kind == "counter":
-                self._made[family, labels] = self.counter(family, *labels)
-            elif family == "list_latency_seconds":
-                self._timed[labels[0]] = self.histogram(family, *labels)
-        self._nowhere = Counter(cells, CAPACITY - 1, self._lock)
+            if family == "list_latency_seconds":
+                results = {result: schema.at("list_answers", *labels, result) for result in RESULTS}
+                self._lists[labels[0]] = results, schema.at(family, *labels)
 
     def counter(self, family: str, *labels: str) -> Counter:
         """Return the handle of one counter."""
         return Counter(self._cells, self._schema.at(family, *labels), self._lock)
 
-    def histogram(self, family: str, *labels: str) -> Histogram:
-        """Return the handle of one histogram."""
-        bounds = FAMILIES[family].buckets
-        return Histogram(self._cells, self._schema.at(family, *labels), self._lock, bounds)
+    def decided(self, rule: str | None, action: str, outcome: str, waited: float) -> None:
+        """Count one judged recipient; `rule`: the name, or None when none matched; `waited` in seconds."""
+        key = rule, action, outcome
+        places = self._decided.get(key)
+        if places is None:
+            places = self._decided[key] = self._places(*key)
+        verdict, result = places
+        cells, wait = self._cells, self._wait
+        bucket = wait + bisect_left(WAIT_BUCKETS, waited)
+        with self._lock:
+            cells[verdict] += 1.0
+            cells[result] += 1.0
+            cells[bucket] += 1.0
+            cells[wait + _WAIT_SUM] += waited
 
-    def verdict(self, rule: str | None, action: str) -> None:
-        """Count one judged recipient; `rule`: the name, or None when none matched."""
-        key = ("verdicts", (NO_RULE if rule is None else rule, action, self._enforced))
-        self._made.get(key, self._nowhere).inc()
+    def _places(self, rule: str | None, action: str, outcome: str) -> tuple[int, int]:
+        name, at = NO_RULE if rule is None else rule, self._schema.at
+        return at("verdicts", name, action, self._enforced), at("outcomes", name, outcome, self._enforced)
 
-    def list_answer(self, label: str, result: str, seconds: float | None = None) -> None:
-        """Count one answer of a list: one of ``RESULTS``, and the seconds it took if it came at all."""
-        self._made.get(("list_answers", (label, result)), self._nowhere).inc()
-        if seconds is not None and (timed := self._timed.get(label)) is not None:
-            timed.observe(seconds)
+    def noted(self, rule: str) -> None:
+        """Count a recipient for a rule that only takes note."""
+        self.counter("verdicts", rule, "none", self._enforced).inc()
 
-    def greylisted(self, state: str, age: float | None = None) -> None:
-        """Count one look-up by its state (one of ``STATES``), and the delay suffered when it passed."""
-        self._made.get(("greylist", (state,)), self._nowhere).inc()
-        if state == "passed" and age is not None:
-            self.greylist_delay.observe(age)
+    def greylisted(self, state: str, age: float, stored: float) -> None:
+        """Count a look-up by its state, the seconds it took, and the age of a triplet that passed."""
+        cells = self._cells
+        place = self._states.get(state, NOWHERE)
+        call = self._stored + bisect_left(STORE_BUCKETS, stored)
+        with self._lock:
+            cells[place] += 1.0
+            cells[call] += 1.0
+            cells[self._stored + _STORE_SUM] += stored
+            if state == "passed":
+                cells[self._delay + bisect_left(DELAY_BUCKETS, age)] += 1.0
+                cells[self._delay + _DELAY_SUM] += age
+
+    def store_failed(self) -> None:
+        """Count a call of the store that failed."""
+        with self._lock:
+            self._cells[self._failures] += 1.0
+
+    def list_answers(self, answers: Iterable[tuple[str, str, float | None]]) -> None:
+        """Count answers of lists: the label, one of ``RESULTS``, and the seconds it took if it came."""
+        cells = self._cells
+        with self._lock:
+            for label, result, seconds in answers:
+                results, latency = self._lists.get(label, _NO_LIST)
+                cells[results.get(result, NOWHERE)] += 1.0
+                if seconds is not None:
+                    cells[latency + bisect_left(LIST_BUCKETS, seconds)] += 1.0
+                    cells[latency + _LIST_SUM] += seconds
+
+    def list_rejects(self, labels: Iterable[str], recipients: int) -> None:
+        """Count rejected recipients for the blocklists that had their client; `labels`: each once."""
+        having = list(labels)
+        for label in having:
+            self.counter("list_rejects", label, flag(len(having) == 1)).inc(recipients)
 
 
 class Flags:

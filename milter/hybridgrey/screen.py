@@ -66,11 +66,20 @@ class Decision(NamedTuple):
     waited: float = 0.0
     stored: float = 0.0
 
+    @property
+    def outcome(self) -> str:
+        """What the client gets, one of `series.OUTCOMES`."""
+        if self.reply is None:
+            return "accept"
+        if self.reply.code[0] == "5":
+            return "reject"
+        return "delay" if self.touch is not None else "tempfail"
+
 
 class Client:
-    """A connected client: what is known of it, and its look-up under way."""
+    """A connected client: what is known of it, its look-up under way, and how many recipients it had."""
 
-    __slots__ = ("address", "facts", "host", "lookup", "packed", "trusted")
+    __slots__ = ("address", "facts", "host", "judged", "lookup", "packed", "refused", "trusted")
 
     def __init__(self, text: str, packed: bytes | None, host: str | None, facts: Facts) -> None:
         self.address = text
@@ -79,6 +88,8 @@ class Client:
         self.facts = facts
         self.trusted: Verdict | None = None
         self.lookup: Lookup | None = None
+        # Recipients judged, and those of them that were rejected for what lists said: for `counts`.
+        self.judged = self.refused = 0
 
     def close(self) -> None:
         """End the look-up."""

@@ -13,6 +13,8 @@ from types import MappingProxyType
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
 STATES = ("new", "early", "passed", "known", "network")
+OUTCOMES = ("accept", "reject", "delay", "tempfail")
+"""What a client gets for a recipient, or in observe mode would get; delay: greylisted, come again later."""
 NO_RULE = "(none)"
 """The rule label of a recipient that no rule matched."""
 
@@ -26,8 +28,13 @@ CAPACITY = 16_384
 
 SCRAP = 16
 """Cells at the end of each slot that nobody reads, for what has no series; wider than any family."""
+NOWHERE = CAPACITY - SCRAP
+"""The first of them."""
 
 Key = tuple[str, tuple[str, ...]]
+
+_USUAL = {"greylist": ("accept", "delay")}
+"""What comes of an action, where that is not its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +60,13 @@ def _families() -> tuple[Family, ...]:
         Family("sessions_open", "SMTP sessions open now", gauge),
         Family("sessions", "SMTP sessions seen", counter),
         Family("verdicts", "Recipients judged", counter, ("rule", "action", "enforced")),
+        Family(
+            "outcomes", "Recipients by what clients got, or would", counter, ("rule", "outcome", "enforced")
+        ),
         Family("list_answers", "Answers of DNS lists", counter, ("list", "result")),
         Family("list_latency_seconds", "Time to a list's answer", histogram, ("list",), LIST_BUCKETS),
+        Family("list_rejects", "Rejected recipients whose client a list had", counter, ("list", "sole")),
+        Family("claimed_by_both", "Recipients whose client is on a blocklist and an allowlist", counter),
         Family("rcpt_wait_seconds", "Time RCPT waited for lists", histogram, (), WAIT_BUCKETS),
         Family("greylist", "Greylist look-ups by what was found", counter, ("state",)),
         Family("greylist_delay_seconds", "First attempt to acceptance", histogram, (), DELAY_BUCKETS),
@@ -108,7 +120,7 @@ class Schema:
     def at(self, family: str, *labels: str) -> int:
         """Return the first cell of a series, or a cell that nobody reads for one that has none."""
         # Never KeyError: a label nobody foresaw must not cost a recipient.
-        return self.index.get((family, labels), CAPACITY - SCRAP)
+        return self.index.get((family, labels), NOWHERE)
 
 
 def _series(
@@ -120,9 +132,12 @@ def _series(
     for rule, own in (*rules, (NO_RULE, "")):
         # Only what a rule is there to do is shown at zero: five rows a rule would bury the rest.
         yield from ((("verdicts", (rule, action, flag(enforced))), action == own) for action in ACTIONS)
+        usual = _USUAL.get(own, (own,))
+        yield from ((("outcomes", (rule, one, flag(enforced))), one in usual) for one in OUTCOMES)
     for label in lists:
         yield from ((("list_answers", (label, result)), True) for result in RESULTS)
         yield ("list_latency_seconds", (label,)), True
+        yield from ((("list_rejects", (label, sole)), True) for sole in ("true", "false"))
 
 
 def flag(value: bool) -> str:

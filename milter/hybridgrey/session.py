@@ -44,16 +44,19 @@ _SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL
 
 
 class Counts(Protocol):
-    """What is counted (see `metrics.Meter`)."""
+    """What is counted (see `counts`)."""
 
-    def decided(self, decision: Decision) -> None:
+    def decided(self, client: Client, decision: Decision) -> None:
         """One recipient was judged."""
 
     def opened(self) -> None:
         """An MTA has connected."""
 
-    def closed(self, client: Client | None) -> None:
-        """It has gone; `client` is the one that it had last, if any."""
+    def left(self, client: Client) -> None:
+        """A client has gone; its look-up is closed."""
+
+    def closed(self) -> None:
+        """The MTA has gone."""
 
 
 class Session:
@@ -185,11 +188,15 @@ class Milter:
 
     def _begin(self, ctx: Context, session: Session, where: str, name: str | None) -> Client:
         if session.client is not None:
-            session.client.close()
+            self._leave(session.client)
         session.reset()
         session.helo = None
         session.client = self._screen.connect(where, _verified(ctx, name))
         return session.client
+
+    def _leave(self, client: Client) -> None:
+        client.close()
+        self._counts.left(client)
 
     def hello(self, ctx: Context, name: str) -> int:
         """The client's HELO or EHLO."""
@@ -228,7 +235,7 @@ class Milter:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             session.transaction = self._transaction(client, session)
         decision = self._screen.judge(client, session.transaction, session.sender, recipient)
-        self._counts.decided(decision)
+        self._counts.decided(client, decision)
         if self._logs_verdicts:
             self._write(ctx, session, client, recipient, decision)
         if decision.store_error:
@@ -276,8 +283,8 @@ class Milter:
             ctx.setpriv(None)
             self._sessions.discard(session)
             if session.client is not None:
-                session.client.close()
-            self._counts.closed(session.client)
+                self._leave(session.client)
+            self._counts.closed()
         return milter.CONTINUE
 
     def _write(

@@ -7,25 +7,31 @@ worker; the prober of the lists and the metrics for the keeper.  `cli.run` hands
 from __future__ import annotations
 
 import os
+import socket
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import keeper, logs, zones
 from hybridgrey.children import Ready
+from hybridgrey.chronicle import Chronicle
 from hybridgrey.config import Config
 from hybridgrey.counts import Counts
 from hybridgrey.daemon import EMBEDDED, Build
 from hybridgrey.greylist import Greylist
 from hybridgrey.health import Prober
+from hybridgrey.history import Reader
 from hybridgrey.lookup import Resolver
 from hybridgrey.metrics import Shared
 from hybridgrey.policy import Policy
 from hybridgrey.reports import Channel, Report
 from hybridgrey.screen import Screen
 from hybridgrey.store import Store, StoreError
+
+if TYPE_CHECKING:
+    from hybridgrey.web import Site
 
 LOCAL_NAMESERVER = ("127.0.0.1", 53)  # what resolv.conf(5) names as the default
 WATCH_SECONDS = 1.0
@@ -48,6 +54,8 @@ class Assembly:
         self._channel = channel
         self._master = os.getpid()
         self._store_url = store_url(config, embedded_url)
+        self._name = config.hostname or socket.gethostname()
+        self._recorded = config.metrics.history or config.metrics.listen is not None
         self.zones = zones.build(config.rules, config.zones)
         rules = [(rule.name, rule.action.value) for rule in config.rules]
         labels = [(zone.name, zone.label) for zone in self.zones]
@@ -61,7 +69,8 @@ class Assembly:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
         screen, store = self.screen(reports)
-        counts = Counts(self.shared.meter(slot), self._config.rules, self.zones)
+        ring = self.shared.rings.writer(slot) if self._recorded else None
+        counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         return Worker(screen, store, self._config, reports, counts)
 
     def screen(self, reports: Report) -> tuple[Screen, Store]:
@@ -85,6 +94,8 @@ class Assembly:
         store = open_store(self._config, self._store_url, reports)
         prober = Prober(self.zones, nameservers(self._config), flags=self.shared.flags.view, reporter=reports)
         prober.probe_first()
+        host = self._config.hostname or socket.gethostname()
+        chronicle = Chronicle(Reader.open(self._store_url, self._config.store.timeout), host)
         ready()
         status = keeper.run(
             self.shared,
@@ -93,8 +104,30 @@ class Assembly:
             parent=self._master,
             tasks=[prober.run, partial(_watch, store, reports)],
             checks={"store": partial(_reachable, store)},
+            site=partial(self._site, chronicle),
         )
         os._exit(status)
+
+    def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
+        """What is served over HTTP."""
+        from hybridgrey import pagedata, web  # only where it is served: what else the page needs costs memory
+
+        config = self._config
+        alone = "Those of other hosts are not kept, for [store] key_secret is set."
+        data = pagedata.Data(
+            pagedata.Host(
+                chronicle.host,
+                observes=config.observe,
+                alone=alone if config.store.key_secret.get_secret_value() else "",
+            ),
+            Policy(config.rules),
+            self.zones,
+            shared=self.shared,
+            chronicle=chronicle,
+            health=health,
+        )
+        names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
+        return web.Site(self.shared, health, door=web.Door(names=names), data=data)
 
 
 class Worker:

@@ -6,6 +6,7 @@ wrong.  Called by `cli.status`.
 
 from __future__ import annotations
 
+import base64
 import http.client
 import urllib.error
 import urllib.request
@@ -53,11 +54,11 @@ def url_of(config: Config) -> str | None:
     return f"http://[{host}]:{listen[1]}" if ":" in host else f"http://{host}:{listen[1]}"
 
 
-def ask(url: str) -> Host:
-    """Ask one daemon."""
+def ask(url: str, password: str = "") -> Host:
+    """Ask one daemon; the password is only told to one that wants it."""
     url = url.rstrip("/").removesuffix("/metrics")
     try:
-        families = text_string_to_metric_families(_get(f"{url}/metrics"))
+        families = text_string_to_metric_families(_get(f"{url}/metrics", password))
         samples: dict[tuple[str, Labels], float] = {}
         version = ""
         for sample in (one for family in families for one in family.samples):
@@ -65,6 +66,8 @@ def ask(url: str) -> Host:
                 version = sample.labels["version"]
             samples[sample.name.removeprefix(PREFIX), tuple(sorted(sample.labels.items()))] = sample.value
         health = _get(f"{url}/healthz").splitlines()
+    except _RefusedError as error:
+        return Host(url, error=str(error))
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
         return Host(url, error=getattr(reason, "strerror", None) or str(reason) or type(reason).__name__)
@@ -84,15 +87,31 @@ def added(hosts: Iterable[Host]) -> Host:
     return Host("", samples=total)
 
 
-def _get(url: str) -> str:
+class _RefusedError(Exception):
+    """The daemon wants a password, or another one."""
+
+
+def _get(url: str, password: str = "", *, told: bool = False) -> str:
     """A page; that of an unhealthy daemon comes with status 503."""
     if not url.startswith(("http://", "https://")):
         raise ValueError("the URL must begin with http:// or https://")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a daemon is no web site
     try:
-        with opener.open(url, timeout=TIMEOUT) as page:
+        with opener.open(_request(url, password if told else ""), timeout=TIMEOUT) as page:
             return str(page.read(MAX_BYTES).decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:
             return error.read(MAX_BYTES).decode("utf-8", "replace")
+        if error.code == http.HTTPStatus.UNAUTHORIZED:
+            if password and not told:
+                return _get(url, password, told=True)
+            fault = "is not the right one there" if password else "is not set here, but there"
+            raise _RefusedError(f"[metrics] password {fault}") from None
         raise
+
+
+def _request(url: str, password: str) -> urllib.request.Request:
+    """HTTP Basic (RFC 7617), where any user name will do."""
+    coded = base64.b64encode(f":{password}".encode(errors="surrogateescape")).decode()
+    headers = {"Authorization": f"Basic {coded}"} if password else {}
+    return urllib.request.Request(url, headers=headers)  # noqa: S310 (checked above)

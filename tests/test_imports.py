@@ -19,6 +19,7 @@ STOREYS = (
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
     ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile", "observed"),
+    ("bins", "logtime", "maillog", "proof", "graphs", "svgfile", "reportpage"),
     (
         "question",
         "reasons",
@@ -40,7 +41,7 @@ STOREYS = (
         "restore",
         "peerfiles",
     ),
-    ("screen", "way"),
+    ("screen", "way", "lookback"),
     (
         "session",
         "counts",
@@ -67,7 +68,7 @@ STOREYS = (
     ("explanation", "liveness"),
     ("cli",),
 )
-FREE = ("cleaning", "logfile", "logs", "reports", "collector", "metrics", "series", "timeline")
+FREE = ("cleaning", "logfile", "logs", "reports", "collector", "metrics", "series", "timeline", "ring", "journal")
 """Leaves that any module may use; they use each other only."""
 
 LIBMILTER = {"session", "worker"}

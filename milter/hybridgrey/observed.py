@@ -9,6 +9,9 @@ blocklists or allowlists by the rules that ask them, so the report needs the con
 *Delayed* is a recipient that got a temporary refusal of greylisting, *passed* one that was let through,
 whatever the rule.
 
+The same report comes from the counts of the store's history (`summed`): with numbers only where the log has
+names, and networks and domains for clients and senders.
+
 Called by the command ``report observed``.
 """
 
@@ -25,6 +28,7 @@ from typing import Any, Final
 import orjson
 
 from hybridgrey.pattern import Pattern
+from hybridgrey.timeline import NOTED, OUTCOMES, labels_of
 
 # Keys held for a top ten: enough for the counts of the ten to be right in any log but one made against it.
 MOST_KEYS: Final = 20_000
@@ -34,6 +38,10 @@ MAX_SAMPLES: Final = 50
 
 Patterns = Mapping[str, Sequence[Pattern | None]]
 
+History = Mapping[str, Mapping[int, int]]
+
+_PASSED: Final = {what: "pass" if what == "accept" else what for what in OUTCOMES}
+"""Outcomes of the history with the word that this report has for them."""
 _REFUSED_STATES: Final = frozenset({"new", "early"})
 
 
@@ -55,6 +63,13 @@ class Heaviest:
         if len(self._counts) > self._limit:
             self.exact = False
             self._counts = Counter(dict(self._counts.most_common(self._limit // 2)))
+
+    @classmethod
+    def of(cls, counts: Iterable[tuple[str, int]]) -> Heaviest:
+        """Counts that are there already."""
+        made = cls()
+        made._counts.update(dict(counts))
+        return made
 
     def top(self, number: int) -> list[tuple[str, int]]:
         """The heaviest keys, by count and then by name."""
@@ -98,6 +113,11 @@ class Summary:
     garbage: int = 0
     other: int = 0
     earlier: int = 0
+
+    @property
+    def lines(self) -> int:
+        """Lines of the log that were read."""
+        return self.verdicts + self.garbage + self.other + self.earlier
 
 
 def outcome(event: Mapping[str, Any]) -> str:
@@ -185,6 +205,47 @@ class Reader:
             )
             claim = Claim(ts, client, sender, recipient, outcome(event), blocking, allowing)
             self.summary.samples.append(claim)
+
+
+def summed(history: History, tops: Mapping[str, Sequence[tuple[str, int]]]) -> Summary:
+    """The report of counts by series and moment (`timeline` has their names), and of the heaviest of all."""
+    summary = Summary()
+    moments: set[int] = set()
+    for name, counts in history.items():
+        if name.startswith("outcome:"):
+            moments.update(counts)
+        _add(summary, labels_of(name), sum(counts.values()))
+    if moments:
+        summary.first, summary.last = _iso(min(moments)), _iso(max(moments))
+    for kind, heaviest in tops.items():
+        what, _, outcome_ = kind.partition("/")
+        if heaviest and outcome_ in _PASSED:
+            held = summary.clients if what == "network" else summary.senders
+            held[_PASSED[outcome_]] = Heaviest.of(heaviest)
+    return summary
+
+
+def _add(summary: Summary, series: Sequence[str], number: int) -> None:
+    """Add the sum of one series of the history."""
+    match series:
+        case "outcome", what, mode if what in _PASSED:
+            summary.verdicts += number
+            summary.enforced += number if mode == "enforced" else 0
+            summary.outcomes[_PASSED[what]] += number
+        case "rule", rule, what if what in _PASSED:
+            summary.rules.setdefault(rule, Counter())[_PASSED[what]] += number
+        case "rule", rule, what if what == NOTED:
+            summary.noted[rule] += number
+        case "list", label, "listed":
+            summary.lists[label] += number
+        case "list", label, "error" | "timeout":
+            summary.trouble[label] += number
+        case ["claimed_by_both"]:
+            summary.claims += number
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _event(line: bytes) -> Mapping[str, Any] | None:

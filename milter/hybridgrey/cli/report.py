@@ -1,220 +1,219 @@
-"""``hybridgrey report``: what the log says of the mail that came."""
+"""``hybridgrey report``: graphs of the mail before and after, and what was or would have been done."""
 
 from __future__ import annotations
 
-import gzip
-import re
-import sys
-import time
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from datetime import UTC, datetime
+import math
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from os import umask
 from pathlib import Path
-from typing import IO, Any, cast
+from types import ModuleType
+from typing import Any, Final
 
 import click
 
-from hybridgrey import durations, observed, zones
+from hybridgrey import lookback, maillog, proof
 from hybridgrey.cli import config_option
-from hybridgrey.cli.access import configured
-from hybridgrey.cli.output import as_json, fail, table, title
-from hybridgrey.config import Config
-from hybridgrey.observed import Summary
-from hybridgrey.pattern import Pattern
-from hybridgrey.policy import Action
+from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.moments import moment
+from hybridgrey.cli.output import as_json, fail, table
+from hybridgrey.cli.report_observed import report_observed
+from hybridgrey.cli.report_sources import History, Span, opened, read_history, read_logs
+from hybridgrey.proof import Proof
 
-STDIN = "-"
-TOP = 10
-GZIP = b"\x1f\x8b"
-MAX_LINE = 2**20  # bytes; a log line of ours has less than 20 KiB
-
-OUTCOMES = ("reject", "delay", "tempfail", "pass")
-NO_LOG = (
-    'no log to read: name the file that the daemon\'s standard error goes to (with [log] format = "json"),'
-    " or pipe it in, as in: journalctl -u hybridgrey -o cat | hybridgrey report observed -"
+KINDS: Final = (".html", ".svg", ".png")
+TITLE: Final = "Mail before and after hybridgrey was switched on"
+NO_LIBRARY: Final = "graphs need matplotlib, which is not installed: pip install 'hybridgrey[report]'"
+NOTHING: Final = (
+    "nothing to draw: the store has no history of this time ([metrics] history writes it),"
+    " and no mail log has a line of it; give logs with --mail-log"
 )
 
 
-@click.group()
-def report() -> None:
-    """Sum up what the log says.
-
-    \b
-    Examples:
-      hybridgrey report observed /var/log/hybridgrey.log
-    """
-
-
-def _since(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float:
-    """A duration before now (``2d``) or an ISO 8601 time, as Unix seconds."""
-    if not value:
-        return 0.0
-    try:
-        if not re.match(r"[0-9]{4}-", value):
-            return max(0.0, time.time() - durations.parse(value))
-        moment = datetime.fromisoformat(value)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise click.BadParameter(
-            'write a duration such as "2d", or a time such as 2026-01-31T10:00'
-        ) from None
-
-
-@report.command("observed")
-@click.argument("files", metavar="[LOGFILE]...", nargs=-1)
+@click.group(invoke_without_command=True)
 @click.option(
-    "--since", callback=_since, metavar="TIME", help='From then on: "2d" ago, or 2026-01-31T10:00 (UTC).'
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="An .html, .svg or .png file."
 )
-@click.option("--json", "json_", is_flag=True, help="Print the report as JSON.")
+@click.option(
+    "--mail-log",
+    "logs",
+    multiple=True,
+    metavar="FILE",
+    help='A Postfix mail log, also gzipped; "-" is standard input. Several add up.',
+)
+@click.option(
+    "--since", callback=moment, metavar="TIME", help='From then on: "90d" ago, or 2026-01-31T10:00 (UTC).'
+)
+@click.option("--until", callback=moment, metavar="TIME", help="Until then.")
+@click.option(
+    "--switched-on", callback=moment, metavar="TIME", help="The moment to mark, if it is not found."
+)
+@click.option("--host", "hosts", multiple=True, metavar="NAME", help="An MX host's history; several add up.")
+@click.option("--json", "json_", is_flag=True, help="Print the summary as JSON.")
 @config_option
-def report_observed(files: tuple[str, ...], since: float, json_: bool, config_path: Path) -> None:
-    """Say what would have been rejected, delayed and passed, by rule and list.
+@click.pass_context
+def report(
+    ctx: click.Context,
+    output: Path | None,
+    logs: tuple[str, ...],
+    since: float | None,
+    until: float | None,
+    switched_on: float | None,
+    hosts: tuple[str, ...],
+    json_: bool,
+    config_path: Path,
+) -> None:
+    """Draw the mail before and after the filter was switched on.
 
-    Reads JSON log lines from files, also gzipped ones; "-" and a pipe are standard input. In observe mode
-    nothing of it was done; else it is what was done. Names the heaviest clients and senders, and mail whose
-    client is on a blocklist and on an allowlist of the configuration, as far as both had answered in time.
+    Accepted, rejected and greylisted mail per second comes from the history in the store and, where they
+    cover the time, from mail logs: those of the time before, or of all of it.  Spam that SpamAssassin or
+    amavis identified later comes from mail logs.  The moment is that of the first verdict that was carried
+    out, or of our first greylisting in a log.  Times are UTC; a log's own without a zone are this machine's.
+
+    The HTML file needs nothing beside it; it has the numbers as tables too.
 
     \b
     Examples:
-      hybridgrey report observed /var/log/hybridgrey.log.1.gz /var/log/hybridgrey.log
-      journalctl -u hybridgrey -o cat | hybridgrey report observed --since 2d -
-      hybridgrey report observed --json /var/log/hybridgrey.log | jq .outcomes
+      hybridgrey report -o report.html
+      hybridgrey report --since 90d --mail-log /var/log/mail.log.1 --mail-log /var/log/mail.log -o report.png
+      hybridgrey report observed --since 2d
     """
-    config = configured(config_path)
-    if not files:
-        if sys.stdin.isatty():
-            fail(NO_LOG)
-        files = (STDIN,)
-    reader = observed.Reader(_patterns(config, reject=True), _patterns(config, reject=False), since)
-    for file in files:
-        try:
-            with _opened(file) as stream:
-                reader.read(_lines(stream))
-        except (OSError, EOFError, zlib.error) as error:
-            fail(f"{file}: {getattr(error, 'strerror', None) or error}")
-    summary = reader.summary
-    if json_:
-        as_json(_document(summary))
-    elif summary.verdicts:
-        _print(summary)
-    if not summary.verdicts:
-        fail(_nothing(summary))
-
-
-def _patterns(config: Config, *, reject: bool) -> observed.Patterns:
-    """The lists that rules reject, or accept, by: their labels, and the codes that count."""
-    refusing = {Action.REJECT, Action.TEMPFAIL, Action.NONE}
-    wanted = [r for r in config.rules if (r.action in refusing if reject else r.action is Action.ACCEPT)]
-    labels = {zone.name: zone.label for zone in zones.build(config.rules, config.zones)}
-    found: dict[str, list[Pattern | None]] = {}
-    for entry in (entry for rule in wanted for entry in rule.lists if entry.weight > 0):
-        found.setdefault(labels[entry.zone], []).append(entry.pattern)
-    return found
-
-
-@contextmanager
-def _opened(file: str) -> Iterator[IO[bytes]]:
-    """A log, unpacked when it is gzipped; standard input too."""
-    if file == STDIN:
-        yield _unpacked(sys.stdin.buffer)
+    if ctx.invoked_subcommand is not None:
         return
-    with Path(file).open("rb") as stream:
-        yield _unpacked(stream)
+    if output is None or output.suffix.lower() not in KINDS:
+        raise click.UsageError("name the file to write, as in: -o report.html (or .svg, .png)", ctx)
+    span = Span(since, until)
+    if (since or 0.0) >= (until or math.inf):
+        raise click.UsageError("--since must be before --until", ctx)
+    drawing = _library()
+    config = configured(config_path)
+    log = read_logs(logs, config, span)
+    with closing(opened(config)) as reader:
+        history = read_history(config, reader, hosts, forgiving=bool(logs))
+        made = _made(history, log, span, switched_on)
+    if made is None:
+        fail(NOTHING)
+    notes = _notes(made, log, logs)
+    _write(output, _drawn(drawing, made, output.suffix.lower(), notes))
+    _tell(made, output, notes, json_=json_)
 
 
-def _unpacked(stream: Any) -> IO[bytes]:  # noqa: ANN401 (a buffered reader, which typeshed has no one name for)
-    packed = stream.peek(2)[:2] == GZIP
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if packed else stream)
+report.add_command(report_observed)
 
 
-def _lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """Lines of bounded length: what is longer comes in pieces, which are no JSON and so are counted."""
-    while line := stream.readline(MAX_LINE):
-        yield line
+def _library() -> ModuleType:
+    """Our graphs, and with them matplotlib, which is large and only needed here."""
+    try:
+        from hybridgrey import graphs
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("matplotlib", "numpy"):
+            raise
+        fail(NO_LIBRARY, UNAVAILABLE)
+    return graphs
 
 
-def _nothing(summary: Summary) -> str:
-    """Why there is no report."""
-    if summary.earlier:
-        return f"all {summary.earlier} verdicts in it are from before --since"
-    lines = summary.other + summary.garbage
-    if not lines:
-        return "the log is empty; " + NO_LOG.partition(": ")[2]
-    return f'none of its {lines} lines is a verdict in JSON: is [log] format = "json", level = "info"?'
+def _made(history: History | None, log: maillog.Tally, span: Span, switched_on: float | None) -> Proof | None:
+    """Both sources put together; None when there is nothing."""
+    logged = proof.merged(log.spans)
+    known = (history.past.first, history.now) if history else None
+    begins = [start for start, _end in [*logged, *([known] if known else [])]]
+    ends = [end for _start, end in [*logged, *([known] if known else [])]]
+    start = max(span.since or 0.0, min(begins, default=math.inf))
+    end = min(span.until or math.inf, max(ends, default=0.0))
+    if not end - start >= 1:
+        return None
+    least = log.bins.step
+    if history:
+        least = max(least, lookback.least_step(max(start, history.past.first), history.now))
+    step = proof.step_for(start, end, least)
+    counts: proof.Counts = history.counts(start, end, step) if history else {}
+    found: list[float | None] = [history.past.switched_on if history else None, log.ours]
+    if switched_on is None:
+        switched_on = min((one for one in found if one is not None), default=None)
+    sources = [*(["the store's history"] if counts else []), *(["mail logs"] if logged else [])]
+    bins = proof.bins(start, end, step, log, proof.outcomes(counts), known)
+    made = Proof(start, end, step, switched_on, bins, proof.lists(counts), sources)
+    return made if any(one.counts for one in bins) else None
 
 
-def _document(summary: Summary) -> dict[str, Any]:
+def _notes(made: Proof, log: maillog.Tally, logs: tuple[str, ...]) -> list[str]:
+    """What a reader of the graphs should know about them."""
+    notes = []
+    if made.switched_on is None:
+        notes.append("It is not known when it was switched on; --switched-on says it.")
+    elif not made.start < made.switched_on < made.end:
+        notes.append("The moment it was switched on lies outside of this time.")
+    if not made.has(maillog.SPAM):
+        what = "the mail logs have none" if logs else "that takes mail logs, given with --mail-log"
+        notes.append(f"Spam identified later is not shown: {what}.")
+    if len(made.sources) > 1:
+        notes.append("Accepted mail is counted by message in mail logs, and by recipient in the history.")
+    if made.has(proof.WOULD_REJECT) or made.has(proof.WOULD_GREYLIST):
+        notes.append("In observe mode all mail was accepted; dotted is what would have been refused.")
+    if log.undated:
+        notes.append(f"{log.undated} lines of the mail logs have no time that can be, and were passed over.")
+    return notes
+
+
+def _drawn(graphs: Any, made: Proof, kind: str, notes: Sequence[str]) -> bytes:  # noqa: ANN401 (a module)
+    """The content of the file."""
+    from hybridgrey import reportpage, svgfile
+
+    figure = graphs.figure(made, heading=kind != ".html")
+    if kind == ".png":
+        return bytes(graphs.png(figure))
+    element = svgfile.accessible(graphs.svg(figure), TITLE, reportpage.description(made))
+    text = reportpage.page(made, element, notes) if kind == ".html" else svgfile.document(element)
+    return text.encode()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write all of the file or nothing: a web server may be reading the one before."""
+    mask = umask(0)
+    umask(mask)
+    temporary = None
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(content)
+        temporary.chmod(0o666 & ~mask)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        fail(f"{path}: {error.strerror or error}")
+
+
+def _tell(made: Proof, output: Path, notes: Sequence[str], *, json_: bool) -> None:
+    from hybridgrey import reportpage
+
+    if json_:
+        as_json(_document(made, output, notes))
+        return
+    click.echo(f"{output}: {reportpage.span(made)}")
+    table(["", *reportpage.HEAD[1:]], reportpage.rows(made))
+    for note in notes:
+        click.echo(note)
+
+
+def _document(made: Proof, output: Path, notes: Sequence[str]) -> dict[str, Any]:
+    totals: Counter[str] = Counter()
+    for one in made.bins:
+        totals.update(one.counts)
+    series = {}
+    for name in (*proof.SHOWN, maillog.DEFERRED, proof.WOULD_REJECT, proof.WOULD_GREYLIST):
+        means = made.means(name)
+        series[name.replace(" ", "_")] = {"total": totals[name], "before": means.before, "after": means.after}
     return {
-        "verdicts": summary.verdicts,
-        "enforced": summary.enforced,
-        "first": summary.first or None,
-        "last": summary.last or None,
-        "outcomes": {name: summary.outcomes[name] for name in OUTCOMES},
-        "rules": {name: dict(counts) for name, counts in summary.rules.items()},
-        "noted": dict(summary.noted),
-        "lists": {name: _list(summary, name) for name in sorted({*summary.lists, *summary.trouble})},
-        "clients": {name: dict(heaviest.top(TOP)) for name, heaviest in summary.clients.items()},
-        "senders": {name: dict(heaviest.top(TOP)) for name, heaviest in summary.senders.items()},
-        "claimed_by_both": {"count": summary.claims, "samples": [asdict(c) for c in summary.samples]},
-        "lines": {"garbage": summary.garbage, "other": summary.other, "earlier": summary.earlier},
+        "output": str(output),
+        "start": made.start,
+        "end": made.end,
+        "step": made.step,
+        "switched_on": made.switched_on,
+        "sources": list(made.sources),
+        "per_second": series,
+        "lists": {row.label: {"sole": row.sole, "shared": row.shared} for row in made.lists},
+        "notes": list(notes),
     }
-
-
-def _list(summary: Summary, name: str) -> dict[str, int]:
-    return {"listed": summary.lists[name], "errors": summary.trouble[name]}
-
-
-def _print(summary: Summary) -> None:
-    observing = summary.verdicts - summary.enforced
-    click.echo(f"{summary.verdicts} recipients from {summary.first} to {summary.last}")
-    click.echo(f"{observing} of them in observe mode: for those it is what would have happened")
-    title("Outcome")
-    rows = [(name, summary.outcomes[name], _share(summary, name)) for name in OUTCOMES]
-    table(["outcome", "recipients", "share"], rows)
-    title("By rule")
-    table(["rule", *OUTCOMES], [(name, *(c[o] for o in OUTCOMES)) for name, c in summary.rules.items()])
-    if summary.noted:
-        title("Rules on trial (action none) that matched")
-        table(["rule", "recipients"], summary.noted.most_common())
-    names = sorted({*summary.lists, *summary.trouble}, key=lambda name: (-summary.lists[name], name))
-    if names:
-        title("By list")
-        table(["list", "listed", "errors"], [(n, summary.lists[n], summary.trouble[n]) for n in names])
-    for word, heaviest in (("clients", summary.clients), ("senders", summary.senders)):
-        _print_heaviest(word, heaviest)
-    _print_claims(summary)
-    if summary.garbage:
-        click.echo(f"\n{summary.garbage} lines were no JSON and were passed over")
-
-
-def _share(summary: Summary, name: str) -> str:
-    return f"{100 * summary.outcomes[name] / summary.verdicts:.1f} %"
-
-
-def _print_heaviest(word: str, heaviest: dict[str, observed.Heaviest]) -> None:
-    for name in ("reject", "delay"):
-        if name in heaviest:
-            exact = "" if heaviest[name].exact else " (at least so many each)"
-            title(f"Top {word}: {name}{exact}")
-            table([word[:-1], "recipients"], heaviest[name].top(TOP))
-
-
-def _print_claims(summary: Summary) -> None:
-    title(f"On a blocklist and on an allowlist: {summary.claims}")
-    if summary.samples:
-        head = ["time", "client", "sender", "recipient", "outcome", "blocklists", "allowlists"]
-        rows = [
-            (
-                c.time,
-                c.client,
-                c.sender,
-                c.recipient,
-                c.outcome,
-                " ".join(c.blocklists),
-                " ".join(c.allowlists),
-            )
-            for c in summary.samples[:TOP]
-        ]
-        table(head, rows)

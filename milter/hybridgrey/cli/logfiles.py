@@ -1,0 +1,95 @@
+"""Log files as commands read them: gzipped or not, standard input too, line by line in bounded memory."""
+
+from __future__ import annotations
+
+import gzip
+import struct
+import sys
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, Final, cast
+
+from hybridgrey.cli.output import fail, is_terminal
+
+STDIN: Final = "-"
+GZIP: Final = b"\x1f\x8b"
+MAX_LINE: Final = 2**20  # bytes; no log line that is ours or Postfix's has more than some 20 KiB
+
+
+@contextmanager
+def lines_of(file: str, told: Callable[[int], None] | None = None) -> Iterator[Iterator[bytes]]:
+    """The lines of a log, for a ``with``; ends with one line about what cannot be read.
+
+    `told` hears how many bytes of the file have been read since the last time.
+    """
+    try:
+        with _opened(file) as stream:
+            yield _lines(_unpacked(stream), stream, told)
+    except (OSError, EOFError, zlib.error) as error:
+        fail(f"{file}: {getattr(error, 'strerror', None) or error}")
+
+
+def last_change(file: str) -> float:
+    """When a log was last written to, Unix seconds; a gzipped one remembers that of what it was made of."""
+    if file == STDIN:
+        return time.time()
+    try:
+        with Path(file).open("rb") as stream:
+            changed = Path(file).stat().st_mtime
+            head = stream.read(8)
+    except OSError as error:
+        fail(f"{file}: {error.strerror or error}")
+    packed = struct.unpack("<I", head[4:8])[0] if head[:2] == GZIP and len(head) == 8 else 0
+    return min(changed, packed or changed)
+
+
+def size(file: str) -> int:
+    """Bytes of a file, packed as it is; 0 where that is not known."""
+    try:
+        return 0 if file == STDIN else Path(file).stat().st_size
+    except OSError:
+        return 0
+
+
+@contextmanager
+def progress(files: tuple[str, ...]) -> Iterator[Callable[[int], None]]:
+    """A bar for who watches; what it gives is to be told of bytes that have been read."""
+    if not is_terminal(sys.stderr):
+        yield lambda _bytes: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("reading logs", total=sum(map(size, files)) or None)
+        yield lambda read: bar.advance(task, read)
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[Any]:
+    if file == STDIN:
+        yield sys.stdin.buffer
+        return
+    with Path(file).open("rb") as stream:
+        yield stream
+
+
+def _unpacked(stream: Any) -> IO[bytes]:  # noqa: ANN401 (a buffered reader, which typeshed has no one name for)
+    packed = stream.peek(2)[:2] == GZIP
+    return cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if packed else stream)
+
+
+def _lines(unpacked: IO[bytes], stream: Any, told: Callable[[int], None] | None) -> Iterator[bytes]:  # noqa: ANN401
+    """Lines of bounded length: what is longer comes in pieces, which make no sense and so are passed over."""
+    before, number = 0, 0
+    while line := unpacked.readline(MAX_LINE):
+        yield line
+        number += 1
+        if told is not None and number % 10_000 == 0 and stream.seekable():
+            at = stream.tell()
+            told(at - before)
+            before = at

@@ -1,0 +1,97 @@
+"""Where `hybridgrey report` has its numbers from: mail logs, and the history in the store."""
+
+from __future__ import annotations
+
+import math
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from hybridgrey import lookback, maillog, proof
+from hybridgrey.cli.access import UNAVAILABLE, store_trouble, url_of
+from hybridgrey.cli.logfiles import STDIN, last_change, lines_of, progress
+from hybridgrey.cli.output import fail, warn
+from hybridgrey.config import Config
+from hybridgrey.history import Reader
+from hybridgrey.logtime import Clock
+from hybridgrey.policy import Action
+from hybridgrey.store import StoreError
+
+_SECONDS: Final = re.escape("{seconds}")
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """The time that is wanted, Unix seconds; None: as far as there is anything."""
+
+    since: float | None
+    until: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What the store has: how far back, and the counts of a time that is to be drawn."""
+
+    reader: Reader
+    past: lookback.Past
+    hosts: Sequence[str] | None
+    now: float
+
+    def counts(self, start: float, end: float, step: int) -> proof.Counts:
+        """The counts for bins of `step` seconds."""
+        return lookback.read(self.reader, start, end, step, self.now, self.hosts)
+
+
+def _own_texts(config: Config) -> list[re.Pattern[bytes]]:
+    """What our greylisting says, without its enhanced status code and with any number of seconds."""
+    texts = {config.greylist.text, *(r.text for r in config.rules if r.text and r.action is Action.GREYLIST)}
+    bare = (re.sub(r"^4\.\d+\.\d+ ", "", text) for text in texts)
+    return [re.compile(re.escape(text).replace(_SECONDS, r"\d+").encode()) for text in bare]
+
+
+def read_logs(files: tuple[str, ...], config: Config, span: Span) -> maillog.Tally:
+    """What the mail logs say, read from the oldest to the newest."""
+    reader = maillog.Reader(_own_texts(config), span.since or 0.0, span.until or math.inf)
+    with progress(files) as told:
+        for file in sorted(files, key=last_change):
+            latest = last_change(file)
+            years_back = 0
+            with lines_of(file, told) as lines:
+                excess = reader.read(lines, Clock(latest))
+            while excess:
+                if file == STDIN:
+                    fail("a log of more than a year without years in it must be given by its name")
+                years_back += excess
+                with lines_of(file) as lines:
+                    excess = reader.read(lines, Clock(latest, years_back))
+    return reader.tally
+
+
+def opened(config: Config) -> Reader:
+    """The history in the configured store, not connected yet."""
+    try:
+        return Reader.open(url_of(config), config.store.timeout)
+    except StoreError as error:
+        fail(store_trouble(config, error), UNAVAILABLE)
+
+
+def read_history(
+    config: Config, reader: Reader, hosts: tuple[str, ...], *, forgiving: bool
+) -> History | None:
+    """What the store has; with logs to draw from, a store that is down is only a warning."""
+    now = time.time()
+    try:
+        known = reader.hosts()
+        if unknown := sorted({*hosts} - {*known}):
+            fail(f"no history of {unknown[0]}; there is that of: {', '.join(known) or 'no host'}")
+        chosen = hosts or None
+        past = lookback.survey(reader, now, chosen)
+        return History(reader, past, chosen, now) if past else None
+    except StoreError as error:
+        text = store_trouble(config, error)
+        if not forgiving:
+            fail(text, UNAVAILABLE)
+        warn(f"only the mail logs are drawn; {text}")
+        return None

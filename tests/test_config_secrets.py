@@ -21,6 +21,8 @@ SECRET_FILE = f"""
 [store]
 url = "redis://user:hunter2@127.0.0.1:6379/0"
 key_secret = "correct horse"
+[metrics]
+password = "battery staple"
 [zones."{KEY}.zen.dq.example"]
 label = "zen.example"
 [zones."other-key-of-ours.zen.dq.example"]
@@ -32,7 +34,7 @@ action = "reject"
 [[rule]]
 action = "greylist"
 """
-SECRETS = (KEY, "hunter2", "correct horse", "other-key-of-ours")
+SECRETS = (KEY, "hunter2", "correct horse", "battery staple", "other-key-of-ours")
 
 
 def test_secrets_are_not_shown(tmp_path):
@@ -41,10 +43,11 @@ def test_secrets_are_not_shown(tmp_path):
     shown = loaded.shown
     assert shown["store"]["url"] == "redis://user:********@127.0.0.1:6379/0"
     assert shown["store"]["key_secret"] == "********"
+    assert shown["metrics"]["password"] == "********"
     assert list(shown["zones"]) == ["zen.example", "zen.example (2)"]
     assert shown["rule"][0]["dns"] == ["zen.example=127.0.0.2", "zen.example"]
     assert not [s for s in SECRETS if s in f"{loaded.warnings} {shown}"]
-    assert not [s for s in ("hunter2", "correct horse") if s in repr(loaded)]
+    assert not [s for s in ("hunter2", "correct horse", "battery staple") if s in repr(loaded)]
     assert loaded.store.url.get_secret_value() == "redis://user:hunter2@127.0.0.1:6379/0"
     assert loaded.rules[0].lists[0].zone == f"{KEY}.zen.dq.example"
 
@@ -56,6 +59,9 @@ BROKEN_SECRETS = [
     SECRET_FILE.replace(":6379", ":hunter2"),
     SECRET_FILE.replace("correct horse", 'correct horse" "'),
     SECRET_FILE.replace('"correct horse"', '["correct horse"]'),
+    SECRET_FILE.replace("battery staple", 'battery staple" "'),
+    SECRET_FILE.replace('"battery staple"', '["battery staple"]'),
+    SECRET_FILE.replace("password", "passwort"),
     SECRET_FILE.replace("key_secret", "keysecret"),
     SECRET_FILE.replace("label", "lable"),
     SECRET_FILE.replace("label", "bogus = 1\nlabel"),

@@ -192,6 +192,8 @@ def _shown(tables: Raw, secrets: Secrets) -> Mapping[str, Any]:
     shown["zones"] = {name: _filled(Zone, zone) for name, zone in shown["zones"].items()}
     store = shown["store"]
     shown["store"] = store | {"url": MASK, "key_secret": MASK if store["key_secret"] else ""}
+    metrics = shown["metrics"]
+    shown["metrics"] = metrics | {"password": MASK if metrics["password"] else ""}
     shown["rule"] = _named(tables["rule"])
     hidden = secrets.hide_in(shown)
     assert isinstance(hidden, dict)  # noqa: S101 (a table stays one)

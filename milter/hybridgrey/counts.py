@@ -1,4 +1,4 @@
-"""From decisions to metrics: what a session tells is counted (`session.Counts`).
+"""From decisions to metrics and records: what a session tells is counted (`session.Counts`).
 
 What the lists said of a client is counted when it leaves, for then the late answers are in too: the share of
 the rejects that only one list caught, and the recipients whose client a blocklist and an allowlist have, are
@@ -7,11 +7,13 @@ those that the admin would see with all time in the world.  Put together by `ass
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from hybridgrey.metrics import Meter
 from hybridgrey.pattern import Pattern
 from hybridgrey.policy import Action, Answer, Rule
+from hybridgrey.ring import Writer, packed
 from hybridgrey.screen import Client, Decision
 from hybridgrey.zones import Zone
 
@@ -25,8 +27,19 @@ _AGAINST = frozenset({Action.REJECT, Action.TEMPFAIL, Action.NONE})
 class Counts:
     """One worker's; thread safe."""
 
-    def __init__(self, meter: Meter, rules: Sequence[Rule], zones: Iterable[Zone]) -> None:
+    def __init__(
+        self,
+        meter: Meter,
+        rules: Sequence[Rule],
+        zones: Iterable[Zone],
+        ring: Writer | None = None,
+        mx: str = "",
+    ) -> None:
+        """`ring` is for the records of verdicts by the host `mx`; without one there are none."""
         self._meter = meter
+        self._ring = ring
+        self._mx = mx
+        self.records = ring is not None
         self._labels = {zone.name: zone.label for zone in zones}
         self._rejecting = _patterns(rules, {Action.REJECT})
         self._against = _patterns(rules, _AGAINST)
@@ -46,6 +59,14 @@ class Counts:
             client.refused += 1
         for noted in verdict.noted:
             meter.noted(noted.name)
+
+    def recorded(self, event: dict[str, object], decision: Decision) -> None:
+        """Leave a verdict to the keeper."""
+        if self._ring is not None:
+            event["t"] = time.time()
+            event["mx"] = self._mx
+            event["outcome"] = decision.outcome
+            self._ring.write(packed(event))
 
     def opened(self) -> None:
         """Count a connection."""

@@ -21,9 +21,11 @@ import threading
 import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from zlib import crc32
 
+from hybridgrey.journal import Journal
+from hybridgrey.ring import Rings
 from hybridgrey.series import (
     CAPACITY,
     DELAY_BUCKETS,
@@ -58,6 +60,11 @@ class Counters:
     def lease(self) -> int:
         """Return a slot for a process about to be forked. Master only."""
         return self._free.pop() if self._free else self._rows - 1
+
+    @property
+    def slots(self) -> int:
+        """How many processes can have a slot of their own; the surplus ones have this number's."""
+        return self._rows - 1
 
     def release(self, slot: int) -> None:
         """Take back the slot of a process that ended. Its counts stay, its open sessions are gone."""
@@ -277,6 +284,8 @@ class Shared:
     counters: Counters
     board: Board
     flags: Flags
+    rings: Rings
+    journal: Journal
     enforced: bool = True
 
     @classmethod
@@ -294,15 +303,16 @@ class Shared:
         many there will be, which sizes the slots, with room for the old workers of several reloads.
         """
         schema = Schema.build(rules, (label for _zone, label in zones), enforced=enforced)
-        return cls(schema, Counters(max(32, 4 * workers + 4)), Board(), Flags(zones), enforced)
+        counters = Counters(max(32, 4 * workers + 4))
+        return cls(schema, counters, Board(), Flags(zones), Rings(counters.slots), Journal(), enforced)
 
     def renewed(
         self, rules: Sequence[tuple[str, str]], zones: Sequence[tuple[str, str]], *, enforced: bool = True
     ) -> Shared:
-        """Return the memory for a reloaded config: same counters and board, longer schema, new flags."""
+        """Return the memory for a reloaded config: the same, but for a longer schema and new flags."""
         labels = (label for _zone, label in zones)
         schema = Schema.build(rules, labels, enforced=enforced, before=self.schema)
-        return Shared(schema, self.counters, self.board, Flags(zones), enforced)
+        return replace(self, schema=schema, flags=Flags(zones), enforced=enforced)
 
     def meter(self, slot: int) -> Meter:
         """Return the handles of the process that holds `slot`; call it in that process."""

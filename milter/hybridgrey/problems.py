@@ -70,6 +70,9 @@ class Secrets:
             url, key = store.get("url"), store.get("key_secret")
             pairs += [(s, MASK) for s in store_url.secrets(url)] if isinstance(url, str) else []
             pairs += [(key, MASK)] if isinstance(key, str) else []
+        metrics = raw.get("metrics")
+        password = metrics.get("password") if isinstance(metrics, Mapping) else None
+        pairs += [(password, MASK)] if isinstance(password, str) else []
         pairs = [p for p in pairs if len(p[0]) >= _SHORTEST]
         pairs.sort(key=lambda p: -len(p[0]))
         return cls(tuple((re.compile(re.escape(s), re.IGNORECASE), shown) for s, shown in pairs))

@@ -46,8 +46,14 @@ _SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL
 class Counts(Protocol):
     """What is counted (see `counts`)."""
 
+    records: bool
+    """Whether `recorded` is of use."""
+
     def decided(self, client: Client, decision: Decision) -> None:
         """One recipient was judged."""
+
+    def recorded(self, event: dict[str, object], decision: Decision) -> None:
+        """What is known of a verdict; the dictionary is the callee's."""
 
     def opened(self) -> None:
         """An MTA has connected."""
@@ -236,8 +242,12 @@ class Milter:
             session.transaction = self._transaction(client, session)
         decision = self._screen.judge(client, session.transaction, session.sender, recipient)
         self._counts.decided(client, decision)
-        if self._logs_verdicts:
-            self._write(ctx, session, client, recipient, decision)
+        if self._logs_verdicts or self._counts.records:
+            event = self._event(ctx, session, client, recipient, decision)
+            if self._logs_verdicts:
+                self._log.info("verdict", **event)
+            if self._counts.records:
+                self._counts.recorded(event, decision)
         if decision.store_error:
             self._reports.failing("store", error=decision.store_error)
         elif decision.touch is not None:
@@ -287,14 +297,14 @@ class Milter:
             self._counts.closed()
         return milter.CONTINUE
 
-    def _write(
+    def _event(
         self,
         ctx: Context,
         session: Session,
         client: Client,
         recipient: str,
         decision: Decision,
-    ) -> None:
+    ) -> dict[str, object]:
         """The event ``verdict`` of DESIGN section 7."""
         verdict, touch = decision.verdict, decision.touch
         fields: dict[str, object] = {
@@ -318,7 +328,7 @@ class Milter:
             fields["noted"] = [rule.name for rule in verdict.noted]
         if decision.store_error:
             fields["store_error"] = decision.store_error
-        self._log.info("verdict", **fields)
+        return fields
 
     def _listings(self, client: Client) -> dict[str, str | Sequence[str]]:
         """Each list that has the client, with its codes, or failed, with why."""

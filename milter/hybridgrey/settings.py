@@ -199,9 +199,11 @@ class Headers(Section):
 
 
 class Metrics(Section):
-    """``[metrics]``: where Prometheus finds them; None is off."""
+    """``[metrics]``: where the page and Prometheus find them (None is off), and the history in the store."""
 
     listen: Annotated[tuple[str, int] | None, PlainValidator(_metrics_endpoint)] = typed("127.0.0.1:9893")
+    history: bool = True
+    password: SecretStr = typed("")
 
 
 class Log(Section):

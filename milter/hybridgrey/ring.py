@@ -1,0 +1,150 @@
+"""The latest verdicts on their way from the workers to the keeper: a ring of records in shared memory each.
+
+The worker that holds a slot writes, the keeper reads; nobody waits for anybody.  A reader that is too slow
+loses records and learns how many.  A record that was being overwritten while it was read, or whose writer was
+killed over it, is known by its checksum and dropped.
+
+A record is JSON: what the log has of a verdict, with its time `t` (Unix seconds), its `outcome`
+((`series.OUTCOMES`) and the host `mx`.  Records are numbered, and a place is how many bytes were ever written
+before it, so that a keeper can go on where another one ended.  Made by the master before it forks.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import threading
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+from zlib import crc32
+
+import orjson
+
+from hybridgrey.cleaning import clean
+
+SIZE: Final = 256 * 1024
+"""Bytes of one ring, some 500 verdicts; untouched ones take no memory."""
+RECORD_MAX: Final = 1024
+
+_HEAD: Final = struct.Struct("=IIQ")  # length, checksum, number
+_ROUND: Final = 0xFFFFFFFF
+"""Stands for a length where the rest of the ring is not used."""
+_SHORT: Final = 64  # characters and list items of a record that was too long
+
+
+class Place(NamedTuple):
+    """Where in a ring: the bytes before it, and the number of the next record."""
+
+    bytes: int = 0
+    number: int = 0
+
+
+class Read(NamedTuple):
+    """What was read, where it ends, and how many records before the last of it were lost."""
+
+    records: list[bytes]
+    place: Place
+    lost: int
+
+
+class Rings:
+    """One ring for each of `slots` processes."""
+
+    def __init__(self, slots: int, size: int = SIZE) -> None:
+        """`size` in bytes, a multiple of 16."""
+        self.slots = slots
+        self._size = size
+        # A ring's two numbers as in Place, apart from the rings, so that a look at them touches no more.
+        self._ends: memoryview[int] = memoryview(mmap.mmap(-1, max(1, slots) * 16)).cast("Q")
+        self._memory = memoryview(mmap.mmap(-1, max(1, slots) * size))
+
+    def writer(self, slot: int) -> Writer | None:
+        """The writer of a slot; None for the slot that the surplus processes share."""
+        if slot >= self.slots:
+            return None
+        return Writer(self._ends[2 * slot : 2 * slot + 2], self._ring(slot))
+
+    def read(self, slot: int, place: Place) -> Read:
+        """The records from `place` on."""
+        ring, size, end = self._ring(slot), self._size, self._ends[2 * slot]
+        found: list[bytes] = []
+        at, number = place
+        lost = 0
+        if not 0 <= end - at <= size:
+            at = end
+        while at < end:
+            begin = at % size
+            length, checksum, this = _HEAD.unpack_from(ring, begin)
+            if length == _ROUND:
+                at += size - begin
+                continue
+            begin += _HEAD.size
+            record = bytes(ring[begin : begin + min(length, RECORD_MAX)])
+            if checksum != _sum(record, this):
+                break
+            found.append(record)
+            lost += max(0, this - number)
+            number = this + 1
+            at += _room(length)
+        return Read(found, Place(end, number), lost)
+
+    def _ring(self, slot: int) -> memoryview[int]:
+        return self._memory[slot * self._size : (slot + 1) * self._size]
+
+
+class Writer:
+    """The writing end of one ring; thread safe within its process."""
+
+    def __init__(self, end: memoryview[int], ring: memoryview[int]) -> None:
+        self._end = end
+        self._ring = ring
+        self._size = len(ring)
+        self._lock = threading.Lock()
+
+    def write(self, record: bytes) -> None:
+        """Add a record of at most RECORD_MAX bytes."""
+        length = len(record)
+        ring, end = self._ring, self._end
+        with self._lock:
+            at, number = end
+            begin = at % self._size
+            if begin + _HEAD.size + length > self._size:
+                _HEAD.pack_into(ring, begin, _ROUND, 0, 0)
+                at += self._size - begin
+                begin = 0
+            _HEAD.pack_into(ring, begin, length, _sum(record, number), number)
+            begin += _HEAD.size
+            ring[begin : begin + length] = record
+            end[1] = number + 1
+            # Last, so that a reader sees whole records only; were it not in time, the checksum would tell.
+            end[0] = at + _room(length)
+
+
+def _sum(record: bytes, number: int) -> int:
+    return crc32(record, number & 0xFFFFFFFF)
+
+
+def packed(record: Mapping[str, Any]) -> bytes:
+    """A record as JSON of at most RECORD_MAX bytes: what is too long is cut, what is no text made one."""
+    try:
+        data = orjson.dumps(record)
+    except (TypeError, ValueError):  # an envelope address that is no UTF-8
+        data = orjson.dumps(_cut(record, RECORD_MAX))
+    if len(data) > RECORD_MAX:
+        data = orjson.dumps(_cut(record, _SHORT))
+    return data if len(data) <= RECORD_MAX else orjson.dumps(_cut(dict(record, lists={}), _SHORT // 2))
+
+
+def _cut(value: Any, limit: int) -> Any:  # noqa: ANN401 (whatever JSON has)
+    if isinstance(value, str):
+        return clean(value, limit)
+    if isinstance(value, Mapping):
+        return {key: _cut(one, limit) for key, one in list(value.items())[:_SHORT]}
+    if isinstance(value, (list, tuple)):
+        return [_cut(one, limit) for one in value[:8]]
+    return value
+
+
+def _room(length: int) -> int:
+    """What a record takes: as much as heads have, so that there is always room for one at the end."""
+    return _HEAD.size + -(-length // _HEAD.size) * _HEAD.size

@@ -147,6 +147,28 @@ def test_store_down_at_the_start_is_logged():
             wait_until(lambda: daemon.events("store recovered"), "the store is told to serve")
 
 
+def test_password():
+    """The password is told to a daemon that wants it; without it, or with another, one line says so."""
+    url = f"{LOOPBACK}:{free_port()}"
+    settings = {
+        "metrics": {"listen": url, "password": "geheimes Wort"},
+        "store": {"url": "redis://127.0.0.1:1"},
+        "rule": [{"action": "accept"}],
+    }
+    with Daemon(settings) as daemon:
+        wait_until(lambda: run("status", "-c", daemon.config, "--json").output, "the daemon answers")
+        for words in ([], ["--url", f"http://{url}"]):
+            done = run("status", "-c", daemon.config, "--json", *words)
+            assert json.loads(done.output)["hosts"][0]["version"]
+        for password, text in (("", "password is not set here"), ("anderes", "is not the right one there")):
+            daemon.config.write_text(toml({**settings, "metrics": {"listen": url, "password": password}}))
+            done = run("status", "-c", daemon.config)
+            assert (done.status, len(done.error.splitlines())) == (69, 1)
+            assert text in done.error
+            assert "geheim" not in done.output + done.error
+        assert "geheim" not in daemon.log_text()
+
+
 @pytest.mark.parametrize(
     ("listen", "text"), [("", '[metrics] listen is ""'), (None, "Connection refused; is the daemon running?")]
 )

@@ -127,7 +127,8 @@ class Assembly:
             health=health,
         )
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
-        return web.Site(self.shared, health, door=web.Door(names=names), data=data)
+        door = web.Door(config.metrics.password.get_secret_value(), names)
+        return web.Site(self.shared, health, door=door, data=data)
 
 
 class Worker:

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, sync_playwright
 
 from parts.base import PartError
 
@@ -62,6 +62,11 @@ class Visit:
     origin: str
     errors: list[str] = field(default_factory=list)
     strangers: list[str] = field(default_factory=list)
+
+    def note(self, message: ConsoleMessage) -> None:
+        """Keep what the page complains of."""
+        if message.type in ("error", "warning"):
+            self.errors.append(message.text)
 
     def shown(self, state: str = "") -> None:
         """Wait until the page has shown all it asked for; `state`: its time span and host."""
@@ -114,7 +119,7 @@ class Browser:
         url: str,
         *,
         size: tuple[int, int] = DESKTOP,
-        scheme: str = "light",
+        scheme: Literal["light", "dark"] = "light",
         expected: Sequence[str] = (),
         **context: Any,
     ) -> Iterator[Visit]:
@@ -127,7 +132,7 @@ class Browser:
             page = opened.new_page()
             page.set_default_timeout(PATIENCE)
             visit = Visit(page, f"{parts.scheme}://{parts.netloc}")
-            page.on("console", lambda m: m.type in ("error", "warning") and visit.errors.append(m.text))
+            page.on("console", visit.note)
             page.on("pageerror", lambda error: visit.errors.append(str(error)))
             page.on("request", lambda one: visit.strangers.append(one.url))
             page.goto(url)

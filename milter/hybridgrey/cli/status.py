@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
+from hybridgrey.config import Config, ConfigError, load
 from hybridgrey.liveness import Host
 from hybridgrey.series import RESULTS, STATES
 
@@ -32,7 +34,8 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
     """Show the counts of all workers: verdicts, lists, store, greylist, since the daemon's start.
 
     They come from [metrics] listen of this host's configuration; with --url from other hosts instead, added
-    up.  Exit status 1 when a daemon is not well, 69 when none can be asked.
+    up.  A daemon that wants a password is told [metrics] password of this host's configuration.  Exit status
+    1 when a daemon is not well, 69 when none can be asked.
 
     \b
     Examples:
@@ -40,13 +43,15 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
       hybridgrey status --url http://mx1:9893 --url http://mx2:9893
       hybridgrey status --json | jq '.verdicts[] | select(.action == "reject")'
     """
-    if not urls:
-        own = liveness.url_of(configured(config_path))
+    config = configured(config_path) if not urls else _configured_if_any(config_path)
+    password = config.metrics.password.get_secret_value() if config else ""
+    if config and not urls:
+        own = liveness.url_of(config)
         if own is None:
             fail('[metrics] listen is "": set it to an address such as "127.0.0.1:9893"', UNAVAILABLE)
         urls = (own,)
     with ThreadPoolExecutor(len(urls)) as threads:
-        hosts = list(threads.map(liveness.ask, urls))
+        hosts = list(threads.map(partial(liveness.ask, password=password), urls))
     answering = [host for host in hosts if not host.error]
     if not answering and not json_:
         reasons = "; ".join(f"{clean(host.url)}: {clean(host.error)}" for host in hosts)
@@ -59,6 +64,14 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
     if not answering:
         raise SystemExit(UNAVAILABLE)
     raise SystemExit(any(host.error or host.problems for host in hosts))
+
+
+def _configured_if_any(path: Path) -> Config | None:
+    """The configuration, where there is a good one: other hosts can be asked without."""
+    try:
+        return load(path)
+    except ConfigError:
+        return None
 
 
 def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:

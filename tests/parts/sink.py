@@ -79,10 +79,15 @@ class _Server(socketserver.ThreadingTCPServer):
 class Sink:
     """The server; `mails` has everything in its order. `make_socket` may open it in another namespace."""
 
-    def __init__(self, *, make_socket: Callable[[int, int], socket.socket] = socket.socket) -> None:
+    def __init__(
+        self,
+        *,
+        address: tuple[str, int] | None = None,
+        make_socket: Callable[[int, int], socket.socket] = socket.socket,
+    ) -> None:
         self.mails: list[Mail] = []
-        self.port = free_port()
-        self._server = _Server((LOOPBACK, self.port), _Session, bind_and_activate=False)
+        self.host, self.port = address or (LOOPBACK, free_port())
+        self._server = _Server((self.host, self.port), _Session, bind_and_activate=False)
         self._server.socket.close()
         self._server.socket = make_socket(socket.AF_INET, socket.SOCK_STREAM)
         self._server.server_bind()

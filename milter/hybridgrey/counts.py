@@ -8,7 +8,7 @@ those that the admin would see with all time in the world.  Put together by `ass
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from hybridgrey.metrics import Meter
 from hybridgrey.pattern import Pattern
@@ -20,8 +20,16 @@ from hybridgrey.zones import Zone
 Patterns = Mapping[str, Sequence[Pattern | None]]
 """The codes that count, by zone; None: any."""
 
-# A list that is only tried, or that has mail put off, is one of those that speak against a client.
-_AGAINST = frozenset({Action.REJECT, Action.TEMPFAIL, Action.NONE})
+# What a list's answer means for its client, as bits: rules reject by it, it speaks against, or in favour.  A
+# list that is only tried, or that has mail put off, speaks against a client too.
+_REJECTS, _AGAINST, _FOR = 1, 2, 4
+_ACTIONS = {
+    _REJECTS: frozenset({Action.REJECT}),
+    _AGAINST: frozenset({Action.REJECT, Action.TEMPFAIL, Action.NONE}),
+    _FOR: frozenset({Action.ACCEPT}),
+}
+# Lists give few different codes, and what they mean is found once; a hostile list gives ever new ones.
+_MOST_MEANINGS = 4096
 
 
 class Counts:
@@ -41,9 +49,8 @@ class Counts:
         self._mx = mx
         self.records = ring is not None
         self._labels = {zone.name: zone.label for zone in zones}
-        self._rejecting = _patterns(rules, {Action.REJECT})
-        self._against = _patterns(rules, _AGAINST)
-        self._for = _patterns(rules, {Action.ACCEPT})
+        self._patterns = {bit: _patterns(rules, actions) for bit, actions in _ACTIONS.items()}
+        self._meanings: dict[tuple[str, tuple[bytes, ...]], int] = {}
 
     def decided(self, client: Client, decision: Decision) -> None:
         """Count a verdict and what the greylist said."""
@@ -83,27 +90,47 @@ class Counts:
         if lookup is None:
             return
         if lookup.heard:
-            self._meter.list_answers(_results(lookup.heard))
-        if client.judged and any(answer.codes for answer in lookup.answers.values()):
+            self._meter.list_answers(map(_result, lookup.heard))
+        if client.judged:
             self._claims(client, lookup.answers)
 
     def _claims(self, client: Client, answers: Mapping[str, Answer]) -> None:
         """Count a client that lists have."""
-        if client.refused:
-            having = {self._labels[zone] for zone in _having(self._rejecting, answers)}
-            self._meter.list_rejects(having, client.refused)
-        if any(_having(self._for, answers)) and any(_having(self._against, answers)):
+        said = 0
+        rejecting: list[str] = []
+        for zone, (codes, error, _, _) in answers.items():
+            if codes and not error:
+                meaning = self._meanings.get((zone, codes))
+                if meaning is None:
+                    meaning = self._meaning(zone, codes)
+                said |= meaning
+                if meaning & _REJECTS:
+                    rejecting.append(self._labels[zone])
+        if client.refused and rejecting:
+            self._meter.list_rejects(rejecting, client.refused)
+        if said & _FOR and said & _AGAINST:
             self._meter.claimed_by_both.inc(client.judged)
 
+    def _meaning(self, zone: str, codes: tuple[bytes, ...]) -> int:
+        """What it means when a list has a client with these codes."""
+        meaning = sum(
+            bit
+            for bit, patterns in self._patterns.items()
+            if any(p is None or any(map(p.matches, codes)) for p in patterns.get(zone, ()))
+        )
+        if len(self._meanings) < _MOST_MEANINGS:
+            self._meanings[zone, codes] = meaning
+        return meaning
 
-def _results(heard: Iterable[tuple[Zone, Answer]]) -> Iterator[tuple[str, str, float | None]]:
-    for zone, (codes, error, seconds, silent) in heard:
-        if silent:
-            yield zone.label, "timeout", None
-        elif error:
-            yield zone.label, "error", seconds
-        else:
-            yield zone.label, "listed" if codes else "unlisted", seconds
+
+def _result(heard: tuple[Zone, Answer]) -> tuple[str, str, float | None]:
+    """An answer as it is counted."""
+    zone, (codes, error, seconds, silent) = heard
+    if silent:
+        return zone.label, "timeout", None
+    if error:
+        return zone.label, "error", seconds
+    return zone.label, "listed" if codes else "unlisted", seconds
 
 
 def _patterns(rules: Iterable[Rule], actions: Iterable[Action]) -> Patterns:
@@ -113,13 +140,3 @@ def _patterns(rules: Iterable[Rule], actions: Iterable[Action]) -> Patterns:
         if entry.weight > 0:
             found.setdefault(entry.zone, []).append(entry.pattern)
     return found
-
-
-def _having(patterns: Patterns, answers: Mapping[str, Answer]) -> Iterator[str]:
-    """The lists that have the client with a code that counts."""
-    for zone, (codes, error, _, _) in answers.items():
-        if codes and not error and zone in patterns:
-            for pattern in patterns[zone]:
-                if pattern is None or any(map(pattern.matches, codes)):
-                    yield zone
-                    break

@@ -131,6 +131,7 @@ class Meter:
         self._states = {state: schema.at("greylist", state) for state in STATES}
         self._decided: dict[tuple[str | None, str, str], tuple[int, int]] = {}
         self._lists: dict[str, tuple[Mapping[str, int], int]] = {}
+        self._caught: dict[tuple[str, bool], Counter] = {}
         for family, labels in schema.index:
             if family == "list_latency_seconds":
                 results = {result: schema.at("list_answers", *labels, result) for result in RESULTS}
@@ -193,10 +194,14 @@ class Meter:
                     cells[latency + _LIST_SUM] += seconds
 
     def list_rejects(self, labels: Iterable[str], recipients: int) -> None:
-        """Count rejected recipients for the blocklists that had their client; `labels`: each once."""
-        having = list(labels)
+        """Count rejected recipients for the blocklists that had their client."""
+        having = dict.fromkeys(labels)
+        sole = len(having) == 1
         for label in having:
-            self.counter("list_rejects", label, flag(len(having) == 1)).inc(recipients)
+            counter = self._caught.get((label, sole))
+            if counter is None:
+                counter = self._caught[label, sole] = self.counter("list_rejects", label, flag(sole))
+            counter.inc(recipients)
 
 
 class Flags:

@@ -195,6 +195,15 @@ def test_one_bad_list_among_good_ones(behaviour, state):
         assert flags == bytes((0, state == "suspended", 0))
 
 
+def test_test_points_are_not_doubted():
+    """The answers at the test points are judged as they are, not held back for a check of the look-ups'."""
+    with FakeDns() as server:
+        server.zone("bl.test", everything="127.0.0.2")
+        for _ in range(20):
+            assert states(prober(server, "bl.test").probe_once()) == {"bl.test": "suspended"}
+        assert len({query.name for query in server.queries}) == 4
+
+
 def test_a_suspended_list_loses_its_vote_and_gets_it_back():
     """The look-ups of a worker skip a list from the round that suspends it to the one that finds it well."""
     flags = bytearray(1)

@@ -217,8 +217,9 @@ class Prober:
 
     def _ask(self, zones: Sequence[Zone], timeout: float) -> dict[str, dict[str, Answer]]:
         """Each list's answers at its test points, by its name; all asked at once."""
-        # Made anew for each round: nothing is cached, no list suspended, and each is waited for.
-        plain = [replace(zone, wants_text=False) for zone in zones]
+        # Made anew for each round: nothing is cached, no list suspended, and each is waited for.  Without an
+        # unlisted address the look-ups do not doubt a list that has its test points: that is for us to judge.
+        plain = [replace(zone, wants_text=False, unlisted=None) for zone in zones]
         resolver = Resolver(plain, self._nameservers, timeout=timeout)
         asked: dict[bytes, list[str]] = {}
         for zone in zones:

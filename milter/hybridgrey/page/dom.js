@@ -47,7 +47,7 @@ export function table(caption, columns, rows) {
     make(tag, { class: [column.number && "number", column.wide && "wide"].filter(Boolean).join(" ") || null, ...extra }, content);
   return make(
     "div",
-    { class: "scroll", tabindex: "0", role: "region", "aria-label": caption },
+    { class: "scroll", tabindex: "0", role: "group", "aria-label": caption },
     make(
       "table",
       {},

@@ -73,11 +73,14 @@ export function moment(seconds, span) {
   return `${date(seconds)} ${hourMinute(seconds)}`;
 }
 
-/** A moment with its seconds, and its date when that is not today's. */
-export function exact(seconds) {
-  const today = date(Date.now() / 1000) === date(seconds);
-  return today ? withSeconds(seconds) : `${date(seconds)} ${withSeconds(seconds)}`;
+/** The date of a moment as far as it is not that of today, with a space at its end. */
+function unlessToday(seconds) {
+  const now = Date.now() / 1000;
+  if (year(now) !== year(seconds)) return `${date(seconds)} ${year(seconds)} `;
+  return date(now) === date(seconds) ? "" : `${date(seconds)} `;
 }
+export const dated = (seconds) => unlessToday(seconds) + hourMinute(seconds);
+export const exact = (seconds) => unlessToday(seconds) + withSeconds(seconds);
 
 /** An element that says a moment, the whole of it for machines. */
 export function timeElement(seconds, text) {

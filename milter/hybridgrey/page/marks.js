@@ -1,7 +1,7 @@
 // Marks: the notable moments, as numbers on the chart and as a list below it.
 
 import { fill, foreign, make, table } from "./dom.js";
-import { exact, moment, plural, timeElement } from "./format.js";
+import { dated, exact, plural, timeElement } from "./format.js";
 
 const NAMES = {
   start: "start",
@@ -112,7 +112,7 @@ export function marksPlugin(marks, look) {
 }
 
 /** The marks as a list, the newest first: a few at once, all on request. */
-export function showMarks(element, marks, span) {
+export function showMarks(element, marks) {
   if (!marks.length) return fill(element);
   const rows = marks.map((mark, index) => ({ mark, number: index + 1 })).reverse();
   const item = ({ mark, number }) =>
@@ -121,7 +121,7 @@ export function showMarks(element, marks, span) {
       {},
       make("span", { class: "badge" }, String(number)),
       " ",
-      timeElement(mark.t, moment(mark.t, span)),
+      timeElement(mark.t, dated(mark.t)),
       " ",
       make("strong", {}, markName(mark)),
       " ",

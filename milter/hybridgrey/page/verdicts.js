@@ -94,7 +94,7 @@ export function verdicts() {
     picture.show(drawn, answer.marks);
     legend(null);
     fill(byId("summary"), summary(totals, all));
-    showMarks(byId("marks"), answer.marks, answer.span);
+    showMarks(byId("marks"), answer.marks);
     if (!canDraw()) byId("numbers").open = true;
     numbers();
   };

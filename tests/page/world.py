@@ -1,0 +1,150 @@
+"""Two MX hosts with one Redis and known traffic, and how to ask their pages.
+
+The counts of the traffic are in ``Traffic``: each test holds what the page shows against them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlencode
+from urllib.request import ProxyHandler, build_opener
+
+from parts.base import LOOPBACK, accepts, free_port, wait_until
+from parts.daemon import Daemon
+from parts.fakedns import FakeDns
+from parts.milterpeer import MilterPeer
+from parts.redisserver import Redis
+
+BOTH, ONE, OTHER, TRUSTED = "192.0.2.1", "192.0.2.2", "192.0.2.3", "198.51.100.1"
+RULES = [
+    {"name": "blocklists", "dns": ["bl.test", "dnsbl.test"], "action": "reject"},
+    {"name": "allowlists", "dns": ["wl.test"], "action": "accept"},
+    {"name": "the rest", "action": "greylist"},
+]
+MARKUP = "<img src=x onerror=window.hurt=1>"
+HELO = "<script>window.hurt=1</script>\u202e"
+NOT_REPEATED = 60.0  # s; the keeper writes each 15 s
+
+
+@dataclass
+class Host:
+    """One MX host with its daemon, and what it has been sent."""
+
+    name: str
+    daemon: Daemon
+    url: str
+    outcomes: Counter[str] = field(default_factory=Counter)
+
+    def send(
+        self, client: str, want: str, count: int = 1, *, sender: str = "a@example.org", helo: str = "x"
+    ) -> None:
+        """Name recipients; each must be answered as `want`, one of the page's outcomes, says."""
+        for _ in range(count):
+            with MilterPeer(self.daemon.address) as peer:
+                peer.connect("unknown", client)
+                peer.helo(helo)
+                peer.mail(sender if sender == "<>" else f"<{sender}>")
+                reply = peer.rcpt("<b@example.net>")
+                got = {"": "accept", "5": "reject", "4": "delay"}[reply.code[:1]]
+                assert got == want, reply
+                peer.quit()
+            self.outcomes[want] += 1
+
+    def ask(self, name: str, **parameters: str) -> Any:
+        """One of the page's questions."""
+        return json.loads(self.get(f"/api/{name}?{urlencode(parameters)}"))
+
+    def get(self, path: str) -> bytes:
+        """What is served there."""
+        with _opener.open(self.url + path, timeout=30) as answer:
+            return bytes(answer.read())
+
+    def totals(self, host: str = "") -> dict[str, int]:
+        """What the page's data say of the last hour."""
+        rows = self.ask("history", span="hour", host=host)["outcomes"]
+        return {outcome: sum(row) for outcome, row in rows.items() if sum(row)}
+
+
+_opener = build_opener(ProxyHandler({}))
+
+
+@dataclass
+class World:
+    """All parts."""
+
+    redis: Redis
+    dns: FakeDns
+    one: Host
+    two: Host
+
+    def settled(self) -> None:
+        """Wait until both pages know all the traffic."""
+        want = dict(self.one.outcomes + self.two.outcomes)
+        for host in (self.one, self.two):
+            wait_until(lambda host=host: host.totals() == want, f"{host.name} shows {want}", NOT_REPEATED)
+
+
+def settings(redis: Redis, dns: FakeDns, name: str, port: int, password: str) -> Mapping[str, Any]:
+    return {
+        "hostname": name,
+        "store": {"url": redis.unix_url},
+        "dns": {"nameservers": [dns.address]},
+        "greylist": {"delay": "1s"},
+        "metrics": {"listen": f"{LOOPBACK}:{port}", "password": password},
+        "rule": RULES,
+    }
+
+
+@contextmanager
+def host(redis: Redis, dns: FakeDns, name: str, *, password: str = "") -> Iterator[Host]:
+    """A daemon with its page."""
+    port = free_port()
+    with Daemon(settings(redis, dns, name, port, password)) as daemon:
+        wait_until(lambda: accepts((LOOPBACK, port)), "the page is served")
+        yield Host(name, daemon, f"http://{LOOPBACK}:{port}")
+
+
+@contextmanager
+def lists() -> Iterator[FakeDns]:
+    """Two blocklists that overlap, and an allowlist."""
+    with FakeDns() as dns:
+        dns.zone("bl.test", listed={BOTH: "127.0.0.2", ONE: "127.0.0.2"})
+        dns.zone("dnsbl.test", listed={BOTH: "127.0.0.4", OTHER: "127.0.0.4"})
+        dns.zone("wl.test", listed={TRUSTED: "127.0.0.3"})
+        yield dns
+
+
+@contextmanager
+def world() -> Iterator[World]:
+    """Both hosts, after their traffic."""
+    with (
+        lists() as dns,
+        Redis() as redis,
+        host(redis, dns, "mx1.test") as one,
+        host(redis, dns, "mx2.test") as two,
+    ):
+        one.send(BOTH, "reject", 6)
+        one.send(ONE, "reject", 3)
+        one.send(TRUSTED, "accept", 8)
+        one.send("203.0.113.5", "delay")
+        two.send(BOTH, "reject", 2)
+        two.send(OTHER, "reject")
+        two.send("2001:db8::7", "delay", sender=f"{MARKUP}@evil.example", helo=HELO)
+        two.send("2001:db8::7", "delay", sender="<>")
+        # The greylisted one of mx1 comes back to mx2, after the delay.
+        wait_until(lambda: _comes_back(two), "the greylisted mail passes")
+        yield World(redis, dns, one, two)
+
+
+def _comes_back(host: Host) -> bool:
+    try:
+        host.send("203.0.113.5", "accept")
+    except AssertionError:
+        host.outcomes["delay"] += 1
+        return False
+    return True

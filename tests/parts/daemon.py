@@ -85,7 +85,7 @@ class Daemon(Part):
         settings: Settings | None = None,
         *,
         files: Mapping[str, str] | None = None,
-        unix: bool = False,
+        unix: bool | Path = False,
         crashes: bool = False,
         namespace: Namespace | None = None,
     ) -> None:
@@ -93,7 +93,7 @@ class Daemon(Part):
         self._namespace = namespace
         self.address: tuple[str, int] | str = (LOOPBACK, free_port())
         if unix:
-            self.address = str(self.directory / "milter.sock")
+            self.address = str(unix if isinstance(unix, Path) else self.directory / "milter.sock")
         self.config = self.directory / "hybridgrey.toml"
         self.crashes = crashes
         self.configure(settings or {}, files)

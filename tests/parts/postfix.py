@@ -64,7 +64,8 @@ def own_spelling(spec: str) -> str:
 class Postfix(Part):
     """The MTA; `port` on 127.0.0.1 and, where there is IPv6, ::1.
 
-    `front` is what listens there, as columns 3 to 8 of master.cf; `services` are further lines of it.
+    `front` is what listens there, as columns 3 to 8 of master.cf; `services` are further lines of it, and `more`
+    ones of main.cf.
     """
 
     def __init__(
@@ -74,9 +75,12 @@ class Postfix(Part):
         *,
         front: str = SMTPD,
         services: Sequence[str] = (),
+        more: str = "",
     ) -> None:
         super().__init__()
         self._settle()
+        self.queue = self.directory / "queue"
+        self._more = more
         self._front, self._services = front, services
         self.maillog = self.directory / "maillog"
         self.config = self.directory / "config"
@@ -90,7 +94,7 @@ class Postfix(Part):
 
     def _prepare(self) -> None:
         """What `postfix check` would make, without its second of shell commands."""
-        queue = self.directory / "queue"
+        queue = self.queue
         for path in (self.config, queue, self.directory / "data", *(queue / name for name in QUEUES.split())):
             path.mkdir()
             path.chmod(0o700 if path.parent == queue else 0o755)
@@ -121,7 +125,7 @@ class Postfix(Part):
         (self.config / "master.cf").write_text(text)
         main = {
             "compatibility_level": "3.6",
-            "queue_directory": f"{self.directory}/queue",
+            "queue_directory": str(self.queue),
             "data_directory": f"{self.directory}/data",
             "daemon_directory": DAEMONS,
             "command_directory": "/usr/sbin",
@@ -157,7 +161,7 @@ class Postfix(Part):
         }
         main |= settings
         path = self.config / "main.cf"
-        path.write_text("".join(f"{name} = {value}\n" for name, value in main.items()))
+        path.write_text("".join(f"{name} = {value}\n" for name, value in main.items()) + self._more)
         # Postfix waits two seconds for a young main.cf, lest it reads half of it.
         os.utime(path, (1_000_000_000, 1_000_000_000))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import base64
 import socket
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -95,6 +96,27 @@ class Client:
 
     def ehlo(self, name: Text = "client.test") -> Answer:
         return self.command(b"EHLO " + raw(name))
+
+    def starttls(self) -> Answer:
+        """STARTTLS; the server's certificate is not looked at."""
+        answer = self.command("STARTTLS")
+        if answer.code == 220:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            self._stream.close()
+            self.socket = context.wrap_socket(self.socket)
+            self._stream = self.socket.makefile("rb")
+        return answer
+
+    def bdat(self, *chunks: Text) -> list[Answer]:
+        """A message in chunks (RFC 3030), of which the last ends it: the answer to each."""
+        answers = []
+        for number, chunk in enumerate(chunks, 1):
+            last = " LAST" if number == len(chunks) else ""
+            self.dialogue.append(("C", f"BDAT {len(raw(chunk))}{last}"))
+            self.socket.sendall(b"BDAT %d%s\r\n" % (len(raw(chunk)), last.encode()) + raw(chunk))
+            answers.append(self.answer())
+        return answers
 
     def login(self, name: str, password: str) -> Answer:
         """AUTH PLAIN (RFC 4616)."""

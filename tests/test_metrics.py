@@ -358,6 +358,7 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_list_suspended": ("list",),
         "hybridgrey_outcomes": ("enforced", "outcome", "rule"),
         "hybridgrey_rcpt_wait_seconds": (),
+        "hybridgrey_records_lost": (),
         "hybridgrey_sessions": (),
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),

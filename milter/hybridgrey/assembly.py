@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import keeper, logs, zones
 from hybridgrey.children import Ready
-from hybridgrey.chronicle import Chronicle
+from hybridgrey.chronicle import Chronicle, Terms
+from hybridgrey.chronicler import LEAST_TIMEOUT, Chronicler
 from hybridgrey.config import Config
 from hybridgrey.counts import Counts
 from hybridgrey.daemon import EMBEDDED, Build
@@ -94,15 +95,18 @@ class Assembly:
         store = open_store(self._config, self._store_url, reports)
         prober = Prober(self.zones, nameservers(self._config), flags=self.shared.flags.view, reporter=reports)
         prober.probe_first()
-        host = self._config.hostname or socket.gethostname()
-        chronicle = Chronicle(Reader.open(self._store_url, self._config.store.timeout), host)
+        timeout = self._config.store.timeout
+        chronicle = Chronicle(Reader.open(self._store_url, timeout), Terms.of(self._config, self._name))
+        # A store of its own: what the history waits for says nothing to the check of the mail's.
+        own = Store.open(self._store_url, max(timeout, LEAST_TIMEOUT))
+        chronicler = Chronicler(chronicle, self.shared, own, reports)
         ready()
         status = keeper.run(
             self.shared,
             reports,
             listen=self._config.metrics.listen,
             parent=self._master,
-            tasks=[prober.run, partial(_watch, store, reports)],
+            tasks=[prober.run, partial(_watch, store, reports), chronicler.run],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle),
         )

@@ -18,7 +18,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from hybridgrey import greylist, logs, privileges, worker
+from hybridgrey import greylist, history, logs, privileges, worker
 from hybridgrey.config import Config
 from hybridgrey.embedded import EmbeddedError, EmbeddedServer
 from hybridgrey.generation import Parts
@@ -95,6 +95,7 @@ def _load_parts() -> None:
     # Not at the head of the module: it needs libmilter, which has just been checked
     importlib.import_module("hybridgrey.session")
     greylist.load_script()
+    history.load_script()
 
 
 def _ordered_early() -> None:

@@ -48,6 +48,9 @@ class Exposition(Collector):
         yield GaugeMetricFamily(
             PREFIX + "config_reload_ok", "0 after a failed reload, else 1", value=float(board.reload_ok)
         )
+        yield CounterMetricFamily(
+            PREFIX + "records_lost", "Verdicts too many at once for the page", value=self._shared.rings.lost
+        )
         suspended = GaugeMetricFamily(
             PREFIX + "list_suspended", "1 while a list has no vote for its health", labels=("list",)
         )

@@ -1,8 +1,8 @@
 """The latest verdicts on their way from the workers to the keeper: a ring of records in shared memory each.
 
 The worker that holds a slot writes, the keeper reads; nobody waits for anybody.  A reader that is too slow
-loses records and learns how many.  A record that was being overwritten while it was read, or whose writer was
-killed over it, is known by its checksum and dropped.
+loses records, and counts them when the next one comes.  A record that was being overwritten while it was
+read, or whose writer was killed over it, is known by its checksum and dropped.
 
 A record is JSON: what the log has of a verdict, with its time `t` (Unix seconds), its `outcome`
 ((`series.OUTCOMES`) and the host `mx`.  Records are numbered, and a place is how many bytes were ever written
@@ -40,11 +40,10 @@ class Place(NamedTuple):
 
 
 class Read(NamedTuple):
-    """What was read, where it ends, and how many records before the last of it were lost."""
+    """What was read, and where it ends."""
 
     records: list[bytes]
     place: Place
-    lost: int
 
 
 class Rings:
@@ -55,7 +54,7 @@ class Rings:
         self.slots = slots
         self._size = size
         # A ring's two numbers as in Place, apart from the rings, so that a look at them touches no more.
-        self._ends: memoryview[int] = memoryview(mmap.mmap(-1, max(1, slots) * 16)).cast("Q")
+        self._ends: memoryview[int] = memoryview(mmap.mmap(-1, slots * 16 + 8)).cast("Q")
         self._memory = memoryview(mmap.mmap(-1, max(1, slots) * size))
 
     def writer(self, slot: int) -> Writer | None:
@@ -64,9 +63,17 @@ class Rings:
             return None
         return Writer(self._ends[2 * slot : 2 * slot + 2], self._ring(slot))
 
+    @property
+    def lost(self) -> int:
+        """Records that the keeper never saw."""
+        return self._ends[2 * self.slots]
+
     def read(self, slot: int, place: Place) -> Read:
-        """The records from `place` on."""
-        ring, size, end = self._ring(slot), self._size, self._ends[2 * slot]
+        """The records from `place` on.  Keeper only."""
+        end = self._ends[2 * slot]
+        if end == place.bytes:
+            return Read([], place)
+        ring, size = self._ring(slot), self._size
         found: list[bytes] = []
         at, number = place
         lost = 0
@@ -86,7 +93,8 @@ class Rings:
             lost += max(0, this - number)
             number = this + 1
             at += _room(length)
-        return Read(found, Place(end, number), lost)
+        self._ends[2 * self.slots] += lost
+        return Read(found, Place(end, number))
 
     def _ring(self, slot: int) -> memoryview[int]:
         return self._memory[slot * self._size : (slot + 1) * self._size]

@@ -23,14 +23,19 @@ _MODE: Final = 0o640  # addresses of people are in it
 
 
 class LogFile(io.TextIOWrapper):
-    """A text stream that appends to the file of this name, whichever that is.  Raises OSError."""
+    """A text stream that appends to the file of this name, whichever that is.
 
-    def __init__(self, path: Path) -> None:
+    `descriptor` is made to stand for the file, now and later: with that of standard error, what the
+    interpreter and C libraries say goes there too.  Raises OSError.
+    """
+
+    def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path.absolute()
-        self._fd = os.open(self._path, _FLAGS, _MODE)
+        self._fd = descriptor
+        self._open()
         self._looked = time.monotonic()
         self._failed = False
-        raw = io.FileIO(self._fd, "a")
+        raw = io.FileIO(descriptor, "a", closefd=False)
         super().__init__(io.BufferedWriter(raw), "utf-8", "backslashreplace", write_through=True)
 
     def following(self, write: Callable[[bytes], None]) -> Callable[[bytes], None]:
@@ -49,15 +54,17 @@ class LogFile(io.TextIOWrapper):
             return
         self._looked = now
         try:
-            if not self._moved():
-                return
-            new = os.open(self._path, _FLAGS, _MODE)
-            # The number stays, so every user of this descriptor follows
-            os.dup2(new, self._fd, inheritable=False)
-            os.close(new)
-            self._failed = False
+            if self._moved():
+                self._open()
+                self._failed = False
         except OSError as error:
             self._complain(error)
+
+    def _open(self) -> None:
+        new = os.open(self._path, _FLAGS, _MODE)
+        # The number stays, so every user of this descriptor follows
+        os.dup2(new, self._fd)
+        os.close(new)
 
     def _moved(self) -> bool:
         try:

@@ -6,6 +6,7 @@ import errno
 import os
 import sys
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -43,10 +44,7 @@ def run(config_path: Path, log_file: Path | None) -> None:
     # Only here: the other commands start without the daemon's modules
     from hybridgrey import assembly, daemon
 
-    # Why the daemon does not start is told to who starts it
-    starter = sys.stderr
-    if log_file is not None:
-        _log_to(log_file)
+    starter = sys.stderr if log_file is None else _log_to(log_file)
     try:
         status = daemon.run(settings, lambda: config.load(config_path), assembly.assemble)
     except daemon.StartError as error:
@@ -55,12 +53,15 @@ def run(config_path: Path, log_file: Path | None) -> None:
     raise SystemExit(status)
 
 
-def _log_to(path: Path) -> None:
+def _log_to(path: Path) -> TextIO:
+    """Put the file in the place of standard error; what was there, for why the daemon does not start."""
     from hybridgrey.logfile import LogFile
 
+    starter = os.fdopen(os.dup(sys.stderr.fileno()), "w")
     try:
-        sys.stderr = LogFile(path)
+        sys.stderr = LogFile(path, sys.stderr.fileno())
     except OSError as error:
         click.echo(f"hybridgrey: cannot log to {path}: {error.strerror}", err=True)
         refused = error.errno in (errno.EACCES, errno.EPERM, errno.EROFS)
         raise SystemExit(os.EX_NOPERM if refused else os.EX_UNAVAILABLE) from None
+    return starter

@@ -73,8 +73,7 @@ def signed(mta):
     mail = mta.sink.wait(f"sign-{mta.order}@x.example")
     assert len(mail.header("DKIM-Signature")) == 1
     assert not mail.header("X-Greylist")
-    text = mail.data.decode().replace("\r\n", "\n").replace("\n", "\r\n")
-    return text
+    return mail.data.decode().replace("\r\n", "\n").replace("\n", "\r\n")
 
 
 def test_the_hosts_own_mail_is_signed(signed):

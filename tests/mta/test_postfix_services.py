@@ -137,7 +137,7 @@ def test_reinjected_mail_is_not_filtered(mta, daemon):
 
 
 def test_xforward_is_not_told_to_milters():
-    """Behind a proxy that says XFORWARD the filter sees the proxy, behind one that says XCLIENT the client."""
+    """The filter sees a proxy that says XFORWARD, and the client of one that says XCLIENT."""
     settings = {"smtpd_authorized_xforward_hosts": "127.0.0.0/8"}
     with PlainMilter() as milter, Postfix(milter.spec, settings) as mta:
         with mta.connect() as client:
@@ -226,6 +226,9 @@ def test_a_permit_of_postfix_spares_nobody():
         "mynetworks": f"127.0.0.0/8 {UNKNOWN}/32",
         "smtpd_relay_restrictions": "permit_mynetworks, reject",
     }
-    with Redis() as redis, Daemon({"store": {"url": redis.unix_url}, "rule": rules}) as daemon:
-        with Postfix(daemon.spec, settings) as mta:
-            assert rcpt(mta, UNKNOWN, "a@y.example", "b@x.example").startswith(GREY)
+    with (
+        Redis() as redis,
+        Daemon({"store": {"url": redis.unix_url}, "rule": rules}) as daemon,
+        Postfix(daemon.spec, settings) as mta,
+    ):
+        assert rcpt(mta, UNKNOWN, "a@y.example", "b@x.example").startswith(GREY)

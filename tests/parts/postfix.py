@@ -64,8 +64,8 @@ def own_spelling(spec: str) -> str:
 class Postfix(Part):
     """The MTA; `port` on 127.0.0.1 and, where there is IPv6, ::1.
 
-    `front` is what listens there, as columns 3 to 8 of master.cf; `services` are further lines of it, and `more`
-    ones of main.cf.
+    `front` is what listens there, as columns 3 to 8 of master.cf; `services` are further lines of it, and
+    `more` ones of main.cf.
     """
 
     def __init__(

@@ -174,15 +174,17 @@ class MxPostfix(FieldPostfix):
 
 
 class SendingPostfix(FieldPostfix):
-    """A sender's Postfix: takes mail on loopback and delivers by MX records from the address `source`."""
+    """A sender's Postfix: takes mail on loopback and delivers by MX records from its two addresses."""
 
-    def __init__(self, name: str, sink: Sink, source: str) -> None:
+    def __init__(self, name: str, sink: Sink, ipv4: str, ipv6: str) -> None:
         settings = {
-            "inet_interfaces": LOOPBACK,
-            "inet_protocols": "ipv4",
+            "inet_interfaces": "loopback-only",
+            "inet_protocols": "all",
             "relayhost": "",
-            "smtp_bind_address": source,
+            "smtp_bind_address": ipv4,
+            "smtp_bind_address6": ipv6,
             "smtp_host_lookup": "dns",
+            "smtp_connect_timeout": "1s",
         }
         super().__init__(name, sink, "", settings)
 

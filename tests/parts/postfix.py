@@ -64,8 +64,8 @@ def own_spelling(spec: str) -> str:
 class Postfix(Part):
     """The MTA; `port` on 127.0.0.1 and, where there is IPv6, ::1.
 
-    `front` is what listens there, as columns 3 to 8 of master.cf; `services` are further lines of it, and
-    `more` ones of main.cf.
+    `front` is what listens there, as columns 3 to 8 of master.cf, nothing if empty; `services` are further
+    lines of it, and `more` ones of main.cf.
     """
 
     def __init__(
@@ -120,7 +120,7 @@ class Postfix(Part):
 
     def _configure(self, settings: Mapping[str, str]) -> None:
         addresses = [LOOPBACK, "[::1]"] if has_ipv6() else [LOOPBACK]
-        services = [f"{host}:{self.port} inet {self._front}" for host in addresses]
+        services = [f"{host}:{self.port} inet {self._front}" for host in addresses if self._front]
         text = MASTER.format(services="\n".join([*services, *self._services]))
         (self.config / "master.cf").write_text(text)
         main = {

@@ -473,6 +473,19 @@ def test_sentinel_fail_over():
             assert replica.get("k") == b"2"
 
 
+def test_silent_sentinels_share_the_timeout():
+    """Sentinels that accept and say nothing are together waited for as long as one, and the log says it."""
+    with contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_server((LOOPBACK, 0))) for _ in range(5)]
+        hosts = ",".join(f"{LOOPBACK}:{one.getsockname()[1]}" for one in silent)
+        store = stack.enter_context(contextlib.closing(Store.open(f"sentinel://{hosts}/mymaster/0", 2.0)))
+        begun = time.monotonic()
+        with pytest.raises(StoreError, match=r"^no sentinel can name a working primary mymaster$"):
+            store.run(WRITE, [b"k"], [1])
+        # Each by itself would have been 10 s.
+        assert 1.9 < time.monotonic() - begun < 8
+
+
 def test_cluster():
     """A cluster of one node is written through cluster://, and its restart is survived."""
 

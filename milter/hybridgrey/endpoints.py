@@ -25,7 +25,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode
 from redis.connection import AbstractConnection, Connection, SSLConnection, parse_url
 from redis.retry import Retry
-from redis.sentinel import Sentinel
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from hybridgrey.link import (
     Arguments,
@@ -113,8 +113,11 @@ class _Sentinels:
         self._class = SSLConnection if _is_true(query.pop("ssl", "")) else Connection
         self._options = _credentials(parts) | query | _quiet()
         self._options["db"] = int(path[1]) if len(path) > 1 else 0
+        hosts = _hosts(parts, 26379)
+        # They are asked one after the other: with the whole network away, each must have only its share.
+        share = _timeouts(timeout / len(hosts))
         self._sentinels = Sentinel(  # type: ignore[no-untyped-call]
-            _hosts(parts, 26379), sentinel_kwargs=sentinel_options | _quiet() | _timeouts(timeout)
+            hosts, sentinel_kwargs=sentinel_options | _quiet() | share
         )
         self._address: tuple[str, int] | None = None
         self._class(host="localhost", **self._options)
@@ -130,6 +133,9 @@ class _Sentinels:
         if address is None:
             try:
                 address = self._sentinels.discover_master(self._name)  # type: ignore[no-untyped-call]
+            except MasterNotFoundError:
+                # Not its text, which is that of all the library's objects.
+                raise LostError(f"no sentinel can name a working primary {self._name}") from None
             except (OSError, redis.RedisError) as error:
                 raise LostError(reason(error)) from None
             self._address = address

@@ -491,6 +491,80 @@ def test_next_nameserver_when_the_first_answers_with_an_error(rcode, monkeypatch
         assert one(by, "192.0.2.9") == rcode
 
 
+def silent_then_well(dead, server, by):
+    """A first nameserver that loses its place, and is well again."""
+    dead.zone("bl.test", silent=True)
+    server.zone("bl.test", listed=LISTED)
+    assert [one(by, f"192.0.2.{j}") for j in range(3)] == ["no", "127.0.0.2", "no"]
+    assert by.servers.current == 1
+    dead.zone("bl.test", listed=LISTED)
+    dead.forget()
+
+
+def test_a_nameserver_that_is_back_is_first_again(monkeypatch):
+    """After a while one client tries it; its answer is told and gives it its place back."""
+    told = Told()
+    with FakeDns() as dead, FakeDns() as server:
+        by = resolver([(dead.host, dead.port), (server.host, server.port)], timeout=20, reporter=told)
+        silent_then_well(dead, server, by)
+        assert one(by, "192.0.2.8") == "no"
+        assert dead.count("bl.test") == 0  # it is too early
+        later = time.monotonic() + upstream.TRY_AGAIN
+        assert by.servers.turns(later) == (0, 1)
+        assert by.servers.turns(later) == (1, 0)  # one client only
+        monkeypatch.setattr(by.servers, "_try_at", 0.0)
+        assert one(by, "192.0.2.9") == "no"
+        assert dead.count("bl.test") == 1
+        assert by.servers.current == 0
+        assert told.events[1:] == [f"nameserver:{dead.address} recovered"]
+        server.forget()
+        assert one(by, "192.0.2.10") == "no"
+        assert server.count("bl.test") == 0
+
+
+def test_a_nameserver_that_is_not_back_costs_one_client_a_retransmission(monkeypatch):
+    """Who tries it in vain is answered by the next one, which keeps its place and is not blamed."""
+    told = Told()
+    with FakeDns() as dead, FakeDns() as server:
+        by = resolver([(dead.host, dead.port), (server.host, server.port)], timeout=20, reporter=told)
+        silent_then_well(dead, server, by)
+        dead.zone("bl.test", silent=True)
+        for j in range(4):
+            monkeypatch.setattr(by.servers, "_try_at", 0.0)
+            assert one(by, f"192.0.2.{j + 10}") == "no"
+        assert dead.count("bl.test") == 4
+        assert by.servers.current == 1
+        assert len(told.events) == 1
+
+
+def test_turns_of_many_nameservers():
+    """Those before the one in charge are tried by turns; one that flaps is left alone for longer."""
+    servers = upstream.Nameservers([(LOOPBACK, 1), (LOOPBACK, 2), (LOOPBACK, 3)], upstream.NoReporter())
+    assert not servers.troubled
+
+    def let_down(asked, instead):
+        for _ in range(upstream.SILENT_AFTER):
+            servers.heard(instead, asked=asked)
+
+    let_down(0, 1)
+    let_down(1, 2)
+    assert servers.usual == (2, 0, 1)
+    now = time.monotonic() + 2 * upstream.TRY_AGAIN_MOST
+    first = [servers.turns(now + n * upstream.TRY_AGAIN_MOST)[0] for n in range(4)]
+    assert sorted(first) == [0, 0, 1, 1]
+    servers.heard(1, asked=1)
+    assert servers.usual == (1, 2, 0)  # the third is needed no more, the first one still away
+    pauses = []
+    for _ in range(8):
+        servers.heard(0, asked=0)
+        assert servers.usual == (0, 1, 2)
+        let_down(0, 1)
+        pauses.append(servers._try_after)
+    assert pauses[0] == 2 * upstream.TRY_AGAIN
+    assert pauses[-1] == upstream.TRY_AGAIN_MOST
+    assert servers.troubled
+
+
 def test_all_nameservers_gone():
     """With nobody to ask, all lists are errors when the time is up, and after a few clients at once."""
     by = resolver([(LOOPBACK, free_port()), (LOOPBACK, free_port())], "a.test", "b.test", timeout=0.3)

@@ -125,6 +125,7 @@ class Lookup:
         "_text_of",
         "_tries",
         "_truncated",
+        "_turns",
         "answers",
         "heard",
         "record",
@@ -151,7 +152,10 @@ class Lookup:
         # Lists to be asked over TCP, and at which nameserver.
         self._truncated: dict[str, tuple[Zone, int]] = {}
         self._sockets: dict[int, socket.socket] = {}
-        self._first = resolver.servers.current
+        servers = resolver.servers
+        # Nameservers in the order in which they are asked; the first of them.
+        self._turns = servers.turns(self.started) if servers.troubled else servers.usual
+        self._first = self._turns[0]
         # The list that has been asked for its text; one reason is enough for a refusal.
         self._text_of = ""
         self._tries = 0
@@ -192,7 +196,7 @@ class Lookup:
 
     def _server(self) -> int:
         """Whose turn it is."""
-        return (self._first + self._tries) % len(self._resolver.servers)
+        return self._turns[self._tries % len(self._turns)]
 
     def _transmit(self, server: int, ident: bytes, ask: bytes) -> None:
         try:
@@ -332,7 +336,7 @@ class Lookup:
         if not reply.error:
             servers = self._resolver.servers
             if servers.troubled or server != self._first:
-                servers.heard(server, instead=server != self._first)
+                servers.heard(server, asked=self._first)
         elif self._ask_another(server, ident, asked):
             return
         del self._pending[ident]

@@ -2,7 +2,8 @@
 
 A list that was *silent* several times in a row is still asked but no longer waited for, until it answers
 again; so a dead list is paid for by a few clients only.  A nameserver that lets questions down several times
-in a row, by silence or with errors where the next one has an answer, gives its place to the next.
+in a row, by silence or with errors where the next one has an answer, gives its place to the next; now and
+then a client's questions go to it first all the same, and once it answers it has its place back.
 
 All of it is counted without locks: threads may lose a count, and then a switch comes one client later.
 
@@ -12,6 +13,7 @@ Used by `lookup`.
 from __future__ import annotations
 
 import socket
+import time
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -26,6 +28,9 @@ SILENT_AFTER = 3
 # day; a quiet one, where lists have a client now and then, finds out soon that a list has died.
 DOUBTED_AFTER = 2
 DOUBTED_AFTER_MOST = 8
+# Seconds until one client tries a nameserver that has lost its place; longer if it loses it again soon.
+TRY_AGAIN = 30.0
+TRY_AGAIN_MOST = 960.0
 # By this each new run of clients brings the number down again.
 _FORGETTING = 0.97
 
@@ -48,38 +53,69 @@ class Nameservers:
         if not nameservers:
             raise ValueError("no nameserver")
         self.addresses = [_address(host, port) for host, port in nameservers]
-        self.current = 0
         self._kinds = [f"nameserver:{host}:{port}" for host, port in nameservers]
         self._reporter = reporter
         self._let_down = 0
         self._failing: set[int] = set()
+        # How often one that has lost its place was tried.
+        self._tried = 0
+        self._try_at = self._back_since = float("-inf")
+        self._try_after = TRY_AGAIN
+        self._put_first(0)
 
     def __len__(self) -> int:
         return len(self.addresses)
 
     @property
     def troubled(self) -> bool:
-        """Whether `heard` has anything to mend."""
-        return bool(self._let_down or self._failing)
+        """Whether `turns` and `heard` have anything to mend."""
+        return bool(self._let_down or self._failing or self._deposed)
 
-    def heard(self, server: int, *, instead: bool) -> None:
-        """A nameserver has given an answer that is no error; `instead` of the one asked before it."""
+    def turns(self, now: float) -> tuple[int, ...]:
+        """Who is asked, in this order: the usual one, or first of all one that may be back."""
+        deposed = self._deposed
+        if not deposed or now < self._try_at:
+            return self.usual
+        self._try_at = now + self._try_after
+        self._tried += 1
+        tried = deposed[self._tried % len(deposed)]
+        return tried, *(server for server in self.usual if server != tried)
+
+    def heard(self, server: int, *, asked: int) -> None:
+        """A nameserver has given an answer that is no error; `asked`: the one that was asked first."""
         if server in self._failing:
             self._failing.discard(server)
             self._reporter.recovered(self._kinds[server])
-        if server == self.current:
+        if server in self._deposed:
+            self._back_since = time.monotonic()
+            self._put_first(server)
+        elif server == self.current:
             self._let_down = 0
-        elif instead:
+        elif asked == self.current:
             self._let_down += 1
             if self._let_down >= SILENT_AFTER:
                 self.failed(self.current, "no answer, where the next nameserver has one")
-                self._let_down = 0
-                self.current = server
+                self._depose(server, time.monotonic())
 
     def failed(self, server: int, error: str) -> None:
         """A nameserver cannot be asked."""
         self._failing.add(server)
         self._reporter.failing(self._kinds[server], error=error)
+
+    def _depose(self, successor: int, now: float) -> None:
+        """The first one has lost its place; soon after it came back, it is left alone for longer."""
+        soon = now - self._back_since < 2 * self._try_after
+        self._try_after = min(2 * self._try_after, TRY_AGAIN_MOST) if soon else TRY_AGAIN
+        self._try_at = now + self._try_after
+        self._put_first(successor)
+
+    def _put_first(self, server: int) -> None:
+        count = len(self.addresses)
+        self._let_down = 0
+        self.current = server
+        self.usual = tuple((server + n) % count for n in range(count))
+        # Those that the configuration has before it.
+        self._deposed = range(server)
 
 
 class Lists:

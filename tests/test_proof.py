@@ -98,7 +98,8 @@ def test_log_before_history():
     bins = proof.bins(T, T + 5 * HOUR, HOUR, log, history, (T + 4 * HOUR, T + 5 * HOUR))
     assert [one.rate(ACCEPTED) for one in bins] == [0.1, 0.2, None, None, 0.5]
     assert [one.rate(REJECTED) for one in bins] == [0, 0.01, None, None, 0.005]
-    assert [one.rate(SPAM) for one in bins] == [0, 0, None, None, 0]
+    assert [one.rate(SPAM) for one in bins] == [0, 0, None, None, None], "only logs know of spam"
+    assert [one.rate(proof.WOULD_REJECT) for one in bins] == [None, None, None, None, 0]
 
 
 def test_a_bin_that_is_partly_known():

@@ -10,6 +10,7 @@ nothing is kept between them and no display is needed.
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
@@ -70,7 +71,7 @@ def figure(proof: Proof, *, heading: bool = True) -> Figure:
     with mpl.rc_context(_STYLE):
         panels = len(proof.shown)
         rows = len(proof.lists)
-        lists_height = ROW * rows + 0.35 if rows else 0.0
+        lists_height = ROW * rows + 0.1 if rows else 0.0
         above = TOP if heading else TITLE
         height = above + panels * (PANEL + GAP) + (lists_height + GAP if rows else 0.0) + BOTTOM - GAP
         drawn = Figure(figsize=(WIDTH, height), facecolor=PAPER)
@@ -163,7 +164,7 @@ def _would_be(axes: Axes, proof: Proof, series: str) -> None:
     if observed is None or not proof.has(observed):
         return
     edges, values = _steps(proof, observed)
-    values = [value or float("nan") for value in values]  # where nothing was observed there is no line
+    values = [value or math.nan for value in values]  # where nothing was observed there is no line
     axes.step(edges, values, where="post", color=COLOURS[series], linewidth=1.1, linestyle=":")
     axes.plot([], [], color=COLOURS[series], linestyle=":", label="would have been (observe mode)")
     axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=QUIET, borderaxespad=0.2)
@@ -177,13 +178,13 @@ def _days(seconds: float) -> float:
 def _steps(proof: Proof, series: str) -> tuple[list[float], list[float]]:
     """The edges of the bins, and the rate from each to the next; NaN where it is not known."""
     rates = [one.rate(series) for one in proof.bins]
-    values = [float("nan") if value is None else value for value in rates]
+    values = [math.nan if value is None else value for value in rates]
     edges = [_days(max(one.start, proof.start)) for one in proof.bins]
     return [*edges, _days(proof.end)], [*values, values[-1] if values else 0.0]
 
 
 def _ceiling(values: Sequence[float]) -> float:
-    known = [value for value in values if value == value]  # not NaN
+    known = [value for value in values if not math.isnan(value)]
     return max(known, default=0.0) * 1.18 or 1.0
 
 
@@ -242,6 +243,8 @@ def _lists(axes: Axes, rows: Sequence[ListRejects]) -> None:
         text = f" {both:,} ({row.sole / both:.0%} only here)"
         axes.text(both, place, text, va="center", fontsize=8, color=QUIET)
     axes.set_yticks(list(places), [_short(row.label) for row in rows])
+    for named in axes.get_yticklabels():
+        named.set_parse_math(False)  # a "$" is no formula
     axes.invert_yaxis()
     axes.set_xlim(0, most * 1.28)
     axes.set_title("Rejected by list", loc="left", fontsize=11, fontweight="bold", pad=7, x=-0.2246)
@@ -253,6 +256,4 @@ def _lists(axes: Axes, rows: Sequence[ListRejects]) -> None:
 
 
 def _short(label: str, limit: int = 30) -> str:
-    # "$" begins a formula in matplotlib.
-    text = "".join(char if char.isprintable() else "·" for char in label).replace("$", r"\$")
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+    return label if len(label) <= limit else label[: limit - 1] + "…"

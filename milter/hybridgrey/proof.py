@@ -19,6 +19,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from hybridgrey.bins import DAY, STEPS
+from hybridgrey.cleaning import clean
 from hybridgrey.maillog import ACCEPTED, DEFERRED, GREYLISTED, REJECTED, SPAM, Tally
 
 MOST_BINS: Final = 400
@@ -29,6 +30,7 @@ WOULD_GREYLIST: Final = "would greylist"
 SHOWN: Final = (ACCEPTED, SPAM, REJECTED, GREYLISTED)
 """The graphs, in their order; `SPAM` only where a log has some."""
 
+_WOULD: Final = (WOULD_REJECT, WOULD_GREYLIST)
 _OUTCOMES: Final = {
     "outcome:accept:enforced": (ACCEPTED,),
     "outcome:reject:enforced": (REJECTED,),
@@ -48,15 +50,22 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Bin:
-    """A bin of a graph: `seconds` of it are known, from one source; `counts` by series."""
+    """A bin of a graph: `seconds` of it are known, from a mail log if `logged`; `counts` by series."""
 
     start: int
     seconds: float
     counts: Mapping[str, int]
+    logged: bool = False
+
+    def knows(self, series: str) -> bool:
+        """Whether it is known how much there was: only logs have spam, only the history has observe mode."""
+        return (
+            bool(self.seconds) and (self.logged or series != SPAM) and not (self.logged and series in _WOULD)
+        )
 
     def rate(self, series: str) -> float | None:
         """Mail per second; None where it is not known."""
-        return self.counts.get(series, 0) / self.seconds if self.seconds else None
+        return self.counts.get(series, 0) / self.seconds if self.knows(series) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +128,7 @@ class Proof:
         )
 
     def _mean(self, series: str, wanted: Callable[[Bin], bool]) -> float | None:
-        chosen = [one for one in self.bins if wanted(one)]
+        chosen = [one for one in self.bins if one.knows(series) and wanted(one)]
         seconds = sum(one.seconds for one in chosen)
         return sum(one.counts.get(series, 0) for one in chosen) / seconds if seconds else None
 
@@ -164,7 +173,7 @@ def lists(history: Counts) -> list[ListRejects]:
         kind, _, rest = name.partition(":")
         label, _, share = rest.rpartition(":")
         if kind == "list_reject" and label and share in ("sole", "shared"):
-            found.setdefault(unquote(label), Counter())[share] += sum(counts.values())
+            found.setdefault(clean(unquote(label)), Counter())[share] += sum(counts.values())
     rows = [ListRejects(label, both["sole"], both["shared"]) for label, both in found.items()]
     rows = [row for row in rows if row.sole + row.shared > 0]
     return sorted(rows, key=lambda row: (-row.sole - row.shared, row.label))[:MOST_LISTS]
@@ -196,12 +205,14 @@ def bins(
         inside = max(begin, start), min(begin + step, end)
         width = inside[1] - inside[0]
         counts, seconds = of_log, _covered(spans, inside)
-        if seconds < _ENOUGH * width and known is not None:
+        logged = seconds >= _ENOUGH * width
+        if not logged and known is not None:
             counts, seconds = of_history, _covered([known], inside)
         if width <= 0 or seconds < _ENOUGH * width:
             made.append(Bin(begin, 0.0, {}))
         else:
-            made.append(Bin(begin, seconds, {s: c[begin] for s, c in counts.items() if c.get(begin)}))
+            found = {series: counted[begin] for series, counted in counts.items() if counted[begin]}
+            made.append(Bin(begin, seconds, found, logged))
     return made
 
 

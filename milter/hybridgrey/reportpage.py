@@ -15,12 +15,37 @@ from html import escape
 from typing import Final
 
 from hybridgrey import __version__
-from hybridgrey.graphs import BEFORE, INK, LINE, PAPER, QUIET, TITLES, UNKNOWN, change, moment, rate, width_of
+from hybridgrey.graphs import (
+    BEFORE,
+    COLOURS,
+    INK,
+    LINE,
+    PAPER,
+    QUIET,
+    SHARED,
+    TITLES,
+    UNKNOWN,
+    change,
+    moment,
+    rate,
+    width_of,
+)
 from hybridgrey.maillog import ACCEPTED, DEFERRED, GREYLISTED, REJECTED, SPAM
 from hybridgrey.proof import WOULD_GREYLIST, WOULD_REJECT, Proof
 
 _DAY: Final = 86400
-_DARK: Final = {INK: "#e6eaef", QUIET: "#a3afbd", LINE: "#3b444f", BEFORE: "#252c35", PAPER: "#1a1f26"}
+_DARK: Final = {
+    INK: "#e6eaef",
+    QUIET: "#a3afbd",
+    LINE: "#3b444f",
+    BEFORE: "#252c35",
+    PAPER: "#1a1f26",
+    SHARED: "#8a4a47",
+    COLOURS[ACCEPTED]: "#5aa9e6",
+    COLOURS[SPAM]: "#b594ff",
+    COLOURS[REJECTED]: "#f0776f",
+    COLOURS[GREYLISTED]: "#e0a03a",
+}
 
 NAMES: Final = {
     ACCEPTED: "Accepted",
@@ -42,13 +67,13 @@ h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 .25rem; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 p { margin: .25rem 0; max-width: 46rem; }
 .quiet { color: var(--quiet); }
-svg { display: block; width: 100%; height: auto; margin: 1rem 0; }
+svg { display: block; width: 100%; min-width: 40rem; height: auto; margin: 1rem 0; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--quiet); padding-bottom: .25rem; }
 th, td { padding: .3rem .9rem .3rem 0; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
-th:first-child, td:first-child { text-align: left; }
+th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 8rem; }
 summary { cursor: pointer; margin: 2rem 0 .5rem; font-weight: 600; }
 """.strip()
 
@@ -63,7 +88,7 @@ def page(proof: Proof, graphs: str, notes: Sequence[str]) -> str:
         "<h1>Mail before and after hybridgrey was switched on</h1>",
         f'<p class="quiet">{escape(span(proof))}</p>',
         *(f"<p>{escape(note)}</p>" for note in notes),
-        graphs,
+        *_wide("Graphs", [graphs]),
         *_summary(proof),
         *_lists(proof),
         *_numbers(proof),
@@ -157,7 +182,10 @@ def _numbers(proof: Proof) -> list[str]:
     """All that was drawn; a screen reader, too, shall find each number."""
     series = [name for name in NAMES if name in proof.shown or proof.has(name)]
     made = [
-        [moment(one.start), *(f"{one.counts.get(name, 0):,}" if one.seconds else UNKNOWN for name in series)]
+        [
+            moment(one.start),
+            *(f"{one.counts.get(name, 0):,}" if one.knows(name) else UNKNOWN for name in series),
+        ]
         for one in proof.bins
     ]
     head = ["from", *(NAMES[name] for name in series)]
@@ -167,9 +195,13 @@ def _numbers(proof: Proof) -> list[str]:
 
 def _table(caption: str, head: Sequence[str], body: Iterable[Sequence[str]]) -> list[str]:
     cells = "".join(f'<th scope="col">{escape(word)}</th>' if word else "<td></td>" for word in head)
-    lines = ['<div class="wide" tabindex="0" role="region" aria-label="' + escape(caption) + '">', "<table>"]
-    lines += [f"<caption>{escape(caption)}</caption>", f"<thead><tr>{cells}</tr></thead>", "<tbody>"]
+    lines = [f"<caption>{escape(caption)}</caption>", f"<thead><tr>{cells}</tr></thead>", "<tbody>"]
     for first, *rest in body:
         line = "".join(f"<td>{escape(cell)}</td>" for cell in rest)
         lines.append(f'<tr><th scope="row">{escape(first)}</th>{line}</tr>')
-    return [*lines, "</tbody>", "</table>", "</div>"]
+    return _wide(caption, ["<table>", *lines, "</tbody>", "</table>"])
+
+
+def _wide(name: str, lines: Sequence[str]) -> list[str]:
+    """What may be wider than the window, by itself and not the page; the keyboard reaches it, too."""
+    return [f'<div class="wide" tabindex="0" role="region" aria-label="{escape(name)}">', *lines, "</div>"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections import Counter
@@ -105,6 +106,8 @@ report.add_command(report_observed)
 
 def _library() -> ModuleType:
     """Our graphs, and with them matplotlib, which is large and only needed here."""
+    # That it has nowhere to keep its list of fonts is no news for an admin.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
         from hybridgrey import graphs
     except ModuleNotFoundError as error:

@@ -29,7 +29,10 @@ RECORD_MAX: Final = 1024
 _HEAD: Final = struct.Struct("=IIQ")  # length, checksum, number
 _ROUND: Final = 0xFFFFFFFF
 """Stands for a length where the rest of the ring is not used."""
-_SHORT: Final = 64  # characters and list items of a record that was too long
+_SHORT: Final = 64  # characters of a text of a record that was too long
+_LEAST: Final = frozenset(
+    ("t", "mx", "client", "sender", "rule", "action", "outcome", "state", "age", "wait_ms", "enforced")
+)
 
 
 class Place(NamedTuple):
@@ -140,14 +143,16 @@ def packed(record: Mapping[str, Any]) -> bytes:
         data = orjson.dumps(_cut(record, RECORD_MAX))
     if len(data) > RECORD_MAX:
         data = orjson.dumps(_cut(record, _SHORT))
-    return data if len(data) <= RECORD_MAX else orjson.dumps(_cut(dict(record, lists={}), _SHORT // 2))
+    if len(data) > RECORD_MAX:
+        data = orjson.dumps(_cut({key: value for key, value in record.items() if key in _LEAST}, _SHORT))
+    return data
 
 
 def _cut(value: Any, limit: int) -> Any:  # noqa: ANN401 (whatever JSON has)
     if isinstance(value, str):
         return clean(value, limit)
     if isinstance(value, Mapping):
-        return {key: _cut(one, limit) for key, one in list(value.items())[:_SHORT]}
+        return {_cut(key, limit): _cut(one, limit) for key, one in list(value.items())[:_SHORT]}
     if isinstance(value, (list, tuple)):
         return [_cut(one, limit) for one in value[:8]]
     return value

@@ -30,6 +30,7 @@ _HEAD: Final = struct.Struct("=IIQ")  # length, checksum, number
 _ROUND: Final = 0xFFFFFFFF
 """Stands for a length where the rest of the ring is not used."""
 _SHORT: Final = 64  # characters of a text of a record that was too long
+_SHORTEST: Final = 24
 _LEAST: Final = frozenset(
     ("t", "mx", "client", "sender", "rule", "action", "outcome", "state", "age", "wait_ms", "enforced")
 )
@@ -144,7 +145,8 @@ def packed(record: Mapping[str, Any]) -> bytes:
     if len(data) > RECORD_MAX:
         data = orjson.dumps(_cut(record, _SHORT))
     if len(data) > RECORD_MAX:
-        data = orjson.dumps(_cut({key: value for key, value in record.items() if key in _LEAST}, _SHORT))
+        least = _cut({key: value for key, value in record.items() if key in _LEAST}, _SHORTEST)
+        data = orjson.dumps(least | {"client": _cut(record["client"], _SHORT)})
     return data
 
 

@@ -77,7 +77,7 @@ def test_a_mailing_list_with_verp_is_one_sender(row):
 
 
 def test_callouts_do_no_lasting_harm(row):
-    """A host that asks with MAIL FROM:<> whether addresses exist is put off, then answered, and never refused.
+    """A host that asks with MAIL FROM:<> whether addresses exist is put off, then answered, never refused.
 
     What it asks neither opens a way for other senders nor closes one for bounces, in one session or in many.
     """
@@ -123,7 +123,7 @@ def submit(row, mail):
 
 
 def test_a_real_sender_comes_through(row, office):
-    """A Postfix tries one MX host after the other, is put off by each, comes back by itself and delivers once."""
+    """A Postfix tries one MX host after the other, is put off by each, comes back, and delivers once."""
     mails = [letter(sender=f"desk{number}@office.test") for number in range(3)]
     for one in mails:
         submit(row, one)

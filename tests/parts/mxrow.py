@@ -18,6 +18,7 @@ example.test; it passes on to mx1 and mx2, which have its address in allow_clien
 from __future__ import annotations
 
 import contextlib
+import http.client
 import ipaddress
 import json
 import subprocess
@@ -31,6 +32,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import dns.reversename
+from prometheus_client.parser import text_string_to_metric_families
 
 from parts import internet, sendmail
 from parts.base import Part, wait_until
@@ -62,9 +64,13 @@ class Network:
     ipv6: str
     what: str
 
+    def of(self, version: int) -> str:
+        """The network of an IP version."""
+        return self.ipv6 if version == 6 else self.ipv4
+
     def address(self, version: int = 4, number: int = 10) -> str:
         """An address in it."""
-        return str(ipaddress.ip_network(self.ipv6 if version == 6 else self.ipv4)[number])
+        return str(ipaddress.ip_network(self.of(version))[number])
 
 
 NETWORKS = {
@@ -74,10 +80,12 @@ NETWORKS = {
     "bank": Network("100.65.0.0/24", "2001:db8:d::/48", f"on the allowlist {ALLOWLIST}"),
     "botnet": Network("198.18.0.0/15", "2001:db8:e::/48", f"its lower half is on the blocklist {BLOCKLIST}"),
 }
+LISTED = {4: "198.18.0.0/16", 6: "2001:db8:e::/49"}
+"""What is on the blocklist, by IP version."""
 LISTS = {
     BLOCKLIST: [
-        ip4set("198.18.0.0/16", text="A botnet, see https://bl.test/$"),
-        ip6trie("2001:db8:e::/49", text="A botnet, see https://bl.test/$"),
+        ip4set(LISTED[4], text="A botnet, see https://bl.test/$"),
+        ip6trie(LISTED[6], text="A botnet, see https://bl.test/$"),
     ],
     ALLOWLIST: [
         ip4set("100.65.0.0/24", value="127.0.5.2"),
@@ -121,6 +129,24 @@ class Mx:
     def metrics(self) -> str:
         """Where its daemon shows its counts."""
         return f"http://{self.host.address()}:{METRICS_PORT}"
+
+    def counted(self, family: str, *labels: str) -> Counter[tuple[str, ...]]:
+        """A counter as Prometheus sees it, by the values of its labels in the order given."""
+        metrics = text_string_to_metric_families(self.host.run(self._exposition))
+        return Counter(
+            {
+                tuple(sample.labels[label] for label in labels): int(sample.value)
+                for metric in metrics
+                for sample in metric.samples
+                if sample.name == f"hybridgrey_{family}_total"
+            }
+        )
+
+    def _exposition(self) -> str:
+        connection = http.client.HTTPConnection(self.host.address(), METRICS_PORT, timeout=10)
+        with contextlib.closing(connection):
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
 
 
 class Row:
@@ -277,12 +303,9 @@ class Row:
         address = self.sentinels["store3"].primary()["ip"]
         return next(name for name in STORES if self.net.hosts[name].address() == address)
 
-    def counts(self) -> Counter[tuple[str, str]]:
-        """Recipients judged, by rule and action, all MX hosts together."""
-        total: Counter[tuple[str, str]] = Counter()
-        for row in self.status()["verdicts"]:
-            total[row["rule"], row["action"]] += int(row["count"])
-        return total
+    def counted(self, family: str, *labels: str) -> Counter[tuple[str, ...]]:
+        """A counter of all MX hosts together."""
+        return sum((mx.counted(family, *labels) for mx in self.mx.values()), Counter())
 
     def status(self) -> Any:
         """`hybridgrey status` for all MX hosts, asked on a host that has no daemon."""

@@ -2,9 +2,9 @@
 
     python spamrun.py --network 198.18.0.0/15 --count 3000 10.25.0.11 10.25.0.12
 
-Run as a program on the host that has the network behind it. Clients go to the targets in turn, take addresses
-that are spread over the whole network, and do not wait to be told to go away. Prints one JSON object: how often
-which answer came to the recipient, as "TARGET CODE", and the addresses of clients that were let in.
+Run as a program on the host that has the network behind it. Clients go to the targets in turn and take
+addresses that are spread over the whole network. Prints one JSON object: how often which answer came to the
+recipient, as "TARGET CODE", and the addresses of clients that were let in.
 """
 
 from __future__ import annotations

@@ -117,12 +117,14 @@ class Assembly:
         from hybridgrey import pagedata, web  # only where it is served: what else the page needs costs memory
 
         config = self._config
-        alone = "Those of other hosts are not kept, for [store] key_secret is set."
+        alone = "[metrics] history is off" if not config.metrics.history else ""
+        if config.store.key_secret.get_secret_value():
+            alone = "[store] key_secret is set"
         data = pagedata.Data(
             pagedata.Host(
                 chronicle.host,
                 observes=config.observe,
-                alone=alone if config.store.key_secret.get_secret_value() else "",
+                alone=alone,
             ),
             Policy(config.rules),
             self.zones,

@@ -174,10 +174,13 @@ class Data:
         now = self._clock()
         start = spans.SPANS[name].start(now)
         key = ("tops", name, tuple(hosts or ()))
-        found = self._memory.get(
+        kept = self._memory.get(
             key, FRESH[name], lambda: self._chronicle.tops(start, now, hosts, MOST_OF_A_KIND), dict
-        ).found
-        return {what: _tops(found, kind) for what, kind in (("networks", "network"), ("domains", "domain"))}
+        )
+        names = {
+            what: _tops(kept.found, kind) for what, kind in (("networks", "network"), ("domains", "domain"))
+        }
+        return {**names, "known": bool(kept.when)}
 
     def _now(self) -> object:
         shared = self._shared

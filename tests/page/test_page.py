@@ -73,7 +73,7 @@ def test_one_host_or_all(visit, hosts):
 @pytest.mark.parametrize("span", ["Hour", "Day", "Week", "Month", "Year"])
 def test_every_span_has_the_same_mail(visit, hosts, span):
     """All that happened lies in each span, for each count is kept by minute, hour and day."""
-    visit.page.get_by_text(span, exact=True).click()
+    visit.page.get_by_role("radio", name=span).check()
     visit.shown(f"{span.lower()} ")
     assert tiles(visit) == named(hosts.one.outcomes + hosts.two.outcomes)
 
@@ -142,7 +142,8 @@ def test_lists(visit):
     assert (found["bl.test"][had], found["bl.test"][alone]) == ("11 (92 %)", "3 (25 %)")
     assert (found["dnsbl.test"][had], found["dnsbl.test"][alone]) == ("9 (75 %)", "1 (8.3 %)")
     assert found["wl.test"][had] == NONE
-    assert int(found["wl.test"][columns["Hits"]]) == 8
+    # Once asked by a worker, the list is not asked again by it while its answer holds.
+    assert found["wl.test"][columns["Hits"]] in ("1", "2")
     assert {row[health] for row in found.values()} == {"votes"}
 
 
@@ -230,7 +231,7 @@ def test_more(visit, hosts):
 
 def test_the_way_of_a_verdict(visit):
     """An entry opens what the client got and the way through the rules, as `explain` would tell it."""
-    searched(visit, f"{BOTH} mx1", "6 verdicts")
+    searched(visit, f"{BOTH} mx1", "6 verdicts that match")
     entries(visit).first.locator("summary").click()
     way = entries(visit).first.locator(".way")
     way.locator("table").first.wait_for()
@@ -248,7 +249,7 @@ def test_the_way_of_a_verdict(visit):
 
 def test_an_open_entry_stays_open(visit, hosts):
     """When the page brings itself up to date, what is open, chosen and in focus stays so."""
-    searched(visit, ONE, "3 verdicts")
+    searched(visit, ONE, "3 verdicts that match")
     summary = entries(visit).first.locator("summary")
     summary.focus()
     visit.page.keyboard.press("Enter")
@@ -261,7 +262,7 @@ def test_an_open_entry_stays_open(visit, hosts):
 
 def test_what_clients_say_is_text(visit, hosts):
     """Markup and steering characters of a client's are shown, and do nothing."""
-    searched(visit, "img onerror", "1 verdict")
+    searched(visit, "img onerror", "1 verdict that")
     entry = entries(visit).first
     assert f"{MARKUP}@evil.example" in entry.inner_text()
     entry.locator("summary").click()

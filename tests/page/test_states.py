@@ -49,7 +49,9 @@ def test_a_fresh_installation(browser, redis, dns):
         assert visit.faults() == []
         visit.screenshot("empty")
         one.send(BOTH, "reject")
-        wait_until(lambda: one.totals() == {"reject": 1}, "the first verdict is counted", NOT_REPEATED)
+        wait_until(
+            lambda: one.totals(span="day") == {"reject": 1}, "the first verdict is counted", NOT_REPEATED
+        )
         visit.page.reload()
         visit.shown("day ")
         assert tiles(visit) == named(Counter(reject=1))
@@ -79,8 +81,6 @@ def test_the_store_down(browser, dns):
             visit.page.reload()
             visit.shown("hour ")
             assert tiles(visit) == named(Counter(reject=4, accept=2))
-            # Not the trouble with the store: its marks.
-            wait_until(lambda: "store" in visit.text("#marks"), "the outage is a mark", NOT_REPEATED)
 
 
 HURT = "<img src=x onerror=window.hurt=1><script>window.hurt=1</script>"

@@ -64,9 +64,9 @@ class Host:
         with _opener.open(self.url + path, timeout=30) as answer:
             return bytes(answer.read())
 
-    def totals(self, host: str = "") -> dict[str, int]:
-        """What the page's data say of the last hour."""
-        rows = self.ask("history", span="hour", host=host)["outcomes"]
+    def totals(self, span: str = "hour") -> dict[str, int]:
+        """What the page's data say of all hosts."""
+        rows = self.ask("history", span=span)["outcomes"]
         return {outcome: sum(row) for outcome, row in rows.items() if sum(row)}
 
 

@@ -71,9 +71,10 @@ async function update(what = "all") {
       showLists(history, now);
       showDelays(history);
       showRules(history);
-      showTops(tops);
+      showTops(tops, span);
       last = now.now;
-      const said = [...now.problems];
+      // What the history says of the store is the better word.
+      const said = now.problems.filter((one) => !history.trouble || !one.startsWith("store: "));
       if (history.trouble) said.push(history.trouble);
       if (!canDraw()) said.push("Charts are shown as tables: the library that draws them is not installed here (contrib/setup/page fetches it).");
       troubles(said);

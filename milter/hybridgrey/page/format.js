@@ -39,11 +39,17 @@ export function duration(seconds) {
   const parts = [];
   for (const [size, unit] of UNITS) {
     if (left >= size && parts.length < 2) {
-      parts.push(`${Math.floor(left / size)} ${unit}`);
+      parts.push(`${Math.floor(left / size)}\u00a0${unit}`);
       left %= size;
     } else if (parts.length) break;
   }
-  return parts.join(" ") || "0 s";
+  return parts.join(" ") || "0\u00a0s";
+}
+
+/** The median of a histogram of delays, or the bound that is all that is known of it. */
+export function median({ median: seconds, median_exact: exact, buckets }) {
+  if (seconds === null || exact) return duration(seconds);
+  return `${seconds === buckets[0].le ? "≤" : ">"}\u00a0${duration(seconds)}`;
 }
 
 const SPANS = { hour: "the last hour", day: "the last 24 hours", week: "the last 7 days", month: "the last 31 days", year: "the last 366 days" };

@@ -103,11 +103,11 @@ export function latest({ ask, onSearch }) {
     }
     nodes.forEach((node, at) => body.children[at] !== node && body.insertBefore(node, body.children[at] ?? null));
     const shown = answer.verdicts.length;
-    const matching = answer.q ? ` that match “${answer.q}”` : "";
+    const matching = answer.q ? ` that ${answer.found === 1 ? "matches" : "match"} “${answer.q}”` : "";
     const words = shown
       ? `${shown < answer.found ? `${shown} of ` : ""}${plural(answer.found, "verdict")}${matching}, the newest first.`
       : `No verdicts${matching || " kept"}.`;
-    fill(byId("latest-summary"), answer.alone ? `${words} ${answer.alone}` : words);
+    fill(byId("latest-summary"), answer.alone ? `${words} Only those of this host are kept, and only while it runs, for ${answer.alone}.` : words);
     byId("more").hidden = shown >= answer.found;
   }
 

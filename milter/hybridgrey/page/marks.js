@@ -13,7 +13,7 @@ const NAMES = {
   store_back: "store back",
 };
 const SHOWN = 5;
-const NEAR = 20; // CSS pixels: closer ones share a number
+const NEAR = 20; // CSS pixels: closer ones share a number, and farther ones too where there are many
 const ROW = 21; // CSS pixels
 
 /** The room that marks need above a chart, in CSS pixels. */
@@ -27,13 +27,13 @@ function label(marks) {
   return names.length > 2 ? plural(marks.length, "mark") : names.join(", ");
 }
 
-/** Marks in order, those near each other together; `at` gives the CSS pixel of a moment. */
-function clusters(marks, at) {
+/** Marks in order, those less than `apart` CSS pixels from each other together; `at` gives that of a moment. */
+function clusters(marks, at, apart) {
   const found = [];
   marks.forEach((mark, index) => {
     const x = at(mark.t);
     const near = found.at(-1);
-    if (near && x - near.x < NEAR) {
+    if (near && x - near.x < apart) {
       near.last = index + 1;
       near.marks.push(mark);
     } else found.push({ x, first: index + 1, last: index + 1, marks: [mark] });
@@ -44,6 +44,7 @@ function clusters(marks, at) {
 /**
  * Where each number and name goes: in the lower of two rows where nothing of the row is, the name left of its
  * number at the chart's end, and left out where there is no room. Adds `badge`, `half`, `text`, `from`, `row`.
+ * False when there is no room even for the numbers.
  */
 function place(found, measure, left, right) {
   const taken = [-Infinity, -Infinity];
@@ -60,9 +61,10 @@ function place(found, measure, left, right) {
     one.row = taken.findIndex((end) => end < start);
     if (one.row >= 0) Object.assign(one, { text, wide, from: fits ? after : before });
     else one.row = taken.findIndex((end) => end < one.centre - one.half);
-    if (one.row < 0) one.row = 0;
+    if (one.row < 0) return false;
     taken[one.row] = (one.text && fits ? after + wide : one.centre + one.half) + 2;
   }
+  return true;
 }
 
 /** A uPlot plug-in that draws `marks()` in the room above the plot, with the colours of `look()`. */
@@ -77,8 +79,13 @@ export function marksPlugin(marks, look) {
     ctx.scale(scale, scale);
     ctx.font = `12px ${colours.font}`;
     ctx.textBaseline = "middle";
-    const found = clusters(marks(), (t) => plot.valToPos(t, "x") + left).filter(({ x }) => x >= left - 1 && x <= right + 1);
-    place(found, (text) => ctx.measureText(text).width, left, right);
+    const inside = ({ x }) => x >= left - 1 && x <= right + 1;
+    const measure = (text) => ctx.measureText(text).width;
+    let found = [];
+    for (let apart = NEAR; apart < right - left; apart *= 1.5) {
+      found = clusters(marks(), (t) => plot.valToPos(t, "x") + left, apart).filter(inside);
+      if (place(found, measure, left, right)) break;
+    }
     const height = (one) => top - 13 - one.row * ROW;
     ctx.strokeStyle = colours.mark;
     ctx.setLineDash([4, 3]);

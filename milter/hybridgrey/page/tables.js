@@ -1,7 +1,7 @@
 // The parts of the page that are tables: lists, delays, rules, top networks and domains.
 
 import { bar, byId, fill, foreign, make, table } from "./dom.js";
-import { OUTCOMES, count, duration, plural, share, spanName } from "./format.js";
+import { OUTCOMES, count, duration, median, plural, share, spanName } from "./format.js";
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const nothing = (text) => make("p", { class: "note" }, text);
@@ -35,7 +35,7 @@ export function showLists(history, now) {
   fill(
     byId("lists-summary"),
     suspended.length ? `Suspended, without a vote until well again: ${suspended.map(({ list }) => list).join(", ")}. ` : "",
-    `Shares are of the ${plural(rejects, "recipient")} rejected in ${spanName(history.span)}; what only one list had, no other blocklist would have caught. Health and time are those seen by ${now.host}.`,
+    `Shares are of the ${plural(rejects, "recipient")} rejected in ${spanName(history.span)}; what only one list had, no other blocklist would have caught. Hits and the like are answers that the lists gave; what the cache knew is not counted again. Health and time are those seen by ${now.host}.`,
   );
   const columns = [
     { title: "List", wide: true },
@@ -64,7 +64,7 @@ export function showLists(history, now) {
 
 /** The delays of mail that was greylisted and came back, from the first attempt to acceptance. */
 export function showDelays(history) {
-  const { buckets, median, mean } = history.delays;
+  const { buckets, mean } = history.delays;
   const all = sum(buckets.map((one) => one.count));
   const seen = history.greylist;
   const waiting = seen.new + seen.early;
@@ -74,7 +74,7 @@ export function showDelays(history) {
   }
   fill(
     byId("delays-summary"),
-    `${plural(all, "recipient")} of greylisted mail came back and passed: half of them within ${duration(median)}, ${duration(mean)} on average. ` +
+    `${plural(all, "recipient")} of greylisted mail came back and passed, after ${median(history.delays)} (median), ${duration(mean)} (mean). ` +
       `${plural(seen.known + seen.network, "recipient was", "recipients were")} known already and not delayed; ${plural(waiting, "attempt was", "attempts were")} put off.`,
   );
   const most = Math.max(...buckets.map((one) => one.count));
@@ -85,7 +85,7 @@ export function showDelays(history) {
   const rows = buckets.map((one, at) => [name(one, at), withBar("", one.count, most, "delay"), count(one.count), share(one.count, all)]);
   fill(
     byId("delays-body"),
-    table("Delays of greylisted mail that passed", [{ title: "Delay" }, { title: "", wide: true }, { title: "Recipients", number: true }, { title: "Share", number: true }], rows),
+    table("Delays of greylisted mail that passed", [{ title: "Delay" }, { title: "Distribution", wide: true }, { title: "Recipients", number: true }, { title: "Share", number: true }], rows),
   );
 }
 
@@ -102,12 +102,14 @@ export function showRules(history) {
 }
 
 /** The heaviest client networks and sender domains. */
-export function showTops(tops) {
+export function showTops(tops, span) {
+  const none = tops.known ? "None in this time." : "Not to be had while the store is down.";
+  const some = span === "year" ? "Of the last 32 days, for which they are kept." : null;
   for (const [id, name, rows] of [
     ["networks", "Network", tops.networks],
     ["domains", "Domain", tops.domains],
   ]) {
     const title = `Top ${id === "networks" ? "client networks" : "sender domains"}`;
-    fill(byId(`${id}-body`), rows.length ? table(title, byOutcome(name), rows.map((one) => outcomeRow(one.name || "(bounces)", one))) : nothing("None in this time."));
+    fill(byId(`${id}-body`), ...(rows.length ? [some && nothing(some), table(title, byOutcome(name), rows.map((one) => outcomeRow(one.name || "(bounces)", one)))] : [nothing(none)]));
   }
 }

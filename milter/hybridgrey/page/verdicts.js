@@ -2,7 +2,7 @@
 
 import { canDraw, chart } from "./chart.js";
 import { byId, fill, make, table } from "./dom.js";
-import { OUTCOMES, count, duration, moment, plural, rate, share, spanName } from "./format.js";
+import { OUTCOMES, count, duration, median, moment, plural, rate, share, spanName } from "./format.js";
 import { showMarks } from "./marks.js";
 
 const sum = (row) => row.reduce((total, value) => total + value, 0);
@@ -48,7 +48,7 @@ export function verdicts() {
     fill(
       byId("tiles"),
       ...OUTCOMES.map(({ key, name }) => tile(name, count(totals[key]), share(totals[key], all), key)),
-      tile("median delay", duration(data.delays.median), "of greylisted mail that passed"),
+      tile("median delay", median(data.delays), "of greylisted mail that passed"),
     );
   }
 

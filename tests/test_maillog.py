@@ -172,13 +172,25 @@ def test_rfc_5424():
     assert sum(reader.tally.bins.counts("rejected").values()) == 1
 
 
-def test_our_first_reply():
-    """The first greylisting in the words of this filter is noted, one in another's words is not."""
+def replies(*minutes, text="450 4.2.0 Greylisted, please try again in 300 seconds"):
+    """A tally of a log of an hour that has replies of ours in these minutes."""
     reader = Reader(OURS)
-    texts = [("00", GREY), ("04", "450 4.2.0 Greylisted, please try again in 300 seconds"), ("11", GREY)]
-    reader.read((f"2026-11-18T11:{m}:00Z {REJECT}{text}{TAIL}".encode() for m, text in texts), Clock(AT))
-    assert reader.tally.ours == AT - 180
-    assert reader.tally.spans == [(AT - 420, AT + 300)]
+    lines = [(0, GREY), *((minute, text) for minute in minutes), (59, GREY)]
+    reader.read((f"2026-11-18T10:{m:02}:00Z {REJECT}{text}{TAIL}".encode() for m, text in lines), Clock(AT))
+    assert reader.tally.spans == [(AT - 67 * 60, AT - 7 * 60)]
+    return reader.tally
+
+
+def test_when_the_filter_began():
+    """The first greylisting in our words is the moment, after a silence that is long for this log."""
+    assert replies(30, 31, 32).began == AT - 37 * 60
+    assert replies(30).began == AT - 37 * 60
+    assert replies(5, 15, 25, 35, 45, 55).began is None, "it was on before the log begins"
+    assert replies().began is None
+    assert replies(30, text=GREY).began is None, "it is another's greylisting"
+    both = replies(30, 31)
+    both.merge(replies(20, 21))
+    assert (both.own, both.own_count) == ([AT - 47 * 60, AT - 36 * 60], 4)
 
 
 def test_a_text_of_the_admins_own():

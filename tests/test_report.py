@@ -227,6 +227,22 @@ def test_mail_log_before_the_history(world, logs):
     assert any("by recipient" in note for note in document["notes"])
 
 
+def test_the_filter_is_older_than_the_history(world, logs):
+    """Where logs have our replies from their beginning on, the history's beginning is not the moment."""
+    world.write((moment, "outcome:reject:enforced", 60) for moment in range(NOW - HOUR, NOW, 600))
+    document = world.document(*logs[:2])
+    assert document["switched_on"] is None
+    assert rates(document)["rejected"] == (None, None)
+    assert world.document(*logs)["switched_on"] == pytest.approx(NOW - DAY, abs=60)
+
+
+def test_since_does_not_move_the_moment(world, logs):
+    """The moment lies before what is drawn, and is not its beginning."""
+    document = world.document(*logs, "--since", "12h")
+    assert document["switched_on"] == pytest.approx(NOW - DAY, abs=60)
+    assert document["per_second"]["accepted"]["total"] < 100
+
+
 def test_logs_outlive_the_store(world, logs, redis):
     """With the store down logs are drawn with a warning; without logs it is one line and status 69."""
     world.config.write_text('[store]\nurl = "redis://:secret@127.0.0.1:9/0"\n')
@@ -307,7 +323,7 @@ def test_without_matplotlib(world, tmp_path):
     environment = {"PYTHONPATH": str(block)}
     done = world.run("-o", world.folder / "x.svg", environment=environment)
     assert (done.status, len(done.error.splitlines())) == (69, 1)
-    assert "pip install 'hybridgrey[report]'" in done.error
+    assert "install it, or hybridgrey with its extra, hybridgrey[report]" in done.error
     world.write(switched())
     assert run("report", "-c", world.config, "observed", environment=environment).status == 0
 
@@ -485,6 +501,79 @@ def test_hostile_history(world):
     assert "\x1b" not in text
     for name in ("report.svg", "report.png"):
         assert world.document(name=name)["per_second"]["rejected"]["total"] == 3
+
+
+def observed(world, *words, **options):
+    """The finished `report observed`."""
+    return run("report", "-c", world.config, "observed", *words, **options)
+
+
+def test_observed_from_the_store(world):
+    """Without a log the store's counts are summed up, of all hosts, with networks and domains."""
+    counts = {
+        "outcome:accept:observed": 5,
+        "outcome:reject:observed": 3,
+        "outcome:delay:enforced": 2,
+        "outcome:tempfail:enforced": 1,
+        "rule:blocklists:reject": 3,
+        "rule:the rest:delay": 2,
+        "rule:a%3Ab:accept": 5,
+        "rule:trial:noted": 4,
+        "list:zen.spamhaus.org:listed": 3,
+        "list:zen.spamhaus.org:timeout": 1,
+        "list:zen.spamhaus.org:error": 1,
+        "claimed_by_both": 2,
+        "outcome:strange:observed": 9,
+        "rule:x": 9,
+    }
+    moment = NOW - 2 * HOUR
+    world.write((moment, series, number) for series, number in counts.items())
+    world.write([(moment, "outcome:accept:observed", 10)], host="mx2.example.org")
+    world.write([(moment - 30 * DAY, "outcome:accept:observed", 100)])
+    store = Store.open(world.redis.unix_url, 5.0)
+    day = f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
+    tops = {(day, "network/reject"): {"192.0.2.0/24": 3}, (day, "domain/delay"): {"example.org": 2}}
+    Writer(store, "mx1.example.org", "tops").write(1, Batch(tops=tops), NOW)
+    store.close()
+    document = json.loads(observed(world, "--json", "--since", "1d").output)
+    assert (document["source"], document["verdicts"], document["enforced"]) == ("history", 21, 3)
+    assert document["outcomes"] == {"reject": 3, "delay": 2, "tempfail": 1, "pass": 15}
+    assert document["rules"] == {"blocklists": {"reject": 3}, "the rest": {"delay": 2}, "a:b": {"pass": 5}}
+    assert document["noted"] == {"trial": 4}
+    assert document["lists"] == {"zen.spamhaus.org": {"listed": 3, "errors": 2}}
+    assert document["claimed_by_both"] == {"count": 2, "samples": []}
+    assert (document["clients"], document["senders"]) == (
+        {"reject": {"192.0.2.0/24": 3}},
+        {"delay": {"example.org": 2}},
+    )
+    assert json.loads(observed(world, "--json").output)["verdicts"] == 121
+    lines = [" ".join(line.split()) for line in observed(world, "--since", "1d").output.splitlines()]
+    assert "as the store's history has it" in lines[0]
+    assert "192.0.2.0/24 3" in lines
+    assert "Top sender domains: delay" in lines
+
+
+def test_observed_prefers_a_log(world):
+    """What comes through a pipe is read; an empty pipe and a terminal leave the store's history."""
+    world.write([(NOW - HOUR, "outcome:accept:observed", 10)])
+    event = {"event": "verdict", "ts": "2026-01-31T10:00:00.000Z", "action": "accept"}
+    document = json.loads(observed(world, "--json", text=json.dumps(event)).output)
+    assert (document["source"], document["verdicts"]) == ("log", 1)
+    assert json.loads(observed(world, "--json", text="").output)["verdicts"] == 10
+    assert observed(world, "-", text="").status == 1
+    done = in_terminal("report", "-c", world.config, "observed")
+    assert done.status == 0
+    assert "as the store's history has it" in done.plain
+
+
+def test_observed_without_anything(world):
+    """An empty store and one that is down are one line each, with their status."""
+    done = observed(world)
+    assert (done.status, len(done.error.splitlines())) == (1, 1)
+    assert "no verdict is in the store's history" in done.error
+    world.config.write_text('[store]\nurl = "redis://127.0.0.1:9/0"\n')
+    done = observed(world)
+    assert (done.status, len(done.error.splitlines())) == (69, 1)
 
 
 def test_a_year_of_history(world):

@@ -84,6 +84,8 @@ def commands(
     if not isinstance(command, click.Group):
         yield path, command
         return
+    if command.invoke_without_command and path:  # it does something by itself, too
+        yield path, command
     context = click.Context(command, info_name="hybridgrey")
     for name in command.list_commands(context):
         below = command.get_command(context, name)

@@ -53,6 +53,10 @@ _LEFT: Final = 0.085
 _RIGHT: Final = 0.93
 DPI: Final = 160
 
+# By year, month, day, hour, minute, second; and for the first of each, where the larger unit is told.
+_TICKS: Final = ("%Y", "%b %Y", "%b %d", "%H:%M", "%H:%M", "%H:%M:%S")
+_TICKS_AT_ZERO: Final = ("%Y", "%b %Y", "%b %d", "%b %d", "%H:%M", "%H:%M")
+
 _STYLE: Final = {
     "font.family": "DejaVu Sans",  # matplotlib brings it along: the same letters everywhere
     "font.size": 9.0,
@@ -149,25 +153,26 @@ def _panel(axes: Axes, proof: Proof, series: str) -> None:
     edges, values = _steps(proof, series)
     axes.fill_between(edges, values, step="post", color=colour, alpha=0.22, linewidth=0)
     axes.step(edges, values, where="post", color=colour, linewidth=1.1)
-    _would_be(axes, proof, series)
+    observed = _would_be(axes, proof, series)
     axes.set_xlim(_days(proof.start), _days(proof.end))
-    axes.set_ylim(0, _ceiling(values))
+    axes.set_ylim(0, _ceiling([*values, *observed]))
     _frame(axes, proof, series)
     on = proof.switched_on
     if on is not None and proof.start <= on <= proof.end:
         _switched_on(axes, proof, on, colour, proof.means(series))
 
 
-def _would_be(axes: Axes, proof: Proof, series: str) -> None:
-    """What observe mode would have refused, dotted."""
+def _would_be(axes: Axes, proof: Proof, series: str) -> Sequence[float]:
+    """Draw what observe mode would have refused, dotted; its rates."""
     observed = _OBSERVED.get(series)
     if observed is None or not proof.has(observed):
-        return
+        return ()
     edges, values = _steps(proof, observed)
     values = [value or math.nan for value in values]  # where nothing was observed there is no line
     axes.step(edges, values, where="post", color=COLOURS[series], linewidth=1.1, linestyle=":")
     axes.plot([], [], color=COLOURS[series], linestyle=":", label="would have been (observe mode)")
     axes.legend(loc="upper left", frameon=False, fontsize=8, labelcolor=QUIET, borderaxespad=0.2)
+    return values
 
 
 def _days(seconds: float) -> float:
@@ -205,7 +210,9 @@ def _frame(axes: Axes, proof: Proof, series: str) -> None:
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _position: f"{value:.4g}"))
     locator = AutoDateLocator(tz=UTC, minticks=4, maxticks=9)
     axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, tz=UTC, show_offset=False))
+    axes.xaxis.set_major_formatter(
+        ConciseDateFormatter(locator, UTC, _TICKS, zero_formats=_TICKS_AT_ZERO, show_offset=False)
+    )
 
 
 def _switched_on(axes: Axes, proof: Proof, on: float, colour: str, means: Means) -> None:

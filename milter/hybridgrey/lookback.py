@@ -80,8 +80,8 @@ def _marked(marks: Sequence[Mark], first: float, hosts: Hosts) -> float:
     wanted = [
         mark.time
         for mark in marks
-        if mark.kind in ("mode", "start", "reload")
-        and _ENFORCE in mark.text
+        if mark.kind in ("mode", "start")
+        and mark.text.startswith(_ENFORCE)
         and (hosts is None or mark.host in hosts)
         and mark.time < first + Step.MINUTE
     ]

@@ -37,6 +37,7 @@ SPAM: Final = "spam"
 SERIES: Final = (ACCEPTED, REJECTED, GREYLISTED, DEFERRED, SPAM)
 
 MOST_WAITING: Final = 50_000
+_SILENCE: Final = 10
 
 # Looked for first: nine of ten lines have none of it, and need not be taken apart.
 _WANTED: Final = re.compile(
@@ -70,18 +71,38 @@ class Tally:
 
     bins: Bins = field(default_factory=Bins)
     spans: list[tuple[float, float]] = field(default_factory=list)
-    ours: float | None = None
-    """When a reply of this filter's was first seen."""
+    own: list[float] = field(default_factory=list)
+    """The first and the last moment at which a reply of this filter's was seen, none if none was."""
+    own_count: int = 0
     lines: int = 0
     counted: int = 0
     undated: int = 0
     """Lines of mail whose time is missing, cannot be, or lies in the future."""
 
+    @property
+    def began(self) -> float | None:
+        """When this filter began to reply; None if it never did, or had begun when the logs begin.
+
+        It has begun in their time if it was silent before for much longer than it is on average.
+        """
+        if not self.own or not self.spans:
+            return None
+        first, last = self.own
+        silent = first - min(start for start, _end in self.spans)
+        return first if silent > _SILENCE * (last - first) / self.own_count else None
+
+    def seen(self, moment: float) -> None:
+        """Note a reply of this filter's."""
+        self.own = [min([moment, *self.own]), max([moment, *self.own])]
+        self.own_count += 1
+
     def merge(self, other: Tally) -> None:
         """Add what another log said."""
         self.bins.merge(other.bins)
         self.spans += other.spans
-        self.ours = min((m for m in (self.ours, other.ours) if m is not None), default=None)
+        moments = self.own + other.own
+        self.own = [min(moments), max(moments)] if moments else []
+        self.own_count += other.own_count
         self.lines += other.lines
         self.counted += other.counted
         self.undated += other.undated
@@ -93,7 +114,7 @@ class Reader:
     def __init__(
         self, own_texts: Sequence[re.Pattern[bytes]] = (), since: float = 0.0, until: float = float("inf")
     ) -> None:
-        """`own_texts`: what our greylisting says, whole; lines outside of `since` to `until` do not count."""
+        """`own_texts`: what our greylisting says, whole; counted is from `since` to `until`."""
         self._own_texts = own_texts
         self._since = since
         self._until = until
@@ -113,10 +134,9 @@ class Reader:
             if moment is None:
                 tally.undated += 1
                 continue
-            if not self._since <= moment < self._until:
-                continue
             first, last = min(first or moment, moment), max(last, moment)
-            if series := self._series(line[start:], moment, tally):
+            series = self._series(line[start:], moment, tally)
+            if series and self._since <= moment < self._until:
                 tally.bins.add(series, moment)
                 tally.counted += 1
         if excess := clock.excess:
@@ -167,7 +187,7 @@ class Reader:
             return REJECTED
         said = _QUOTED.sub(b"", reject[3]).strip()
         if any(own.fullmatch(said) for own in self._own_texts):
-            tally.ours = min(tally.ours or moment, moment)
+            tally.seen(moment)
             return GREYLISTED
         if _GREYLISTING.search(said) or (program == b"postscreen" and said.startswith(_POSTSCREEN)):
             return GREYLISTED

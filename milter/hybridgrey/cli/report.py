@@ -16,6 +16,7 @@ from typing import Any, Final
 import click
 
 from hybridgrey import lookback, maillog, proof
+from hybridgrey.bins import HOUR
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.moments import moment
@@ -26,7 +27,7 @@ from hybridgrey.proof import Proof
 
 KINDS: Final = (".html", ".svg", ".png")
 TITLE: Final = "Mail before and after hybridgrey was switched on"
-NO_LIBRARY: Final = "graphs need matplotlib, which is not installed: pip install 'hybridgrey[report]'"
+NO_LIBRARY: Final = "graphs need matplotlib: install it, or hybridgrey with its extra, hybridgrey[report]"
 NOTHING: Final = (
     "nothing to draw: the store has no history of this time ([metrics] history writes it),"
     " and no mail log has a line of it; give logs with --mail-log"
@@ -132,13 +133,20 @@ def _made(history: History | None, log: maillog.Tally, span: Span, switched_on: 
         least = max(least, lookback.least_step(max(start, history.past.first), history.now))
     step = proof.step_for(start, end, least)
     counts: proof.Counts = history.counts(start, end, step) if history else {}
-    found: list[float | None] = [history.past.switched_on if history else None, log.ours]
     if switched_on is None:
-        switched_on = min((one for one in found if one is not None), default=None)
+        switched_on = _switched_on(history, log)
     sources = [*(["the store's history"] if counts else []), *(["mail logs"] if logged else [])]
     bins = proof.bins(start, end, step, log, proof.outcomes(counts), known)
     made = Proof(start, end, step, switched_on, bins, proof.lists(counts), sources)
     return made if any(one.counts for one in bins) else None
+
+
+def _switched_on(history: History | None, log: maillog.Tally) -> float | None:
+    """The moment as history and logs have it; None if it was on before any of them."""
+    enforced = history.past.switched_on if history else None
+    if enforced is not None and not (log.own and log.own[0] < enforced - HOUR):
+        return enforced
+    return log.began  # the history was begun later than the filter
 
 
 def _notes(made: Proof, log: maillog.Tally, logs: tuple[str, ...]) -> list[str]:

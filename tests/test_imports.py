@@ -33,6 +33,7 @@ STOREYS = (
         "endpoints",
         "link",
         "plain",
+        "breaker",
         "store",
         "embedded",
         "greylist",

@@ -146,7 +146,14 @@ class Worker:
 
         sys.excepthook = _one_line
         self._store = store
-        self._milter = Milter(screen, config, log=logs.get(), counts=counts, reports=reports)
+        self._milter = Milter(
+            screen,
+            config,
+            log=logs.get(),
+            counts=counts,
+            reports=reports,
+            store_well=lambda: store.available,
+        )
         self._milter.register()
 
     @property

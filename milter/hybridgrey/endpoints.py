@@ -40,6 +40,8 @@ from hybridgrey.link import (
     split,
 )
 
+_SAMPLES: Final = 10_000  # keys tried to have one in each shard
+
 
 def backend(url: str, timeout: float) -> Backend:
     """The backend for a store URL; nothing is connected yet. Raises StoreError for a bad URL."""
@@ -159,8 +161,8 @@ class _Sentinels:
 class Cluster:
     """A Redis Cluster, by redis-py's client: it follows the slots.
 
-    A call can take a few times the timeout while nodes are away, since the client asks several; the breaker
-    bounds how often.
+    A shard is one primary. A call can take a few times the timeout while nodes are away, since the client
+    asks several; the breaker of the shard bounds how often.
     """
 
     def __init__(self, parts: SplitResult, timeout: float) -> None:
@@ -173,11 +175,13 @@ class Cluster:
             ClusterNode(host, port)  # type: ignore[no-untyped-call]
             for host, port in _hosts(parts, 6379)
         ]
+        self._timeout = timeout
         self._client: redis.RedisCluster | None = None
         self._lock = threading.Lock()
 
     def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, _timeout: float) -> object:
         """As in Backend."""
+        shard = self.shard(keys)
         try:
             client: Any = self._connected()
             try:
@@ -185,7 +189,29 @@ class Cluster:
             except redis.exceptions.NoScriptError:
                 return client.execute_command("EVAL", script.text, len(keys), *keys, *args)
         except (OSError, redis.RedisError, redis.exceptions.RedisClusterException) as error:
-            raise StoreError(reason(error)) from None
+            raise StoreError(f"{shard}: {reason(error)}" if shard else reason(error)) from None
+
+    def shard(self, keys: Sequence[bytes], /) -> str:
+        """As in Backend: the primary, by the slots as they are known now; "" while they are not."""
+        client: Any = self._client
+        if client is None or not keys:
+            return ""
+        try:
+            return str(client.get_node_from_key(keys[0]).name)
+        except (redis.RedisError, redis.exceptions.RedisClusterException):
+            return ""  # nobody has the slot
+
+    def samples(self, key: bytes, /) -> Sequence[bytes]:
+        """As in Backend."""
+        client: Any = self._client
+        wanted = len(client.get_primaries()) if client is not None else 0
+        found: dict[str, bytes] = {}
+        for number in range(_SAMPLES):
+            if len(found) >= wanted:
+                break
+            one = b"%s:{%d}" % (key, number)
+            found.setdefault(self.shard((one,)), one)
+        return tuple(found.values()) or (key,)
 
     def primaries(self) -> list[redis.Redis]:
         """A client for each primary."""
@@ -202,10 +228,17 @@ class Cluster:
 
     def _connected(self) -> redis.RedisCluster:
         """The client; making it asks a node for the slots, so it is not made before it is needed."""
-        with self._lock:
+        if self._client is not None:
+            return self._client
+        # Not for ever: who is before us may wait for every node in vain.
+        if not self._lock.acquire(timeout=self._timeout):
+            raise StoreError("no answer in time")
+        try:
             if self._client is None:
                 self._client = redis.RedisCluster(startup_nodes=self._nodes, **self._options)
             return self._client
+        finally:
+            self._lock.release()
 
 
 def _link(connection: AbstractConnection, timeout: float) -> Link:

@@ -61,6 +61,12 @@ class Backend(Protocol):
     def evaluate(self, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float) -> object:
         """Run the script and return its reply within about `timeout` seconds. Raises StoreError."""
 
+    def shard(self, keys: Sequence[bytes], /) -> str:
+        """The name of the part of the store that has these keys and may fail by itself; "" for all of it."""
+
+    def samples(self, key: bytes, /) -> Sequence[bytes]:
+        """Keys that begin with `key`, one in each shard."""
+
     def close(self) -> None:
         """Close what is idle."""
 
@@ -147,6 +153,14 @@ class Direct:
         link = self.where.link(left)
         left = max(_LEAST_WAIT, deadline - time.monotonic())
         return self._call(link, command, left, script, keys, args)
+
+    def shard(self, _keys: Sequence[bytes], /) -> str:
+        """As in Backend: one server fails as a whole."""
+        return ""
+
+    def samples(self, key: bytes, /) -> Sequence[bytes]:
+        """As in Backend."""
+        return (key,)
 
     def close(self) -> None:
         """As in Backend."""

@@ -103,12 +103,22 @@ class Milter:
     """The callbacks of one worker."""
 
     def __init__(
-        self, screen: Screen, config: Config, *, log: FilteringBoundLogger, counts: Counts, reports: Report
+        self,
+        screen: Screen,
+        config: Config,
+        *,
+        log: FilteringBoundLogger,
+        counts: Counts,
+        reports: Report,
+        store_well: Callable[[], bool],
     ) -> None:
+        """`store_well`: whether no part of the store is given up; asked after a failure."""
         self._screen = screen
         self._log = log
         self._counts = counts
         self._reports = reports
+        self._store_well = store_well
+        self._store_failed = False
         self._observe = config.observe
         self._hostname = config.hostname
         # Postfix sends the macros of DATA even to who has negotiated DATA away: a small write without an
@@ -249,8 +259,11 @@ class Milter:
             if self._counts.records:
                 self._counts.recorded(event, decision)
         if decision.store_error:
+            self._store_failed = True
             self._reports.failing("store", error=decision.store_error)
-        elif decision.touch is not None:
+        elif self._store_failed and decision.touch is not None and self._store_well():
+            # One shard that serves says nothing of another that does not.
+            self._store_failed = False
             self._reports.recovered("store")
         if decision.reply is None or self._observe:
             self._note(session, decision)

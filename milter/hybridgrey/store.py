@@ -6,7 +6,8 @@ socket is plain.py's, the other kinds (TLS, Sentinel, Cluster) are endpoints.py'
 
 When the server is away, mail must not wait for it: after a few failures in a row the *breaker* opens and
 every call fails at once, without a system call, until a probe succeeds. The worker's housekeeping calls
-`probe` every second; without it one caller a second is the probe.
+`probe` every second; without it one caller a second is the probe. Each shard of a Redis Cluster has a breaker
+of its own (see `breaker`).
 
 StoreError is the only error that leaves this module; its text holds no secret. A `Store` belongs to one
 process: open it after the fork. All methods may be called from any thread.
@@ -14,93 +15,17 @@ process: open it after the fork. All methods may be called from any thread.
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from hybridgrey import plain
+from hybridgrey.breaker import Breaker, Breakers, OnChange
 from hybridgrey.link import Arguments, Backend, Direct, Script, StoreError
 
 __all__ = ["Breaker", "OnChange", "Script", "Store", "StoreError"]
 
 PROBE_KEY: Final = b"hg1:probe"  # no hash tag: never taken for a triplet
 _PROBE_SECONDS: Final = 60
-
-OnChange = Callable[[bool, str], None]
-
-
-class Breaker:
-    """Opens after `limit` failures in a row; while open one caller each `pause` seconds may try.
-
-    Without I/O; `clock` gives seconds. `on_change(available, reason)` is called once a change, under the
-    lock, so that two changes cannot be reported in the wrong order: it must not call back. The lock is only
-    taken when something is or was wrong.
-    """
-
-    def __init__(
-        self,
-        on_change: OnChange,
-        *,
-        limit: int = 3,
-        pause: float = 1.0,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._on_change = on_change
-        self._limit = limit
-        self._pause = pause
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._failures = 0
-        self._next_try = 0.0
-        self._reason = ""
-        self._open = False
-
-    @property
-    def open(self) -> bool:
-        """Whether calls are refused."""
-        return self._open
-
-    @property
-    def reason(self) -> str:
-        """The last failure; "" when the last call succeeded."""
-        return self._reason
-
-    def admits(self) -> bool:
-        """Whether the caller may try now; while open True for one caller in each pause."""
-        if not self._open:
-            return True
-        with self._lock:
-            if self._open and self._clock() < self._next_try:
-                return False
-            self._next_try = self._clock() + self._pause
-            return True
-
-    def claim(self) -> None:
-        """A prober is at work: callers leave the tries to it, unless it is not heard of for three pauses."""
-        with self._lock:
-            self._next_try = self._clock() + 3 * self._pause
-
-    def succeeded(self) -> None:
-        """Note a success: the breaker closes."""
-        if not self._failures and not self._open:
-            return
-        with self._lock:
-            self._failures = 0
-            self._reason = ""
-            if self._open:
-                self._open = False
-                self._on_change(True, "")
-
-    def failed(self, reason: str) -> None:
-        """Note a failure; the one that reaches the limit opens the breaker."""
-        with self._lock:
-            self._failures += 1
-            self._reason = reason
-            self._next_try = max(self._next_try, self._clock() + self._pause)
-            if not self._open and self._failures >= self._limit:
-                self._open = True
-                self._on_change(False, reason)
 
 
 class Store:
@@ -114,7 +39,9 @@ class Store:
     ) -> None:
         self._backend = backend
         self._timeout = timeout
-        self._breaker = Breaker(on_change or _unheard, limit=failures)
+        self._breakers = Breakers(_unheard if on_change is None else on_change, limit=failures)
+        # What to ask for to see whether a shard is back: a key of its own, by breaker.
+        self._probes: dict[Breaker, bytes] = {}
 
     @classmethod
     def open(cls, url: str, timeout: float, *, on_change: OnChange | None = None, failures: int = 3) -> Store:
@@ -122,20 +49,20 @@ class Store:
 
         redis://, rediss://, unix://, sentinel://, cluster:// as in endpoints.py; embedded: is resolved by the
         caller to the unix:// URL of its server. Host names are resolved by the system, which has time limits
-        of its own: addresses are safer. `on_change(available, reason)` is called once each time the breaker
-        opens or closes, which it does after `failures` in a row. Raises StoreError for a bad URL.
+        of its own: addresses are safer. `on_change(available, reason)` is called once when a breaker opens,
+        after `failures` in a row, and once when none is open any more. Raises StoreError for a bad URL.
         """
         return cls(_backend(url, timeout), timeout, on_change=on_change, failures=failures)
 
     @property
     def available(self) -> bool:
-        """False while the breaker is open."""
-        return not self._breaker.open
+        """False while a breaker is open."""
+        return not self._breakers.given_up()
 
     @property
     def reason(self) -> str:
-        """Why the last call failed; "" when it did not."""
-        return self._breaker.reason
+        """Why a call failed; "" when the last one to each shard did not."""
+        return self._breakers.reason
 
     def run(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
         """Run a script that returns integers: one round trip. Raises StoreError.
@@ -143,43 +70,68 @@ class Store:
         The keys of one call must share a hash tag. A connection found dead is replaced once and the call
         repeated, so the script must bear being run twice.
         """
-        if not self._breaker.admits():
-            raise StoreError(f"the store is down: {self._breaker.reason}")
-        return self._attempt(script, keys, args)
+        breaker = self._breakers.of(self._backend.shard(keys))
+        if not breaker.admits():
+            raise StoreError(f"the store is down: {breaker.reason}")
+        return self._attempt(breaker, script, keys, args)
 
     def ping(self) -> None:
-        """Ask the server to write, whatever the breaker thinks. Raises StoreError."""
-        self._attempt(self._probe, (PROBE_KEY,), (_PROBE_SECONDS,))
+        """Ask every shard to write, whatever the breakers think. Raises StoreError when one does not."""
+        failed = None
+        for key in self._backend.samples(PROBE_KEY):
+            try:
+                self._try(self._breakers.of(self._backend.shard((key,))), key)
+            except StoreError as error:
+                failed = error
+        if failed is not None:
+            raise failed
 
     def probe(self) -> bool:
-        """Look whether a store that was given up is back; called every second by housekeeping.
+        """Look whether what was given up is back; called every second by housekeeping.
 
         While it is called, no caller of `run` has to try, so no mail waits for a dead store.
         """
-        if self._breaker.open:
-            self._breaker.claim()
+        given_up = self._breakers.given_up()
+        for breaker in given_up:
+            breaker.claim()
+        for breaker in given_up:
             try:
-                self.ping()
+                # Its own keys, wherever they are now: another server may have taken them over.
+                self._try(breaker, self._probes.get(breaker, PROBE_KEY))
             except StoreError:
-                return False  # the breaker has it
-        return True
+                continue  # the breaker has it
+        return not self._breakers.given_up()
 
     def close(self) -> None:
         """Close the idle connections; those in use close when their call ends."""
         self._backend.close()
 
-    def _attempt(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
+    def _try(self, breaker: Breaker, key: bytes) -> None:
+        self._attempt(breaker, self._probe, (key,), (_PROBE_SECONDS,))
+
+    def _attempt(self, breaker: Breaker, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
         try:
             reply = self._backend.evaluate(script, keys, args, self._timeout)
         except StoreError as error:
-            self._breaker.failed(str(error))
+            self._failed(breaker, str(error), keys)
             raise
         if not isinstance(reply, list):
             wrong = f"not a list of integers but a {type(reply).__name__}"
-            self._breaker.failed(wrong)
+            self._failed(breaker, wrong, keys)
             raise StoreError(wrong)
-        self._breaker.succeeded()
+        breaker.succeeded()
         return reply
+
+    def _failed(self, breaker: Breaker, reason: str, keys: Sequence[bytes]) -> None:
+        self._probes[breaker] = _probe_key(keys)
+        breaker.failed(reason)
+
+
+def _probe_key(keys: Sequence[bytes]) -> bytes:
+    """A key that is where these are: with their hash tag, and never taken for a triplet."""
+    _, brace, tag = keys[0].partition(b"{") if keys else (b"", b"", b"")
+    tag, end, _ = tag.partition(b"}")
+    return PROBE_KEY + b":{" + tag + b"}" if brace and end and tag else PROBE_KEY
 
 
 def _backend(url: str, timeout: float) -> Backend:

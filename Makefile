@@ -4,6 +4,8 @@
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
+# make package        a Debian package of this tree, in dist/
+# make package-test   that package in clean machines: with systemd, without, upgraded, removed
 # make check  style and types
 # make man    renew the man page of the commands from the program's help
 
@@ -13,7 +15,7 @@ PYTEST_ARGS ?=
 BENCH ?=
 FUZZ ?=
 
-.PHONY: help setup setup-run run demo test test-faults fuzz bench check format clean
+.PHONY: help setup setup-run run demo test test-faults fuzz bench package package-test check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -50,11 +52,18 @@ bench: setup
 	    $(PYTHON) -m pip -qq --disable-pip-version-check install --editable '.[bench]'
 	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH)
 
+package: setup-run
+	@dpkg -s dpkg-dev >/dev/null 2>&1 || contrib/setup/packages test
+	@contrib/debian/build
+
+package-test: setup
+	@$(PYTHON) -m pytest tests/test_package_debian.py tests/test_service_init.py $(PYTEST_ARGS)
+
 check: setup-run
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests .venv/bin/mypy tests/parts tests/bench contrib/demo/demo.py
+	@MYPYPATH=tests .venv/bin/mypy tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8
@@ -65,6 +74,6 @@ format: setup-run
 
 # Leaves .work/state: it holds the triplets of `make run`.
 clean:
-	rm -rf .venv .work/sendmail .work/page milter/hybridgrey/page/vendor build dist milter/*.egg-info
+	rm -rf .venv .work/sendmail .work/cleanroot .work/page milter/hybridgrey/page/vendor build dist milter/*.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find milter tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

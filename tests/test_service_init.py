@@ -1,6 +1,6 @@
 """Init scripts of systems without systemd, and the rotation of their log file: run, not read.
 
-In a clean machine with the Debian package; OpenRC is Debian's own, FreeBSD's rc.subr and daemon(8) are stand-ins.
+In a clean machine with the Debian package; OpenRC is Debian's, FreeBSD's rc.subr and daemon(8) are stand-ins.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import shutil
+import socket
 import subprocess
 import threading
 from pathlib import Path
@@ -127,19 +128,16 @@ def test_sysvinit_script():
 
 @in_machine
 def test_sysvinit_start_that_fails():
-    """A daemon that cannot start is told at once, with its reason, not after the time that a start may take."""
+    """A start that fails says so at once, with its reason, not after the time that a start may take."""
+    taken: list[socket.socket] = []
     with CleanRoot("bare") as machine:
         installed(machine)
-        taken = "import socket, time; s = socket.create_server(('127.0.0.1', 8893)); print(flush=True); time.sleep(1e6)"
-        machine.run(
-            "sh",
-            "-c",
-            f'python3 -c "{taken}" >/tmp/taken 2>&1 & while ! [ -s /tmp/taken ]; do sleep 0.1; done',
-        )
+        machine.within(lambda: taken.append(socket.create_server(ADDRESS)))
         said = machine.run("/etc/init.d/hybridgrey", "start", check=False, timeout=60)
         assert said.returncode == 1
         assert "cannot listen on inet:8893@127.0.0.1: address already in use" in said.stdout
         assert status(machine, "/etc/init.d/hybridgrey", "status") != 0
+    taken[0].close()
 
 
 class Senders:
@@ -215,6 +213,12 @@ def test_logrotate_loses_no_line():
         assert machine.run("stat", "-c", "%U:%G %a", LOG).stdout.strip() == "hybridgrey:adm 640"
 
 
+OPENRC_STATES = (
+    *("daemons", "exclusive", "failed", "hotplugged", "inactive", "options", "scheduled"),
+    *("started", "starting", "stopping", "tmp", "wasinactive"),
+)
+
+
 def unpack_openrc(machine: CleanRoot, folder: Path) -> None:
     """Debian's OpenRC, unpacked only: installed it would take over from the other init system."""
     command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "openrc", "libeinfo1", "librc1"]
@@ -227,7 +231,8 @@ def unpack_openrc(machine: CleanRoot, folder: Path) -> None:
     machine.run("cp", "-a", "/tmp/openrc/.", "/", check=False)
     machine.run("cp", "-a", "/tmp/openrc/lib/.", "/usr/lib/", check=False)
     machine.run("cp", "-a", "/tmp/openrc/sbin/.", "/usr/sbin/", check=False)
-    machine.run("mkdir", "-p", "/run/openrc")
+    for state in OPENRC_STATES:  # what its boot would make
+        machine.run("mkdir", "-p", f"/run/openrc/{state}")
     machine.path("/run/openrc/softlevel").write_text("default\n")
 
 
@@ -247,11 +252,11 @@ def test_openrc_script(tmp_path):
         )
 
         def service(order: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
-            return machine.run("/sbin/openrc-run", "/etc/init.d/hybridgrey", "--nodeps", order, check=check)
+            return machine.run("/sbin/openrc-run", "/etc/init.d/hybridgrey", order, check=check)
 
         service("start")
         wait_until(lambda: answer_or_none(machine) == "450", "the daemon answers", PATIENCE)
-        first = pid(machine)
+        first = master(machine)
         assert owner(machine, first) == "hybridgrey"
         assert service("status").returncode == 0
         service("reload")
@@ -260,14 +265,27 @@ def test_openrc_script(tmp_path):
         machine.path(CONFIG).write_text('colour = "red"\n')
         for order in ("reload", "restart"):
             assert "colour" in service(order, check=False).stdout
-        assert (pid(machine), answer(machine)) == (first, "450")
+        assert (master(machine), answer(machine)) == (first, "450")
         machine.path(CONFIG).write_text(good)
         service("restart")
         wait_until(lambda: answer_or_none(machine) == "450", "the daemon answers", PATIENCE)
-        assert pid(machine) != first
+        second = master(machine)
+        assert second != first
+        machine.run("sh", "-c", f"kill -KILL {second}")
+        wait_until(
+            lambda: master(machine) not in ("", second) and answer_or_none(machine) == "450",
+            "started again",
+            PATIENCE,
+        )
         service("stop")
         assert answer_or_none(machine) is None
         assert service("status", check=False).returncode != 0
+
+
+def master(machine: CleanRoot) -> str:
+    """The daemon's process id as it says itself; "" before it serves."""
+    lines = machine.path("/var/lib/hybridgrey/hybridgrey.pid").read_text().splitlines()
+    return lines[0] if lines else ""
 
 
 def answer_or_none(machine: CleanRoot) -> str | None:
@@ -278,7 +296,7 @@ def answer_or_none(machine: CleanRoot) -> str | None:
         return None
 
 
-# What rc.subr(8) and daemon(8) do for a script like ours, no more: it is the script's own parts that are tried.
+# What rc.subr(8) and daemon(8) do for a script like ours, no more: the script's own parts are tried.
 RC_SUBR = """\
 load_rc_config() { . /etc/rc.conf; }
 pid_of() { [ -s "$pidfile" ] && kill -0 "$(cat "$pidfile")" 2>/dev/null; }
@@ -340,7 +358,7 @@ def test_freebsd_port_paths(tmp_path):
 
 @in_machine
 def test_freebsd_script():
-    """The rc.d script over stand-ins for rc.subr and daemon(8): off by default, start, reload, restart, stop."""
+    """The rc.d script over stand-ins for rc.subr and daemon(8): start, reload, restart, stop."""
     with CleanRoot("bare") as machine:
         installed(machine)
         machine.path("/usr/local/etc/rc.d").mkdir(parents=True)
@@ -361,7 +379,7 @@ def test_freebsd_script():
             settings.write("hybridgrey_enable=YES\n")
         machine.run(script, "start")
         wait_until(lambda: answer_or_none(machine) == "450", "the daemon answers", PATIENCE)
-        first = machine.path("/var/run/hybridgrey.pid").read_text().strip()
+        first = pid(machine)  # /var/run is /run
         assert owner(machine, first) == "hybridgrey"
         assert machine.path("/var/db/hybridgrey/hybridgrey.pid").exists()
         machine.run(script, "reload")

@@ -1,4 +1,4 @@
-"""A machine of one's own: Debian's minimal system in namespaces, PID 1 is systemd or a bare process. Needs root.
+"""A machine of one's own: Debian's minimal system in namespaces, with systemd or without. Needs root.
 
     with CleanRoot() as machine:
         machine.copy(package, "/tmp/package.deb")

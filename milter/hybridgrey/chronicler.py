@@ -215,7 +215,12 @@ class Chronicler:
             self._mark("mode", self._terms.mode)
 
     def _save(self) -> None:
-        self._shared.journal.save(self._ledger.dump())
+        if not self._shared.journal.save(self._ledger.dump()):
+            # Somebody has sent us names of the greatest length: rather those than the counts.
+            with self._lock:
+                self._ledger.forget_addresses()
+                self._ledger.latest.clear()
+            self._shared.journal.save(self._ledger.dump())
 
 
 def _domain(sender: str) -> str:

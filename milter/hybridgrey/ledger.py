@@ -124,7 +124,7 @@ class Ledger:
         self.day = day
         for at, row in list(self.tops.items()):
             self.tops[at] = dict(heaviest(row, DAY_MAX))
-        kept = sorted({one for one, _ in self.tops})[-DAYS_MAX:]
+        kept = sorted({one for one, _ in self.tops})[1 - DAYS_MAX :]
         self.tops = {at: row for at, row in self.tops.items() if at[0] in kept}
 
     def mark(self, mark: Mark) -> None:

@@ -412,6 +412,25 @@ def test_garbage(keep: Callable[..., Kept], data: bytes) -> None:
     assert kept.get("/healthz")[0].status == 200
 
 
+@pytest.mark.parametrize(
+    ("address", "want"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("::ffff:127.0.0.1", True),
+        ("::1%lo", True),
+        ("192.0.2.1", False),
+        ("::ffff:192.0.2.1", False),
+        ("fe80::1%eth0", False),
+        ("0.0.0.0", False),
+    ],
+)
+def test_loopback(address: str, want: bool) -> None:
+    """What is connected to on a loopback address comes from this host."""
+    assert keeper.is_loopback(address) is want
+
+
 def test_ipv6(keep: Callable[..., Kept]) -> None:
     """An IPv6 address can be listened on."""
     kept = keep(listen=("::1", 0))
@@ -429,7 +448,7 @@ def test_a_bad_address_is_a_report_too(monkeypatch: pytest.MonkeyPatch) -> None:
     with os.fdopen(writer, "w") as stream:
         logs.configure("info", "json", stream)
         shared, stop = Shared.create([], []), threading.Event()
-        site = web.Site(shared, lambda: [])
+        site = web.Site(shared, list)
         arguments = (("192.0.2.1", 0), shared.board, lambda: site, Direct(logs.get()), stop)
         thread = threading.Thread(target=keeper.serve, args=arguments)
         thread.start()

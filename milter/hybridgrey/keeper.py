@@ -196,6 +196,13 @@ def serve(
                 server.close_overdue()
 
 
+def is_loopback(address: str) -> bool:
+    """Whether only this host can have connected to an address, as getsockname() gives it."""
+    found = ipaddress.ip_address(address.partition("%")[0])
+    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
+    return (mapped or found).is_loopback
+
+
 class _Handler(BaseHTTPRequestHandler):
     """GET and HEAD; the base class answers 501 to the rest. HTTP/1.0: one request a connection."""
 
@@ -214,9 +221,8 @@ class _Handler(BaseHTTPRequestHandler):
         if len(self.requestline) > _LINE_MAX:
             self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
             return
-        where = self.connection.getsockname()[0].partition("%")[0]
         asked = {name.lower(): value for name, value in self.headers.items()}
-        loopback = ipaddress.ip_address(where).is_loopback
+        loopback = is_loopback(self.connection.getsockname()[0])
         answer = self.server.site.answer(self.path, asked, loopback=loopback)
         headers = {
             "Content-Type": answer.content_type,

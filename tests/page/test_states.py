@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import time
 from collections import Counter
 from urllib.error import HTTPError
@@ -81,6 +82,33 @@ def test_the_store_down(browser, dns):
             visit.page.reload()
             visit.shown("hour ")
             assert tiles(visit) == named(Counter(reject=4, accept=2))
+
+
+def test_observing(browser, redis, dns):
+    """A reload with another mode is a mark with its name, and what was only observed is told apart."""
+    with host(redis, dns, "mx1.test") as one:
+        one.send(BOTH, "reject", 2)
+        one.daemon.configure({**one.daemon.settings, "mode": "observe"})
+        one.daemon.reload()
+        wait_until(one.well, "the new keeper serves")
+
+        def observed() -> bool:
+            one.talk(BOTH)
+            return one.daemon.events("verdict")[-1]["enforced"] is False
+
+        wait_until(observed, "the new workers judge")
+        number = len(one.daemon.events("verdict"))
+        only = sum(not event["enforced"] for event in one.daemon.events("verdict"))
+        wait_until(lambda: one.totals() == {"reject": number}, "all is counted", NOT_REPEATED)
+        wait_until(lambda: len(one.ask("history", span="hour")["marks"]) == 2, "all is marked", NOT_REPEATED)
+        with browser.visit(f"{one.url}/#span=hour") as visit:
+            visit.shown("hour ")
+            assert visit.text("#state") == "mx1.test well observing only"
+            assert re.search(r"mode mx1.test \N{EN DASH} observe", visit.text("#marks"))
+            assert f"{only} of them w" in visit.text("#summary")
+            assert entries(visit).filter(has_text="rejected (observed)").count() == min(20, only)
+            assert visit.faults() == []
+            visit.screenshot("observing")
 
 
 HURT = "<img src=x onerror=window.hurt=1><script>window.hurt=1</script>"

@@ -45,15 +45,19 @@ class Host:
     ) -> None:
         """Name recipients; each must be answered as `want`, one of the page's outcomes, says."""
         for _ in range(count):
-            with MilterPeer(self.daemon.address) as peer:
-                peer.connect("unknown", client)
-                peer.helo(helo)
-                peer.mail(sender if sender == "<>" else f"<{sender}>")
-                reply = peer.rcpt("<b@example.net>")
-                got = {"": "accept", "5": "reject", "4": "delay"}[reply.code[:1]]
-                assert got == want, reply
-                peer.quit()
+            code = self.talk(client, sender, helo)
+            assert {"": "accept", "5": "reject", "4": "delay"}[code[:1]] == want, code
             self.outcomes[want] += 1
+
+    def talk(self, client: str, sender: str = "a@example.org", helo: str = "x") -> str:
+        """Name one recipient; the code of the reply, "" when it passes."""
+        with MilterPeer(self.daemon.address) as peer:
+            peer.connect("unknown", client)
+            peer.helo(helo)
+            peer.mail(sender if sender == "<>" else f"<{sender}>")
+            reply = peer.rcpt("<b@example.net>")
+            peer.quit()
+            return reply.code
 
     def ask(self, name: str, **parameters: str) -> Any:
         """One of the page's questions."""
@@ -63,6 +67,13 @@ class Host:
         """What is served there."""
         with _opener.open(self.url + path, timeout=30) as answer:
             return bytes(answer.read())
+
+    def well(self) -> bool:
+        """Whether it answers; for a moment of a reload nobody does."""
+        try:
+            return self.get("/healthz") == b"ok\n"
+        except OSError:
+            return False
 
     def totals(self, span: str = "hour") -> dict[str, int]:
         """What the page's data say of all hosts."""

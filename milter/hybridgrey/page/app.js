@@ -8,6 +8,7 @@ import { showDelays, showLists, showRules, showTops } from "./tables.js";
 import { verdicts } from "./verdicts.js";
 
 const EVERY = 15_000; // ms
+const AGAIN = 2000; // ms: a reload of the daemon takes as long
 const PATIENCE = 20_000;
 
 const controls = byId("controls");
@@ -29,6 +30,7 @@ const list = latest({ ask, onSearch: () => update("latest") });
 let running = new AbortController();
 let timer = 0;
 let last = 0;
+let failed = 0;
 
 function troubles(texts) {
   fill(byId("troubles"), ...texts.map((text) => make("p", { class: "trouble" }, text)));
@@ -81,18 +83,21 @@ async function update(what = "all") {
     }
     list.show(await ask("latest", { host, ...list.query() }, signal));
     document.body.dataset.shown = `${span} ${host}`;
+    failed = 0;
   } catch (error) {
     if (signal.aborted) return;
+    failed += 1;
+    if (failed === 1) return schedule(AGAIN);
     const since = last ? ` What you see is of ${exact(last)}.` : "";
     troubles([`No answer about ${spanName(span)}: ${error.message}.${since}`]);
     if (!last) fill(byId("state"), "unknown");
   }
-  schedule();
+  schedule(EVERY);
 }
 
-function schedule() {
+function schedule(pause) {
   clearTimeout(timer);
-  if (!document.hidden) timer = setTimeout(update, EVERY);
+  if (!document.hidden) timer = setTimeout(update, pause);
 }
 
 // What is chosen stands in the address after "#", which is not sent to anybody: it can be a bookmark.

@@ -61,8 +61,8 @@ export function verdicts() {
       `In ${spanName(data.span)} ${plural(all, "recipient was", "recipients were")} judged: ${parts.join(", ")}.`,
       `Most at ${moment(drawn.times[most], data.span)}: ${rate(whole[most])} a second.`,
     ];
-    if (data.observed) words.push(`${count(data.observed)} of them were only observed: that mail was let through whatever the verdict.`);
-    if (data.both) words.push(`The clients of ${count(data.both)} were on a blocklist and on an allowlist.`);
+    if (data.observed) words.push(`${count(data.observed)} of them ${data.observed === 1 ? "was" : "were"} only observed: that mail was let through whatever the verdict.`);
+    if (data.both) words.push(`The clients of ${plural(data.both, "recipient")} were on a blocklist and on an allowlist.`);
     if (data.marks.length) words.push(`${plural(data.marks.length, "mark")}, listed below.`);
     if (data.span === "year") words.push("Days are those of UTC.");
     return words.join(" ");

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import re
+import threading
 import time
 from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
@@ -277,6 +278,18 @@ def test_standard_input(world):
     assert json.loads(done.output)["per_second"]["accepted"]["total"] == 288
 
 
+def test_a_pipe_with_a_name(world):
+    """A log may come from the shell's <(zcat ...), which can be read once only."""
+    path = world.folder / "pipe"
+    os.mkfifo(path)
+    text = "".join(day_of_log(NOW - DAY, on=False))
+    writer = threading.Thread(target=path.write_text, args=(text,))
+    writer.start()
+    document = world.document("--mail-log", path)
+    writer.join()
+    assert document["per_second"]["accepted"]["total"] == 288
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -344,8 +357,11 @@ def test_text(world):
     (row,) = (line for line in lines if line.startswith("Accepted"))
     assert re.fullmatch(r"Accepted [\d,]+ 1 0\.\d+ 86,\d+ [\d,]+ \N{MINUS SIGN}70%", row), row
     assert "Spam identified later is not shown: that takes mail logs, given with --mail-log." in lines
-    done = in_terminal("report", "-c", world.config, "-o", world.folder / "report.png")
+    (world.folder / "mail.log").write_text("".join(day_of_log(NOW - DAY, on=True)) * 30)
+    words = ("--mail-log", world.folder / "mail.log", "-o", world.folder / "report.png")
+    done = in_terminal("report", "-c", world.config, *words)
     assert done.status == 0
+    assert "reading logs" in done.plain, "the progress, on the way"
     assert "Accepted" in done.plain
 
 

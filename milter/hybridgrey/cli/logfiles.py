@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import IO, Any, Final, cast
 from hybridgrey.cli.output import fail, is_terminal
 
 STDIN: Final = "-"
+LOOK: Final = 10_000  # lines between two steps of the progress bar
 GZIP: Final = b"\x1f\x8b"
 MAX_LINE: Final = 2**20  # bytes; no log line that is ours or Postfix's has more than some 20 KiB
 
@@ -32,24 +34,29 @@ def lines_of(file: str, told: Callable[[int], None] | None = None) -> Iterator[I
         fail(f"{file}: {getattr(error, 'strerror', None) or error}")
 
 
+def is_regular(file: str) -> bool:
+    """Whether a log can be read twice: not standard input, nor a pipe such as the shell's ``<(zcat ...)``."""
+    return file != STDIN and Path(file).is_file()
+
+
 def last_change(file: str) -> float:
     """When a log was last written to, Unix seconds; a gzipped one remembers that of what it was made of."""
-    if file == STDIN:
+    if not is_regular(file):
         return time.time()
     try:
         with Path(file).open("rb") as stream:
-            changed = Path(file).stat().st_mtime
+            changed = os.fstat(stream.fileno()).st_mtime
             head = stream.read(8)
     except OSError as error:
         fail(f"{file}: {error.strerror or error}")
     packed = struct.unpack("<I", head[4:8])[0] if head[:2] == GZIP and len(head) == 8 else 0
-    return min(changed, packed or changed)
+    return min(changed, float(packed or changed))
 
 
 def size(file: str) -> int:
     """Bytes of a file, packed as it is; 0 where that is not known."""
     try:
-        return 0 if file == STDIN else Path(file).stat().st_size
+        return Path(file).stat().st_size if is_regular(file) else 0
     except OSError:
         return 0
 
@@ -89,7 +96,7 @@ def _lines(unpacked: IO[bytes], stream: Any, told: Callable[[int], None] | None)
     while line := unpacked.readline(MAX_LINE):
         yield line
         number += 1
-        if told is not None and number % 10_000 == 0 and stream.seekable():
+        if told is not None and number % LOOK == 0 and stream.seekable():
             at = stream.tell()
             told(at - before)
             before = at

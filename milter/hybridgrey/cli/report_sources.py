@@ -11,7 +11,7 @@ from typing import Final
 
 from hybridgrey import lookback, maillog, proof
 from hybridgrey.cli.access import UNAVAILABLE, store_trouble, url_of
-from hybridgrey.cli.logfiles import STDIN, last_change, lines_of, progress
+from hybridgrey.cli.logfiles import is_regular, last_change, lines_of, progress
 from hybridgrey.cli.output import fail, warn
 from hybridgrey.config import Config
 from hybridgrey.history import Reader
@@ -61,8 +61,8 @@ def read_logs(files: tuple[str, ...], config: Config, span: Span) -> maillog.Tal
             with lines_of(file, told) as lines:
                 excess = reader.read(lines, Clock(latest))
             while excess:
-                if file == STDIN:
-                    fail("a log of more than a year without years in it must be given by its name")
+                if not is_regular(file):
+                    fail(f"{file}: a log of more than a year without years in it must be given by its name")
                 years_back += excess
                 with lines_of(file) as lines:
                     excess = reader.read(lines, Clock(latest, years_back))

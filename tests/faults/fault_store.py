@@ -63,6 +63,28 @@ def test_cluster_shard_lost(servers, tmp_path):
             ).check()  # fmt: skip
 
 
+def test_cluster_shard_without_replica_lost(servers, tmp_path):
+    """A shard that nobody takes over: its triplets alone are let through, all others are judged as ever."""
+    with cluster() as shards:
+        seed(shards.url)
+        with daemon(shards.url, servers) as milter:
+            lost = shards.primaries[1]
+
+            def mended():
+                lost.start()
+                wait_until(lambda: lost.info("cluster_state") == "ok", "the cluster is whole", 60)
+
+            row = measure(
+                "Cluster shard lost, without a replica", [milter], lost.kill, mended,
+                seconds=8, allowed=STORE_WAIT, directory=tmp_path,
+            )  # fmt: skip
+            row.check()
+            # Of 100 sessions 20 are new and so put off; with one of three shards away still two thirds of them
+            assert row.deferred > 0.1 * (row.accepted + row.deferred + row.refused), row
+            (failing,) = milter.events("store failing")
+            assert str(lost.port) in failing["error"]
+
+
 def test_cluster_slot_migrated(servers, tmp_path):
     """The slots of known triplets move to another shard while they are in use."""
     with cluster() as shards:

@@ -1,5 +1,6 @@
 # make run    set up everything and run the daemon on an embedded store
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
+# make lab    a small internet to play in: three MX hosts, Redis under Sentinel, lists, clients; until Ctrl-C
 # make test   the tests, on real servers that they start and end themselves
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects
@@ -15,7 +16,7 @@ PYTEST_ARGS ?=
 BENCH ?=
 FUZZ ?=
 
-.PHONY: help setup setup-run run demo test test-faults fuzz bench package package-test check format clean
+.PHONY: help setup setup-run run demo lab test test-faults fuzz bench package package-test check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -37,6 +38,9 @@ run: setup-run
 
 demo: setup
 	@$(PYTHON) contrib/demo/demo.py
+
+lab: setup
+	@$(PYTHON) contrib/lab/serve.py
 
 test: setup
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
@@ -63,7 +67,7 @@ check: setup-run
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests .venv/bin/mypy tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
+	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8

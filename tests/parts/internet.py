@@ -134,6 +134,7 @@ class Host(Place):
         super().__init__()
         self.net, self.name = net, name
         self.addresses: list[ipaddress.IPv4Interface | ipaddress.IPv6Interface] = []
+        self.segments: list[str] = []
         (self.directory / "resolv.conf").write_text(
             f"nameserver {resolver}\noptions timeout:2 attempts:2\n" if resolver else ""
         )
@@ -179,9 +180,10 @@ class Host(Place):
     @contextlib.contextmanager
     def serving(self, server: Server) -> Iterator[Server]:
         """Run a part on this host."""
-        self.run(server.__enter__)
         with contextlib.ExitStack() as stack:
+            # Pushed first, so that a start that is interrupted leaves nothing behind.
             stack.push(server.__exit__)
+            self.run(server.__enter__)
             yield server
 
     def cut(self, segment: str) -> None:
@@ -243,6 +245,7 @@ class Internet(Place):
         """Add a host; `links`: its addresses on each segment; `resolver`: what its resolv.conf names."""
         host = Host(self, name, resolver)
         host.addresses = [interface(one) for addresses in links.values() for one in addresses]
+        host.segments = list(links)
         host.write_hosts()
         self.run(host.__enter__)
         self._stack.push(host.__exit__)

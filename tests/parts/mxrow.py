@@ -24,7 +24,7 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,23 +216,17 @@ class Row:
         with ThreadPoolExecutor() as pool:
             for mx in pool.map(self._mx, MX_HOSTS):
                 self.mx[mx.host.short] = mx
-        try:
-            self._start(stack, [mx.resolver for mx in self.mx.values()])
-            self._start(stack, [mx.daemon for mx in self.mx.values()])
-            self._start(stack, [mx.mta for mx in self.mx.values()])
-        except BaseException:
-            for mx in self.mx.values():
-                for part in (mx.mta, mx.daemon, mx.resolver):
-                    part.close()
-            raise
+        self._start(stack, [mx.resolver for mx in self.mx.values()])
+        self._start(stack, [mx.daemon for mx in self.mx.values()])
+        self._start(stack, [mx.mta for mx in self.mx.values()])
 
     def _start(self, stack: contextlib.ExitStack, parts: list[Part]) -> None:
         """Start one part on each MX host, all at a time."""
         hosts = [mx.host for mx in self.mx.values()]
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(lambda host, part: host.run(part.__enter__), hosts, parts))
         for part in parts:
             stack.push(part.__exit__)
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(lambda host, part: host.run(part.__enter__), hosts, parts))
 
     def _mx(self, name: str) -> Mx:
         """An MX host's servers, not yet started."""
@@ -312,7 +306,7 @@ class Row:
         urls = [word for mx in self.mx.values() for word in ("--url", mx.metrics)]
         return json.loads(self.mailbox.command_line(PROGRAM, "status", "--json", *urls, check=False))
 
-    def popen(self, network: str, words: list[str | Path]) -> subprocess.Popen[str]:
+    def popen(self, network: str, words: Sequence[str]) -> subprocess.Popen[str]:
         """A process in a client network whose output can be read."""
         return self.networks[network].run(
             lambda: subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)

@@ -8,13 +8,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from hybridgrey import exposition, series
-from hybridgrey.metrics import Shared
+from hybridgrey.metrics import ListAnswer, Shared
 
 RULES = [("manual", "accept"), ("blocklists", "reject"), ("the rest", "greylist")]
 ZONES = [("0123456789abcdef.zen.dq.spamhaus.net", "zen.spamhaus.org"), ("list.dnswl.org", "list.dnswl.org")]
@@ -56,6 +58,25 @@ def samples(shared: Shared) -> dict[str, float]:
     }
 
 
+@dataclass
+class Zone:
+    """A list."""
+
+    label: str
+
+
+def answer(
+    label: str,
+    seconds: float = 0.1,
+    *,
+    codes: tuple[bytes, ...] = (b"",),
+    error: str = "",
+    silent: bool = False,
+) -> tuple[Zone, ListAnswer]:
+    """What a list said, as a look-up has heard it."""
+    return Zone(label), (codes, error, seconds, silent)
+
+
 def test_processes_add_up(shared: Shared) -> None:
     """What forked workers count in their own slots is one total."""
     for number in range(3):
@@ -65,12 +86,12 @@ def test_processes_add_up(shared: Shared) -> None:
             meter = shared.meter(slot)
             for _ in range(number + 1):
                 meter.decided("blocklists", "reject", "reject", 0.0)
-            meter.sessions.inc(10)
+            meter.claimed_by_both.inc(10)
 
         assert in_child(work) == 0
     found = samples(shared)
     assert found["hybridgrey_verdicts_total{action=reject,enforced=true,rule=blocklists}"] == 6
-    assert found["hybridgrey_sessions_total{}"] == 30
+    assert found["hybridgrey_claimed_by_both_total{}"] == 30
 
 
 def test_threads_lose_no_update(shared: Shared, switching: None) -> None:
@@ -79,7 +100,7 @@ def test_threads_lose_no_update(shared: Shared, switching: None) -> None:
 
     def add() -> None:
         for _ in range(5000):
-            meter.sessions.inc()
+            meter.opened()
             meter.greylisted("known", 0, 0.25)
 
     threads = [threading.Thread(target=add) for _ in range(8)]
@@ -98,8 +119,8 @@ def test_a_killed_worker_keeps_its_counts(shared: Shared) -> None:
     slot = shared.counters.lease()
     if (pid := os.fork()) == 0:
         meter = shared.meter(slot)
-        meter.sessions.inc(5)
-        meter.sessions_open.set(5)
+        for _ in range(5):
+            meter.opened()
         time.sleep(60)
         os._exit(0)
     deadline = time.monotonic() + 30
@@ -111,8 +132,8 @@ def test_a_killed_worker_keeps_its_counts(shared: Shared) -> None:
     shared.counters.release(slot)
     assert samples(shared)["hybridgrey_sessions_open{}"] == 0
     assert shared.counters.lease() == slot
-    assert in_child(lambda: shared.meter(slot).sessions.inc(2)) == 0
-    assert samples(shared)["hybridgrey_sessions_total{}"] == 7
+    assert in_child(lambda: shared.meter(slot).opened()) == 0
+    assert samples(shared)["hybridgrey_sessions_total{}"] == 6
 
 
 def test_reload_carries_totals_over(shared: Shared) -> None:
@@ -122,7 +143,7 @@ def test_reload_carries_totals_over(shared: Shared) -> None:
     renewed = shared.renewed([("fresh", "tempfail"), *RULES], [*ZONES, ("bl.example", "bl.example")])
     new = renewed.meter(renewed.counters.lease())
     new.decided("manual", "accept", "accept", 0.0)
-    new.list_answers([("bl.example", "listed", 0.01)])
+    new.list_answers([answer("bl.example", 0.01)])
     old.decided("manual", "accept", "accept", 0.0)
     found = samples(renewed)
     assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=manual}"] == 3
@@ -162,7 +183,7 @@ HISTOGRAM = [
 @pytest.mark.parametrize(("seconds", "bucket"), HISTOGRAM)
 def test_histogram_buckets(shared: Shared, seconds: float, bucket: str) -> None:
     """An observation counts in the first bucket whose bound is not below it, and in all above."""
-    shared.meter(shared.counters.lease()).list_answers([("zen.spamhaus.org", "listed", seconds)])
+    shared.meter(shared.counters.lease()).list_answers([answer("zen.spamhaus.org", seconds)])
     found = samples(shared)
     bounds = [*(str(bound) for bound in series.LIST_BUCKETS), "+Inf"]
     got = [found[f"hybridgrey_list_latency_seconds_bucket{{le={b},list=zen.spamhaus.org}}"] for b in bounds]
@@ -190,8 +211,8 @@ def test_unforeseen_labels_cost_nothing(shared: Shared) -> None:
     meter = shared.meter(shared.counters.lease())
     meter.decided("no such rule", "accept", "accept", 0.0)
     meter.noted("no such rule")
-    meter.list_answers([("no such list", "listed", 1.0), ("list.dnswl.org", "no such result", None)])
-    meter.list_rejects(["no such list"], 3)
+    meter.list_answers([answer("no such list", 1.0), answer("no such list", silent=True)])
+    meter.list_rejects({"no such list"}, 3)
     found = samples(shared)
     changed = {name.partition("{")[0] for name in found if found[name] != before[name]}
     assert changed == {"hybridgrey_rcpt_wait_seconds_bucket", "hybridgrey_rcpt_wait_seconds_count"}
@@ -218,6 +239,26 @@ def test_what_clients_get(shared: Shared, rule: str, action: str, outcome: str, 
     assert found["hybridgrey_rcpt_wait_seconds_bucket{le=0.02}"] == 0
     assert found["hybridgrey_rcpt_wait_seconds_bucket{le=0.05}"] == 1
     assert found["hybridgrey_rcpt_wait_seconds_sum{}"] == 0.03
+
+
+ANSWERS = [
+    ({}, "listed", 1),
+    ({"codes": ()}, "unlisted", 1),
+    ({"error": "SERVFAIL", "codes": ()}, "error", 1),
+    ({"error": "answers 127.255.255.254, query refused"}, "error", 1),
+    ({"error": "no answer in time", "codes": (), "silent": True}, "timeout", 0),
+]
+
+
+@pytest.mark.parametrize(("said", "result", "timed"), ANSWERS)
+def test_answers_of_lists(shared: Shared, said: dict[str, Any], result: str, timed: int) -> None:
+    """Each answer is counted by its kind; what did not come has no time."""
+    shared.meter(shared.counters.lease()).list_answers([answer("list.dnswl.org", 0.3, **said)])
+    found = samples(shared)
+    for one in series.RESULTS:
+        assert found[f"hybridgrey_list_answers_total{{list=list.dnswl.org,result={one}}}"] == (one == result)
+    assert found["hybridgrey_list_latency_seconds_count{list=list.dnswl.org}"] == timed
+    assert found["hybridgrey_list_latency_seconds_sum{list=list.dnswl.org}"] == 0.3 * timed
 
 
 def test_rejects_of_one_list_alone(shared: Shared) -> None:
@@ -263,7 +304,7 @@ def test_slots_run_out(shared: Shared) -> None:
     slots = [shared.counters.lease() for _ in range(100)]
     assert slots[-1] == slots[-2]
     for slot in slots:
-        shared.meter(slot).sessions.inc()
+        shared.meter(slot).opened()
     assert samples(shared)["hybridgrey_sessions_total{}"] == 100
     for slot in slots:
         shared.counters.release(slot)

@@ -77,12 +77,11 @@ class Counts:
 
     def opened(self) -> None:
         """Count a connection."""
-        self._meter.sessions.inc()
-        self._meter.sessions_open.inc()
+        self._meter.opened()
 
     def closed(self) -> None:
         """Count its end."""
-        self._meter.sessions_open.inc(-1)
+        self._meter.closed()
 
     def left(self, client: Client) -> None:
         """Count what the lists answered about a client."""
@@ -90,14 +89,14 @@ class Counts:
         if lookup is None:
             return
         if lookup.heard:
-            self._meter.list_answers(map(_result, lookup.heard))
+            self._meter.list_answers(lookup.heard)
         if client.judged:
             self._claims(client, lookup.answers)
 
     def _claims(self, client: Client, answers: Mapping[str, Answer]) -> None:
         """Count a client that lists have."""
         said = 0
-        rejecting: list[str] = []
+        rejecting: set[str] = set()  # two zones may share a label
         for zone, (codes, error, _, _) in answers.items():
             if codes and not error:
                 meaning = self._meanings.get((zone, codes))
@@ -105,7 +104,7 @@ class Counts:
                     meaning = self._meaning(zone, codes)
                 said |= meaning
                 if meaning & _REJECTS:
-                    rejecting.append(self._labels[zone])
+                    rejecting.add(self._labels[zone])
         if client.refused and rejecting:
             self._meter.list_rejects(rejecting, client.refused)
         if said & _FOR and said & _AGAINST:
@@ -121,16 +120,6 @@ class Counts:
         if len(self._meanings) < _MOST_MEANINGS:
             self._meanings[zone, codes] = meaning
         return meaning
-
-
-def _result(heard: tuple[Zone, Answer]) -> tuple[str, str, float | None]:
-    """An answer as it is counted."""
-    zone, (codes, error, seconds, silent) = heard
-    if silent:
-        return zone.label, "timeout", None
-    if error:
-        return zone.label, "error", seconds
-    return zone.label, "listed" if codes else "unlisted", seconds
 
 
 def _patterns(rules: Iterable[Rule], actions: Iterable[Action]) -> Patterns:

@@ -11,7 +11,7 @@ The master makes one ``Shared`` before it forks. Terms:
   into the same cells for what both have, so there is nothing to merge.
 
 A worker takes its handles once, after the fork: ``meter = shared.meter(slot)``, then ``meter.decided(…)``,
-``meter.sessions.inc()``. Cells are doubles: exact for counts up to 2**53.
+``meter.opened()``. Cells are doubles: exact for counts up to 2**53.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import mmap
 import threading
 import time
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 from zlib import crc32
 
 from hybridgrey.journal import Journal
@@ -45,7 +46,32 @@ _WAIT_SUM = len(WAIT_BUCKETS) + 1
 _STORE_SUM = len(STORE_BUCKETS) + 1
 _DELAY_SUM = len(DELAY_BUCKETS) + 1
 _LIST_SUM = len(LIST_BUCKETS) + 1
-_NO_LIST: tuple[Mapping[str, int], int] = ({}, NOWHERE)
+
+ListAnswer = tuple[Sequence[bytes], str, float, bool]
+"""What a list said, as `policy.Answer` has it: codes, error, seconds, whether no answer came."""
+
+
+class Labelled(Protocol):
+    """A list."""
+
+    @property
+    def label(self) -> str:
+        """What it is called in metrics."""
+
+
+class _ListPlaces(NamedTuple):
+    """The cells of a list, the results in the order of RESULTS."""
+
+    listed: int
+    unlisted: int
+    error: int
+    timeout: int
+    latency: int
+    sole: int
+    shared: int
+
+
+_NO_LIST = _ListPlaces(*(7 * (NOWHERE,)))
 
 
 class Counters:
@@ -99,16 +125,6 @@ class Counter:
             self._cells[self._index] += amount
 
 
-class Gauge(Counter):
-    """One cell that may also be set; a process's own share of the whole."""
-
-    __slots__ = ()
-
-    def set(self, value: float) -> None:
-        """Set this process's share to `value`."""
-        self._cells[self._index] = value
-
-
 class Meter:
     """One process's handles to everything it counts. Made once, after the fork.
 
@@ -121,8 +137,8 @@ class Meter:
         self._cells = cells
         self._lock = threading.Lock()
         self._enforced = flag(enforced)
-        self.sessions_open = Gauge(cells, schema.at("sessions_open"), self._lock)
-        self.sessions = self.counter("sessions")
+        self._open = schema.at("sessions_open")
+        self._sessions = schema.at("sessions")
         self.claimed_by_both = self.counter("claimed_by_both")
         self._wait = schema.at("rcpt_wait_seconds")
         self._stored = schema.at("store_seconds")
@@ -130,16 +146,28 @@ class Meter:
         self._failures = schema.at("store_failures")
         self._states = {state: schema.at("greylist", state) for state in STATES}
         self._decided: dict[tuple[str | None, str, str], tuple[int, int]] = {}
-        self._lists: dict[str, tuple[Mapping[str, int], int]] = {}
-        self._caught: dict[tuple[str, bool], Counter] = {}
+        self._lists: dict[str, _ListPlaces] = {}
         for family, labels in schema.index:
             if family == "list_latency_seconds":
-                results = {result: schema.at("list_answers", *labels, result) for result in RESULTS}
-                self._lists[labels[0]] = results, schema.at(family, *labels)
+                places = [schema.at("list_answers", *labels, result) for result in RESULTS]
+                places += [schema.at(family, *labels)]
+                places += [schema.at("list_rejects", *labels, sole) for sole in ("true", "false")]
+                self._lists[labels[0]] = _ListPlaces._make(places)
 
     def counter(self, family: str, *labels: str) -> Counter:
         """Return the handle of one counter."""
         return Counter(self._cells, self._schema.at(family, *labels), self._lock)
+
+    def opened(self) -> None:
+        """Count a session that begins."""
+        with self._lock:
+            self._cells[self._sessions] += 1.0
+            self._cells[self._open] += 1.0
+
+    def closed(self) -> None:
+        """Count its end."""
+        with self._lock:
+            self._cells[self._open] -= 1.0
 
     def decided(self, rule: str | None, action: str, outcome: str, waited: float) -> None:
         """Count one judged recipient; `rule`: the name, or None when none matched; `waited` in seconds."""
@@ -182,26 +210,26 @@ class Meter:
         with self._lock:
             self._cells[self._failures] += 1.0
 
-    def list_answers(self, answers: Iterable[tuple[str, str, float | None]]) -> None:
-        """Count answers of lists: the label, one of ``RESULTS``, and the seconds it took if it came."""
-        cells = self._cells
+    def list_answers(self, answers: Iterable[tuple[Labelled, ListAnswer]]) -> None:
+        """Count answers of lists, and the seconds that they took if they came at all."""
+        cells, lists = self._cells, self._lists
         with self._lock:
-            for label, result, seconds in answers:
-                results, latency = self._lists.get(label, _NO_LIST)
-                cells[results.get(result, NOWHERE)] += 1.0
-                if seconds is not None:
-                    cells[latency + bisect_left(LIST_BUCKETS, seconds)] += 1.0
-                    cells[latency + _LIST_SUM] += seconds
+            for zone, (codes, error, seconds, silent) in answers:
+                listed, unlisted, failed, silences, latency, _, _ = lists.get(zone.label, _NO_LIST)
+                if silent:
+                    cells[silences] += 1.0
+                    continue
+                cells[failed if error else listed if codes else unlisted] += 1.0
+                cells[latency + bisect_left(LIST_BUCKETS, seconds)] += 1.0
+                cells[latency + _LIST_SUM] += seconds
 
-    def list_rejects(self, labels: Iterable[str], recipients: int) -> None:
+    def list_rejects(self, labels: Set[str], recipients: int) -> None:
         """Count rejected recipients for the blocklists that had their client."""
-        having = dict.fromkeys(labels)
-        sole = len(having) == 1
-        for label in having:
-            counter = self._caught.get((label, sole))
-            if counter is None:
-                counter = self._caught[label, sole] = self.counter("list_rejects", label, flag(sole))
-            counter.inc(recipients)
+        alone = len(labels) == 1
+        with self._lock:
+            for label in labels:
+                places = self._lists.get(label, _NO_LIST)
+                self._cells[places.sole if alone else places.shared] += recipients
 
 
 class Flags:

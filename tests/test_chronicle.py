@@ -79,10 +79,10 @@ def test_a_batch_stays_as_it_was_cut() -> None:
     book = Ledger("w")
     assert book.cut(private=False) is None
     entered(book, {1: 5.0}, 60.0)
-    book.verdict(b"{}", "1970-01-01", {"domain/reject": "example.org"})
+    book.verdict(b"{}", "1970-01-01", [("domain/reject", "example.org")])
     first = book.cut(private=False)
     entered(book, {1: 6.0}, 60.0)
-    book.verdict(b"{}", "1970-01-01", {"domain/reject": "example.org"})
+    book.verdict(b"{}", "1970-01-01", [("domain/reject", "example.org")])
     assert book.cut(private=False) is first
     assert first is not None
     assert book.number == 1
@@ -99,11 +99,11 @@ def test_the_successor_has_it_all() -> None:
     """What is dumped and loaded goes on as if nothing had been."""
     book = Ledger("w")
     entered(book, {1: 5.0, 3: 2.0}, 60.0)
-    book.verdict(packed(EVENT), "1970-01-01", {"domain/reject": "ä\n"})
+    book.verdict(packed(EVENT), "1970-01-01", [("domain/reject", "ä\n")])
     book.mark(Mark(1.5, "mx1", "start", "ü"))
     book.cut(private=False)
     entered(book, {1: 9.0, 3: 2.0}, 4000.0)
-    book.verdict(packed(EVENT), "1970-01-02", {"network/reject": "192.0.2.0/24"})
+    book.verdict(packed(EVENT), "1970-01-02", [("network/reject", "192.0.2.0/24")])
     book.mark(Mark(2.5, "mx1", "mode", "observe"))
     book.state.suspended = ["bl.test"]
     assert Ledger.load(book.dump()) == book
@@ -159,10 +159,10 @@ def test_the_largest_note_fits() -> None:
                 f"{i:04}".ljust(100, "x"): 10**6 for i in range(4000)
             }
     for _ in range(2 * ledger.MEMORY_MAX):
-        book.verdict(b"x" * 1024, "2026-01-31", {})
+        book.verdict(b"x" * 1024, "2026-01-31", [])
     book.cut(private=False)
     for _ in range(ledger.MEMORY_MAX):
-        book.verdict(b"x" * 1024, "2026-01-31", {})
+        book.verdict(b"x" * 1024, "2026-01-31", [])
     note = book.dump()
     assert len(note) < SIZE, len(note)
 
@@ -172,7 +172,7 @@ def test_a_new_day_lets_the_tops_of_the_last_one_go() -> None:
     book = Ledger("w")
     for day in range(10, 30):
         for number in range(300):
-            book.verdict(b"{}", f"2026-01-{day}", {"domain/reject": f"{number}.test"})
+            book.verdict(b"{}", f"2026-01-{day}", [("domain/reject", f"{number}.test")])
     assert sorted({day for day, _ in book.tops}) == [f"2026-01-{day}" for day in range(22, 30)]
     assert {len(row) for (day, _), row in book.tops.items() if day < "2026-01-29"} == {100}
     batch = book.cut(private=False)

@@ -28,6 +28,7 @@ from hybridgrey.metrics import Shared
 from hybridgrey.reports import Report
 from hybridgrey.ring import Place
 from hybridgrey.store import Store, StoreError
+from hybridgrey.timeline import OUTCOMES, Step
 
 TICK: Final = 5.0
 FLUSH: Final = 15.0
@@ -38,6 +39,8 @@ _BUSY: Final = 200  # records a look: a quarter of a ring and more
 _CLAIM_PAUSE: Final = 0.2
 LEAST_TIMEOUT: Final = 1.0  # s; nobody waits for it, and the end of the daemon gives it two
 _NAME_MAX: Final = 120  # characters of a sender domain
+
+_KINDS: Final = {outcome: (f"network/{outcome}", f"domain/{outcome}") for outcome in OUTCOMES}
 
 
 class Chronicler:
@@ -123,11 +126,12 @@ class Chronicler:
 
     def _verdict(self, record: bytes) -> None:
         event: dict[str, Any] = orjson.loads(record)
-        outcome, tops = event["outcome"], {}
+        day = _day(event["t"] // Step.DAY)
+        of_network, of_domain = _KINDS[event["outcome"]]
+        tops = [(of_domain, _domain(event["sender"]))]
         if network := self._network(event["client"]):
-            tops[f"network/{outcome}"] = network
-        tops[f"domain/{outcome}"] = _domain(event["sender"])
-        self._ledger.verdict(record, timeline.day(event["t"]), tops)
+            tops.append((of_network, network))
+        self._ledger.verdict(record, day, tops)
 
     def _network_of(self, client: str) -> str:
         """A client's network; "" for one that has no address."""
@@ -221,6 +225,12 @@ class Chronicler:
                 self._ledger.forget_addresses()
                 self._ledger.latest.clear()
             self._shared.journal.save(self._ledger.dump())
+
+
+@lru_cache(8)
+def _day(number: float) -> str:
+    """The name of a day, by how many there were before it."""
+    return timeline.day(number * Step.DAY)
 
 
 def _domain(sender: str) -> str:

@@ -14,7 +14,7 @@ Pure; used by `chronicle` under its lock.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -105,13 +105,14 @@ class Ledger:
                 return
             self.cells -= len(self.counts.pop(shed))
 
-    def verdict(self, record: bytes, day: str, tops: Mapping[str, str]) -> None:
-        """Enter a verdict; `tops`: the names that it counts for, by the kind of top."""
+    def verdict(self, record: bytes, day: str, tops: Iterable[tuple[str, str]]) -> None:
+        """Enter a verdict; `tops`: kinds of tops, each with the name that it counts for."""
         self.latest.append(record)
-        self.fresh = min(self.fresh + 1, LATEST_MAX)
+        if self.fresh < LATEST_MAX:
+            self.fresh += 1
         if day > self.day:
             self._begin_day(day)
-        for kind, name in tops.items():
+        for kind, name in tops:
             row = self.tops.setdefault((day, kind), {})
             row[name] = row.get(name, 0) + 1
             if len(row) > 2 * TODAY_MAX:

@@ -33,12 +33,13 @@ from time import gmtime, strftime
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from hybridgrey import series
 from hybridgrey.series import DELAY_BUCKETS, FAMILIES, Key, Schema
 
 NAMESPACE: Final = "hg1:history:{history}"
 """One hash tag, so that one script may touch all keys in a Redis Cluster; none of the greylist begins so."""
 
-OUTCOMES: Final = ("accept", "reject", "delay", "tempfail")
+OUTCOMES: Final = series.OUTCOMES
 NOTED: Final = "noted"
 
 _UNSAFE = re.compile(r"[%:\x00-\x1f\x7f]")

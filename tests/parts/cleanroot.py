@@ -229,9 +229,7 @@ class CleanRoot(Part):
 
         def inside() -> None:
             try:
-                with Path(target).open() as network:
-                    if ctypes.CDLL(None).setns(network.fileno(), CLONE_NEWNET) != 0:
-                        raise PartError("setns() into the machine failed")
+                _enter_network(target)
                 results.append(work())
             except BaseException as error:
                 errors.append(error)
@@ -251,6 +249,12 @@ class CleanRoot(Part):
         super().close()
         if self._group is not None:
             wait_until(lambda: _remove_group(self._group), "the machine's processes are gone")
+
+
+def _enter_network(namespace: str) -> None:
+    with Path(namespace).open() as network:
+        if ctypes.CDLL(None).setns(network.fileno(), CLONE_NEWNET) != 0:
+            raise PartError("setns() into the machine failed")
 
 
 def _quoted(script: str) -> str:

@@ -2,8 +2,8 @@
 
     PYTHONPATH=TREE/milter python record.py unix:///PATH/redis.sock >entries-VERSION.json
 
-Runs on the `hybridgrey` that is imported and in an empty Redis, so any version can be asked. Each
-attempt of `ATTEMPTS` goes through that version's own script; times are told as seconds since the first attempt.
+Runs on the `hybridgrey` that is imported and in an empty Redis, so any version can be asked. Each attempt
+of `ATTEMPTS` goes through that version's own script; times are minutes since the first attempt.
 """
 
 from __future__ import annotations

@@ -179,12 +179,12 @@ def test_lists_are_capped(store: Store) -> None:
     writer, reader = Writer(store, "mx1", "one"), Reader(store)
     day = timeline.day(NOW)
     for number in range(1, 8):
-        batch = Batch(latest=[orjson.dumps({"t": number * 1000.0 + i}) for i in range(100)])
+        batch = Batch(latest=[orjson.dumps({"t": NOW - 9000 + number * 1000 + i}) for i in range(100)])
         batch.marks = [Mark(NOW + number * 1000 + i, "mx1", "reload") for i in range(400)]
         batch.tops[day, "domain/delay"] = {f"{number}-{i}.test": 1 + (i < 20) for i in range(600)}
         writer.write(number, batch, NOW)
     assert [event["t"] for event in reader.latest(limit=1000)] == [
-        number * 1000.0 + i for number in (7, 6, 5, 4, 3) for i in reversed(range(100))
+        NOW - 9000 + number * 1000 + i for number in (7, 6, 5, 4, 3) for i in reversed(range(100))
     ]
     marks = reader.marks(0, 1e10)
     assert len(marks) == history.MARKS_MAX
@@ -198,6 +198,15 @@ def test_lists_are_capped(store: Store) -> None:
         Writer(store, f"host{number}", f"host{number}").write(1, counted("sessions", 1), NOW + number)
     assert len(reader.hosts()) == history.HOSTS_MAX
     assert "host99" in reader.hosts()
+
+
+def test_a_verdict_is_kept_a_day(store: Store) -> None:
+    """A quiet host's verdicts go after a day too, though new ones come now and then."""
+    writer, reader = Writer(store, "mx1", "one"), Reader(store)
+    for number in range(5):
+        moment = NOW + number * 40_000
+        writer.write(number + 1, Batch(latest=[orjson.dumps({"t": moment})]), moment)
+    assert [event["t"] for event in reader.latest()] == [NOW + number * 40_000 for number in (4, 3, 2)]
 
 
 def test_tops_of_a_day_that_is_over_are_few(store: Store, server: Redis) -> None:
@@ -257,7 +266,7 @@ def test_hostile_content(store: Store, server: Redis) -> None:
                 client.hset(key, timeline.field(step, NOW, f"bad{value!r}"), value)
         for one in junk:
             client.zadd(timeline.key("marks"), {one: NOW})
-            client.rpush(timeline.key("latest", "mx1"), one)
+            client.zadd(timeline.key("latest", "mx1"), {one: NOW})
         for score in ("inf", "-inf", "-5"):
             client.zadd(timeline.key("top", "network/reject", "mx1", timeline.day(NOW)), {f"x{score}": score})
     assert everything(reader) == whole

@@ -108,7 +108,7 @@ class Writer:
         changes = list(self._changes(batch, now))
         keys = [self._number, *(key for key, _ in changes)]
         arguments = [word for _, words in changes for word in words]
-        self._store.run(self._script, keys, (number, _NUMBER_KEPT, *arguments))
+        self._store.run(self._script, keys, (number, _NUMBER_KEPT, int(now), *arguments))
 
     def _changes(self, batch: Batch, now: float) -> Iterator[tuple[bytes, Sequence[bytes | int]]]:
         host = self._host
@@ -131,11 +131,11 @@ class Writer:
                 yield timeline.key("top", kind, host, day), _change(b"top", _TOPS_KEPT, DAY_MAX, ())
         if batch.marks:
             row = [word for mark in batch.marks for word in (int(mark.time), _packed(mark))]
-            yield timeline.key("marks"), _change(b"set", _LONG, MARKS_MAX, row)
+            yield timeline.key("marks"), _change(b"recent", _LONG, MARKS_MAX, row)
         if batch.latest:
-            row = [word for record in batch.latest[-LATEST_MAX:] for word in (0, record)]
-            yield timeline.key("latest", host), _change(b"list", _LATEST_KEPT, LATEST_MAX, row)
-        yield timeline.key("hosts"), _change(b"set", _LONG, HOSTS_MAX, (int(now), _bytes(host)))
+            row = [word for record in batch.latest[-LATEST_MAX:] for word in (_moment(record), record)]
+            yield timeline.key("latest", host), _change(b"recent", _LATEST_KEPT, LATEST_MAX, row)
+        yield timeline.key("hosts"), _change(b"recent", _LONG, HOSTS_MAX, (int(now), _bytes(host)))
 
 
 def _change(kind: bytes, kept: int, cap: int, row: Sequence[bytes | int]) -> Sequence[bytes | int]:
@@ -208,7 +208,7 @@ class Reader:
     def latest(self, hosts: Sequence[str] | None = None, limit: int = LATEST_MAX) -> list[dict[str, object]]:
         """Recorded verdicts, the newest first; `mx` is the host that judged (see `ring` for the rest)."""
         keys = [timeline.key("latest", host) for host in self._chosen(hosts)]
-        rows = self._read(keys, "LRANGE", 0, min(limit, LATEST_MAX) - 1)
+        rows = self._read(keys, "ZREVRANGE", 0, min(limit, LATEST_MAX) - 1)
         return newest((record for flat in rows for one in flat if (record := _record(one))), limit)
 
     def close(self) -> None:
@@ -284,6 +284,12 @@ def _record(raw: bytes) -> dict[str, object] | None:
         return None
     moment = record.get("t")
     return record if isinstance(moment, (int, float)) and math.isfinite(moment) else None
+
+
+def _moment(raw: bytes) -> bytes:
+    """The time of a record, as a score."""
+    record = _record(raw)
+    return b"%f" % cast(float, record["t"]) if record else b"0"
 
 
 def _json(raw: bytes) -> object:

@@ -129,7 +129,7 @@ def poison(server: Redis) -> None:
     """What somebody else might write to the store."""
     now = time.time()
     with server.client() as client:
-        client.lpush(timeline.key("latest", "mx1.test"), *POISON)
+        client.zadd(timeline.key("latest", "mx1.test"), dict.fromkeys(POISON, now))
         client.zadd(timeline.key("hosts"), {HURT: now, "mx1.test": now, b"\xff\xfe": now})
         mark = [now - 60, HURT, HURT, "\x1b[31m" + HURT]
         client.zadd(timeline.key("marks"), {json.dumps(mark): now - 60, b"\xff": now - 50, "[1]": now - 40})

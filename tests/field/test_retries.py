@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+from collections import Counter
 
 import pytest
 
@@ -180,3 +182,26 @@ def relays(row, mx):
     backup = row.mx["mx3"].host
     addresses = {backup.address(4), backup.address(6)}
     return [event for event in row.mx[mx].daemon.events("verdict") if event["client"] in addresses]
+
+
+def test_the_graphs_of_all_hosts_add_up(row):
+    """Every host's page shows the same: all hosts together are the sum of each, and of what they counted."""
+    for mx, network in itertools.product(MX_HOSTS, ("office", "bank", "botnet")):
+        letter(network).by(row, mx)
+    outcomes = ("accept", "reject", "delay", "tempfail")
+
+    def drawn(mx, host):
+        graph = json.loads(row.mx[mx].get(f"/api/history?span=hour&host={host}"))
+        return {outcome: sum(graph["outcomes"][outcome]) for outcome in outcomes}
+
+    def counted(*hosts):
+        total = sum((row.mx[mx].counted("outcomes", "outcome") for mx in hosts), Counter())
+        return {outcome: total[outcome,] for outcome in outcomes}
+
+    def same():
+        wanted = {f"{mx}.{DOMAIN}": counted(mx) for mx in MX_HOSTS} | {"": counted(*MX_HOSTS)}
+        return all(drawn(mx, host) == numbers for mx in MX_HOSTS for host, numbers in wanted.items())
+
+    assert all(counted(*MX_HOSTS)[outcome] >= 3 for outcome in ("accept", "reject", "delay"))
+    # Hosts write what is new every quarter of a minute, and pages keep an answer some seconds.
+    wait_until(same, "the graphs have what was counted", 90)

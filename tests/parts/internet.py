@@ -67,6 +67,8 @@ def missing() -> str:
     for tool in ("unshare", "ip", "mount"):
         if not shutil.which(tool):
             return f"{tool} is not installed"
+    if not Path("/proc/sys/net/ipv6").exists():
+        return "the kernel has no IPv6"
     test = "ip link add name bridge0 type bridge && ip link add name one type veth peer name two"
     spaces = ["--net", "--uts", "--mount", "--pid", "--fork", "--mount-proc"]
     tried = subprocess.run(["unshare", *spaces, "sh", "-c", test], capture_output=True, text=True)

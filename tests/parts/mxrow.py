@@ -35,7 +35,7 @@ import dns.reversename
 from prometheus_client.parser import text_string_to_metric_families
 
 from parts import internet, sendmail
-from parts.base import Part, wait_until
+from parts.base import LOOPBACK, Part, wait_until
 from parts.daemon import Daemon, Settings, merged
 from parts.fieldservers import (
     DOMAIN,
@@ -132,21 +132,23 @@ class Mx:
 
     def counted(self, family: str, *labels: str) -> Counter[tuple[str, ...]]:
         """A counter as Prometheus sees it, by the values of its labels in the order given."""
-        metrics = text_string_to_metric_families(self.host.run(self._exposition))
-        return Counter(
-            {
-                tuple(sample.labels[label] for label in labels): int(sample.value)
-                for metric in metrics
-                for sample in metric.samples
-                if sample.name == f"hybridgrey_{family}_total"
-            }
-        )
+        total: Counter[tuple[str, ...]] = Counter()
+        for metric in text_string_to_metric_families(self.get("/metrics")):
+            for sample in metric.samples:
+                if sample.name == f"hybridgrey_{family}_total":
+                    total[tuple(sample.labels[label] for label in labels)] += int(sample.value)
+        return total
 
-    def _exposition(self) -> str:
-        connection = http.client.HTTPConnection(self.host.address(), METRICS_PORT, timeout=10)
-        with contextlib.closing(connection):
-            connection.request("GET", "/metrics")
-            return connection.getresponse().read().decode()
+    def get(self, path: str) -> str:
+        """What its daemon serves at a path, for the host itself."""
+
+        def ask() -> str:
+            connection = http.client.HTTPConnection(LOOPBACK, METRICS_PORT, timeout=10)
+            with contextlib.closing(connection):
+                connection.request("GET", path)
+                return connection.getresponse().read().decode()
+
+        return self.host.run(ask)
 
 
 class Row:

@@ -13,6 +13,7 @@ from hybridgrey.health import Prober, State, judge, points
 from hybridgrey.lookup import Resolver
 from hybridgrey.pattern import ListEntry
 from hybridgrey.policy import Action, Answer, Rule
+from hybridgrey.series import HEALTH
 from hybridgrey.settings import Zone as Settings
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.fakedns import FakeDns
@@ -139,6 +140,11 @@ def states(found: list[health.Health]) -> dict[str, str]:
     return {h.label: str(h.state) for h in found}
 
 
+def test_states_are_those_of_the_metrics():
+    """Every state of a list has its place among those that metrics show."""
+    assert set(HEALTH) == set(State)
+
+
 def test_real_lists_are_healthy():
     """A list of rbldnsd is healthy, asked directly or through unbound; so is one of IPv6 only."""
     data = {"both.test": [ip4set(), ip6trie()], "four.test": ip4set("192.0.2.1"), "six.test": ip6trie()}
@@ -156,14 +162,16 @@ def test_a_real_list_that_lists_the_world():
     """A list that lists everything, in either family, is suspended, and back when it does not."""
     world4 = ("ip4set", ":127.0.0.2:\n0.0.0.0/1\n128.0.0.0/1\n")
     world6 = ("ip6trie", ":127.0.0.2:\n0::/0\n")
-    flags = bytearray(2)
+    flags, shown = bytearray(2), bytearray(2)
     with Rbldnsd({"four.test": world4, "six.test": world6}, test_points=False) as lists:
-        by = prober(lists, "four.test", "six.test", flags=flags, timeout=10)
+        by = prober(lists, "four.test", "six.test", flags=flags, states=shown, timeout=10)
         assert states(by.probe_once()) == {"four.test": "suspended", "six.test": "suspended"}
         assert flags == b"\1\1"
+        assert [HEALTH[state] for state in shown] == ["suspended", "suspended"]
         lists.update({"four.test": ip4set("127.0.0.2"), "six.test": ip6trie("::ffff:7f00:2/128")})
         assert states(by.probe_once()) == {"four.test": "healthy", "six.test": "healthy"}
         assert flags == b"\0\0"
+        assert [HEALTH[state] for state in shown] == ["healthy", "healthy"]
 
 
 BAD = [

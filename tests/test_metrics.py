@@ -335,6 +335,18 @@ def test_flags_between_processes(shared: Shared) -> None:
     assert shared.flags.view[index] == 0
 
 
+def test_health_of_lists() -> None:
+    """Each list has a 1 for one state, for zones under one label the worst."""
+    shared = Shared.create([], [("a.example", "x"), ("b.example", "x"), ("c.example", "c")])
+    shared.flags.health[0] = series.HEALTH.index("silent")
+    shared.flags.health[1] = series.HEALTH.index("healthy")
+    found = {name for name, value in samples(shared).items() if "list_health" in name and value}
+    assert found == {
+        "hybridgrey_list_health{list=x,state=silent}",
+        "hybridgrey_list_health{list=c,state=unchecked}",
+    }
+
+
 def test_no_zones_at_all() -> None:
     """A config without lists works too."""
     shared = Shared.create([], [])
@@ -394,6 +406,7 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_greylist": ("state",),
         "hybridgrey_greylist_delay_seconds": (),
         "hybridgrey_list_answers": ("list", "result"),
+        "hybridgrey_list_health": ("list", "state"),
         "hybridgrey_list_latency_seconds": ("list",),
         "hybridgrey_list_rejects": ("list", "sole"),
         "hybridgrey_list_suspended": ("list",),

@@ -93,7 +93,10 @@ class Assembly:
         sys.excepthook = _one_line
         reports = self._channel.reporter()
         store = open_store(self._config, self._store_url, reports)
-        prober = Prober(self.zones, nameservers(self._config), flags=self.shared.flags.view, reporter=reports)
+        flags = self.shared.flags
+        prober = Prober(
+            self.zones, nameservers(self._config), flags=flags.view, states=flags.health, reporter=reports
+        )
         prober.probe_first()
         timeout = self._config.store.timeout
         chronicle = Chronicle(Reader.open(self._store_url, timeout), Terms.of(self._config, self._name))

@@ -21,7 +21,7 @@ from prometheus_client.registry import Collector
 
 from hybridgrey import __version__
 from hybridgrey.metrics import Shared
-from hybridgrey.series import FAMILIES, Family
+from hybridgrey.series import FAMILIES, HEALTH, Family
 
 PREFIX = "hybridgrey_"
 
@@ -57,6 +57,13 @@ class Exposition(Collector):
         for label, flag in self._shared.flags.suspended().items():
             suspended.add_metric((label,), float(flag))
         yield suspended
+        health = GaugeMetricFamily(
+            PREFIX + "list_health", "1 for what its test points say of a list", labels=("list", "state")
+        )
+        for label, state in self._shared.flags.states().items():
+            for one in HEALTH:
+                health.add_metric((label, one), float(one == state))
+        yield health
         build = GaugeMetricFamily(PREFIX + "build_info", "Versions", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build

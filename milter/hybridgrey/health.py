@@ -26,6 +26,7 @@ from typing import Protocol
 from hybridgrey.lookup import Resolver
 from hybridgrey.policy import NOT_LISTED, Answer
 from hybridgrey.reports import Report
+from hybridgrey.series import HEALTH
 from hybridgrey.upstream import NoReporter
 from hybridgrey.zones import TEST_LISTED, TEST_UNLISTED, Zone, test_point
 
@@ -140,15 +141,20 @@ class Prober:
         nameservers: Sequence[tuple[str, int]],
         *,
         flags: Flags | None = None,
+        states: Flags | None = None,
         reporter: Report | None = None,
         timeout: float = TIMEOUT,
         interval: float = INTERVAL,
         suspended_interval: float = SUSPENDED_INTERVAL,
     ) -> None:
-        """Times in seconds; without `flags` nobody is told, for the command line."""
+        """Times in seconds; without `flags` nobody is told, for the command line.
+
+        `states` is for the metrics: the place of each zone's state in `series.HEALTH`.
+        """
         self._zones = tuple(zones)
         self._nameservers = tuple(nameservers)
         self._flags: Flags = bytearray(len(self._zones)) if flags is None else flags
+        self._states: Flags = bytearray(len(self._zones)) if states is None else states
         self._reporter = reporter or NoReporter()
         self._timeout = timeout
         self._interval = interval
@@ -199,10 +205,14 @@ class Prober:
         return [z for z in self._zones if self._flags[z.index]]
 
     def _settle(self, zone: Zone, health: Health) -> Health:
-        """Set a list's flag.  One that was suspended and is silent now has not shown that it is well."""
+        """Set a list's flag and state.
+
+        One that was suspended and is silent now has not shown that it is well.
+        """
         if health.state is State.SILENT and self._flags[zone.index]:
             health = replace(health, state=State.SUSPENDED)
         self._flags[zone.index] = int(health.state is State.SUSPENDED)
+        self._states[zone.index] = HEALTH.index(health.state)
         return health
 
     def _tell(self, found: Iterable[Health]) -> None:

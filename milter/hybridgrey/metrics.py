@@ -30,6 +30,7 @@ from hybridgrey.ring import Rings
 from hybridgrey.series import (
     CAPACITY,
     DELAY_BUCKETS,
+    HEALTH,
     LIST_BUCKETS,
     NO_RULE,
     NOWHERE,
@@ -233,7 +234,7 @@ class Meter:
 
 
 class Flags:
-    """One byte for each zone, 1 while it is suspended: written by the prober, read by the workers.
+    """A byte for each zone, 1 while it is suspended, and one for its health: written by the prober.
 
     A worker asks ``flags.index(zone)`` once and then reads ``flags.view[index]``.
     """
@@ -244,6 +245,8 @@ class Flags:
         """The label of each zone, in the order of the bytes."""
         self._index = {zone: index for index, zone in enumerate(pairs)}
         self.view: memoryview[int] = memoryview(mmap.mmap(-1, max(1, len(pairs))))
+        self.health: memoryview[int] = memoryview(mmap.mmap(-1, max(1, len(pairs))))
+        """The place of each zone's state in ``series.HEALTH``."""
 
     def index(self, zone: str) -> int:
         """Return a zone's place in ``view``; KeyError for a zone the config does not name."""
@@ -259,6 +262,13 @@ class Flags:
         for label, byte in zip(self.labels, self.view, strict=False):  # the memory has one byte at least
             found[label] = found.get(label, False) or bool(byte)
         return found
+
+    def states(self) -> Mapping[str, str]:
+        """Return each label with the worst state of a zone under it."""
+        found: dict[str, int] = {}
+        for label, byte in zip(self.labels, self.health, strict=False):
+            found[label] = max(found.get(label, 0), byte)
+        return {label: HEALTH[worst] for label, worst in found.items()}
 
 
 class Board:

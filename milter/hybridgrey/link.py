@@ -27,8 +27,14 @@ _MAX_IDLE: Final = 32  # connections; more threads than that at once close their
 _MAX_AGE: Final = 60.0  # s; an older idle connection may have been forgotten by a firewall on the way
 _LEAST_WAIT: Final = 0.05  # s; what a call on a new connection gets when connecting took all of its time
 _READ: Final = 4096  # bytes; a reply has about 20
-_COUNT: Final = 9  # bytes; a list of more than 999,999 replies is none of ours
+_REPLY_MAX: Final = 2**27  # bytes; a page of the fullest history has a tenth
+# A list, at any depth, of more than 999,999 replies is none of ours; the reader would make room for as
+# many as it is told, gigabytes and a minute in which no other thread runs.
+_VAST: Final = re.compile(rb"\r\n[*~>%|][0-9]{7}")
+_VAST_LESS_ONE: Final = 9  # bytes of that without the last: what of a chunk may be its beginning
 _INCOMPLETE: Final = object()
+_TEXT_MAX: Final = 4000  # characters of a server's text that are looked at; a line has fewer
+_ARGUMENTS: Final = re.compile(r",? with args beginning with:.*", re.DOTALL)
 # The server cannot serve us, though the connection is sound: another server, or a new login, may.
 _ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH"})
 
@@ -90,18 +96,22 @@ class Link:
             self._socket.settimeout(timeout)
             self._timeout = timeout
         self._socket.sendall(command)
-        deadline = 0.0
+        deadline, size, seen = 0.0, 0, b"\r\n"
         while (reply := self._reader.gets()) is _INCOMPLETE:
             if deadline:
-                # It came in pieces: the timeout is for all of them.
-                self._timeout = max(0.001, deadline - time.monotonic())
+                # It came in pieces: the timeout is for all of them, also for those that come without a pause.
+                self._timeout = deadline - time.monotonic()
+                if self._timeout <= 0:
+                    raise TimeoutError
                 self._socket.settimeout(self._timeout)
             data = self._socket.recv(_READ)
             if not data:
                 raise ConnectionResetError("closed by the server")
-            if data[:1] == b"*" and len(data) > _COUNT and b"\r\n" not in data[:_COUNT]:
-                # The reader would make room for as many replies as it is told.
+            seen += data
+            size += len(data)
+            if size > _REPLY_MAX or _VAST.search(seen):
                 raise hiredis.ProtocolError("a reply too long")
+            seen = seen[-_VAST_LESS_ONE:]
             self._reader.feed(data)
             deadline = deadline or time.monotonic() + timeout
         return reply
@@ -252,7 +262,9 @@ def split(url: str) -> SplitResult:
 
 
 def clean(text: str, url: str = "") -> str:
-    """One bounded line without the URL or its password, whatever a library put into its message."""
+    """One bounded line without the URL or its password, whatever a library or server put into its message."""
+    # A server that does not know AUTH, or by another name, says what it was given.
+    text = _ARGUMENTS.sub("", text[:_TEXT_MAX])
     password = split(url).password if "://" in url else None
     for secret in (url, password, unquote(password or "")):
         if secret:

@@ -240,7 +240,8 @@ def test_first_client_starts_the_daemon():
                 peer.helo()
                 peer.mail()
                 assert peer.rcpt().passes
-            assert f'"listen":"inet:{port}@{LOOPBACK}"' in part.log_text()
+            told = f'"listen":"inet:{port}@{LOOPBACK}"'
+            wait_until(lambda: told in part.log_text(), "it says where it listens", PATIENCE)
             assert part.stop() == 0
     finally:
         daemon.close()

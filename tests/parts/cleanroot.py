@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import threading
@@ -39,8 +40,9 @@ set -e
 ip link set lo up
 hostname clean.test
 mount -t tmpfs -o mode=755 layer {directory}/layer
-mkdir {directory}/layer/upper {directory}/layer/work {directory}/layer/root
-mount -t overlay -o lowerdir={base},upperdir={directory}/layer/upper,workdir={directory}/layer/work \\
+mkdir {directory}/layer/base {directory}/layer/upper {directory}/layer/work {directory}/layer/root
+mount --bind {base} {directory}/layer/base
+mount -t overlay -o lowerdir={directory}/layer/base,upperdir={directory}/layer/upper,workdir={directory}/layer/work \\
     overlay {directory}/layer/root
 cd {directory}/layer/root
 mount -t proc proc proc
@@ -98,6 +100,9 @@ def sources() -> str:
     form = "$(ORIGIN)|$(SIGNED_BY)|$(SITE) $(RELEASE) $(COMPONENT)"
     command = ["apt-get", "indextargets", "--format", form, "Created-By: Packages"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    if not lines:  # apt has no lists yet
+        subprocess.run(["apt-get", "-qq", "update"], check=True)
+        lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     fields = [line.split("|") for line in dict.fromkeys(lines)]
     debian = [(signed, place) for origin, signed, place in fields if origin == "Debian"]
     return "".join(
@@ -153,7 +158,7 @@ class CleanRoot(Part):
 
     def command(self) -> list[str]:
         script = SCRIPT.format(
-            base=self._base,
+            base=shlex.quote(str(self._base)),
             directory=self.directory,
             init=INITS[self.init],
             optional="false" if self.init == "systemd" else "true",

@@ -290,6 +290,10 @@ RECORD: dict[str, Any] = {
     "reply": "554 5.7.1 Service unavailable",
 }
 
+DEEP = json.loads("[" * 900 + "]" * 900)
+for _ in range(120):  # more than repr() can bear; the store's JSON may be 1,024 deep
+    DEEP = [DEEP]
+
 POISON = [
     ("no time", {"t": "yesterday"}, None),
     ("a time that is none", {"t": float("nan")}, None),
@@ -302,7 +306,13 @@ POISON = [
     ("a huge text", {"recipient": "x" * 10_000}, {"recipient": "x" * 399 + "…"}),
     ("a strange outcome", {"outcome": "<b>"}, {"outcome": "accept"}),
     ("lists that are none", {"lists": [1, 2]}, {"lists": {}}),
-    ("a list's nonsense", {"lists": {"a\n": 7, "b": [1]}}, {"lists": {r"a\n": "7", "b": ["1"]}}),
+    ("a list's nonsense", {"lists": {"a\n": 7, "b": [1]}}, {"lists": {r"a\n": "?", "b": []}}),
+    ("bottomless lists", {"lists": {"a": DEEP, "b": [DEEP]}}, {"lists": {"a": [], "b": []}}),
+    (
+        "a bottomless table",
+        {"lists": {"a": {"b": DEEP}}, "sender": DEEP},
+        {"lists": {"a": "?"}, "sender": None},
+    ),
     ("too many lists", {"lists": {str(n): [] for n in range(1000)}}, {"state": None}),
     ("a huge number", {"age": 10**400}, {"age": None}),
     ("not a number", {"wait_ms": float("inf")}, {"wait_ms": 0}),

@@ -64,8 +64,9 @@ def _number(value: object) -> int | float | None:
 def _listing(item: tuple[object, object]) -> tuple[str, str | list[str]]:
     label, said = item
     if isinstance(said, (list, tuple)):
-        return clean(str(label)), [clean(str(code)) for code in said[:MOST_CODES]]
-    return clean(str(label)), clean(str(said))
+        return clean(str(label)), [clean(code) for code in said[:MOST_CODES] if isinstance(code, str)]
+    # Nothing else is made a text: what is nested a thousand deep has none.
+    return clean(str(label)), clean(said) if isinstance(said, str) else "?"
 
 
 def search(verdicts: Iterable[Verdict], wanted: str) -> list[Verdict]:

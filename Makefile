@@ -3,7 +3,8 @@
 # make lab    a small internet to play in: three MX hosts, Redis under Sentinel, lists, clients; until Ctrl-C
 # make test   the tests, on real servers that they start and end themselves
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
-# make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects
+# make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
+#             FUZZ="--engine atheris --seconds 600" is guided by coverage
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
 # make package        a Debian package of this tree, in dist/
 # make package-test   that package in clean machines: with systemd, without, upgraded, removed
@@ -49,6 +50,8 @@ test-faults: setup
 	@$(PYTHON) -m pytest -o python_files='fault_*.py' tests/faults $(PYTEST_ARGS)
 
 fuzz: setup
+	@case '$(FUZZ)' in *atheris*) $(PYTHON) -c 'import atheris' 2>/dev/null || \
+	    $(PYTHON) -m pip -qq --disable-pip-version-check install --editable '.[fuzz]' ;; esac
 	@PYTHONPATH=tests $(PYTHON) -m fuzz $(FUZZ)
 
 bench: setup

@@ -49,8 +49,11 @@ end
 return found
 """
 _ALLOW: Final = Script("""
-local value = redis.pcall('GET', KEYS[1])
-local passes = type(value) == 'string' and tonumber(value) or 0
+local value, passes = redis.pcall('GET', KEYS[1]), 0
+-- As greylist.lua reads it: damage, such as "nan", is larger than no number and counts as nothing.
+if type(value) == 'string' and #value <= 12 and string.find(value, '^-?%d+$') then
+  passes = tonumber(value)
+end
 redis.call('SET', KEYS[1], math.max(passes, tonumber(ARGV[1])), 'EX', ARGV[2])
 return {1}
 """)
@@ -233,9 +236,12 @@ class Entries:
     def _entry(self, key: bytes, value: bytes, expires: int, now: int) -> Entry | None:
         """An entry from what is stored; None for what is none of ours, or damaged."""
         name = parse_key(key)
-        if name is None or not re.fullmatch(rb"-?[0-9]{1,12}", value):
+        # What greylist.lua takes for a number; a triplet's is a time, so 0 is none.
+        if name is None or len(value) > 12 or not re.fullmatch(rb"-?[0-9]+", value):
             return None
         number = int(value)
+        if not number and name.sender is not None:
+            return None
         if name.sender is None:
             enough = 0 < self._enough <= number
             return _made(key, name, Status.ALLOWED if enough else Status.COUNTING, None, number, expires)

@@ -197,7 +197,9 @@ def _shifted(pattern: str, whole: str, offset: int) -> Pattern:
 
 def _weight(weight: str, whole: str, offset: int) -> int:
     """A signed whole number, not zero: an entry that weighs nothing is a mistake."""
-    if not re.fullmatch(r"\s*[+-]?[0-9]{1,9}\s*", weight):
+    # Stripped here: what counts as space for int is not what does elsewhere, such as U+001F.
+    weight = weight.strip()
+    if not re.fullmatch(r"[+-]?[0-9]{1,9}", weight):
         raise PatternError("the weight is no whole number", whole, offset, len(whole))
     value = int(weight)
     if value == 0 or abs(value) > MAX_WEIGHT:

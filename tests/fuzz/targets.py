@@ -17,6 +17,7 @@ from pathlib import Path
 import dns.message
 import dns.rrset
 
+from fuzz import stored
 from hybridgrey import (
     cleaning,
     config,
@@ -365,6 +366,8 @@ TARGETS = {
     "envelope": Target(
         envelope, ADDRESSES, [b"@", b"<", b">", b"=", b"+", b"SRS0=", b"prvs=", b"%", b"{", b"}"], 15
     ),
+    # A real server answers some thirty calls for each input.
+    "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
     "shown": Target(
         shown, [*ADDRESSES, b"\x1b[31m", b"%s%n", b"a\r\n554 x"], [b"%", b"\n", b"\x00", b"\xff", b"\\"], 15
     ),

@@ -15,8 +15,12 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hybridgrey import exposition, series
+from hybridgrey import exposition, series, zones
+from hybridgrey.counts import Counts
 from hybridgrey.metrics import ListAnswer, Shared
+from hybridgrey.pattern import ListEntry
+from hybridgrey.policy import Action, Answer, Facts, Rule
+from hybridgrey.screen import Client
 
 RULES = [("manual", "accept"), ("blocklists", "reject"), ("the rest", "greylist")]
 ZONES = [("0123456789abcdef.zen.dq.spamhaus.net", "zen.spamhaus.org"), ("list.dnswl.org", "list.dnswl.org")]
@@ -422,3 +426,64 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_workers": (),
         "hybridgrey_workers_wanted": (),
     }
+
+
+# What a session tells
+
+BL = b"\x7f\0\0\2"
+OTHER = b"\x7f\0\0\x63"
+BLOCK = ("bl.test=127.0.0.2", "two.test", "less.test*-1")
+
+
+@dataclass
+class Looked:
+    """A look-up that is closed."""
+
+    answers: dict[str, Answer]
+    heard: tuple[()] = ()
+
+
+LEAVING = [
+    # what each list said when the client left, rejected recipients; then rejects by (list, sole) and claims
+    ({"bl.test": [BL], "two.test": []}, 2, {("bl.test", "true"): 2}, 0),
+    ({"bl.test": [BL], "two.test": [BL]}, 1, {("bl.test", "false"): 1, ("two.test", "false"): 1}, 0),
+    ({"bl.test": [OTHER], "two.test": [BL]}, 1, {("two.test", "true"): 1}, 0),
+    ({"bl.test": [OTHER, BL]}, 1, {("bl.test", "true"): 1}, 0),
+    ({"bl.test": [BL], "two.test": "SERVFAIL"}, 1, {("bl.test", "true"): 1}, 0),
+    ({"bl.test": [BL], "wl.test": [BL]}, 2, {("bl.test", "true"): 2}, 3),
+    ({"bl.test": [BL], "try.test": [BL], "less.test": [BL]}, 1, {("bl.test", "true"): 1}, 0),
+    ({"try.test": [BL], "wl.test": [BL]}, 0, {}, 3),
+    ({"bl.test": [BL]}, 0, {}, 0),
+    ({"bl.test": [], "wl.test": [BL]}, 0, {}, 0),
+]
+
+
+@pytest.mark.parametrize(("said", "refused", "rejects", "claims"), LEAVING)
+def test_lists_of_a_client_that_leaves(
+    said: dict[str, list[bytes] | str], refused: int, rejects: dict[tuple[str, str], int], claims: int
+) -> None:
+    """Rejects are shared out among the blocklists that have the client in the end, late answers included."""
+    policy = [
+        Rule("try", Action.NONE, lists=(ListEntry.parse("try.test"),)),
+        Rule("block", Action.REJECT, lists=tuple(map(ListEntry.parse, BLOCK))),
+        Rule("allow", Action.ACCEPT, lists=(ListEntry.parse("wl.test"),)),
+    ]
+    lists = zones.build(policy, {})
+    shared = Shared.create(
+        [(rule.name, rule.action.value) for rule in policy], [(z.name, z.label) for z in lists]
+    )
+    client = Client("192.0.2.1", b"\xc0\0\2\1", None, Facts(0, 0))
+    client.judged, client.refused = 3, refused
+    answers = {
+        name: Answer(error=one) if isinstance(one, str) else Answer(tuple(one)) for name, one in said.items()
+    }
+    client.lookup = Looked(answers)  # type: ignore[assignment]
+    Counts(shared.meter(shared.counters.lease()), policy, lists).left(client)
+    found = samples(shared)
+    assert {
+        (label, sole): value
+        for label in said
+        for sole in ("true", "false")
+        if (value := found[f"hybridgrey_list_rejects_total{{list={label},sole={sole}}}"])
+    } == rejects
+    assert found["hybridgrey_claimed_by_both_total{}"] == claims

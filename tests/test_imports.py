@@ -71,7 +71,18 @@ STOREYS = (
     ("explanation", "liveness"),
     ("cli",),
 )
-FREE = ("cleaning", "logfile", "logs", "reports", "collector", "metrics", "series", "timeline", "ring", "journal")
+FREE = (
+    "cleaning",
+    "logfile",
+    "logs",
+    "reports",
+    "collector",
+    "metrics",
+    "series",
+    "timeline",
+    "ring",
+    "journal",
+)
 """Leaves that any module may use; they use each other only."""
 
 LIBMILTER = {"session", "worker"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -13,10 +14,13 @@ import redis as client
 
 from faults import load
 from faults.shared import cluster, under_sentinel
-from faults.world import LONG, STORE_WAIT, daemon, lists, measure, seed
+from faults.world import LISTS, LONG, STORE_WAIT, daemon, lists, measure, seed
 from hybridgrey.greylist import Greylist
+from parts import internet
 from parts.base import wait_until
 from parts.daemon import Daemon
+from parts.fieldservers import StoreServer
+from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
 
 
@@ -79,7 +83,7 @@ def test_cluster_shard_without_replica_lost(servers, tmp_path):
                 seconds=8, allowed=STORE_WAIT, directory=tmp_path,
             )  # fmt: skip
             row.check()
-            # Of 100 sessions 20 are new and so put off; with one of three shards away still two thirds of them
+            # Of 100 sessions 20 are new and put off; with one of three shards away still two thirds of them
             assert row.deferred > 0.1 * (row.accepted + row.deferred + row.refused), row
             (failing,) = milter.events("store failing")
             assert str(lost.port) in failing["error"]
@@ -126,6 +130,52 @@ def test_redis_frozen(servers, tmp_path):
                 "Redis paused with SIGSTOP", [milter], server.freeze, server.thaw,
                 seconds=10, allowed=STORE_WAIT, directory=tmp_path,
             ).check()  # fmt: skip
+
+
+@contextlib.contextmanager
+def apart():
+    """A daemon on one host, its Redis on another: (daemon, Redis, its host, how to start a load)."""
+    if reason := internet.missing():
+        pytest.skip(reason)
+    with contextlib.ExitStack() as stack:
+        net = stack.enter_context(internet.Internet())
+        net.segment("back")
+        mx = net.host("mx1.example.test", {"back": ("10.25.0.11/24",)})
+        other = net.host("store1.example.test", {"back": ("10.25.0.12/24",)})
+        server = stack.enter_context(other.serving(StoreServer()))
+        seed(server.unix_url)
+        names = stack.enter_context(mx.serving(Rbldnsd(LISTS)))
+        made = daemon(f"redis://{other.address()}:{server.port}/0", [names])
+        milter = stack.enter_context(mx.serving(made))
+        yield milter, server, other, lambda words: mx.run(lambda: subprocess.Popen(words))
+
+
+def test_network_to_redis_cut(tmp_path):
+    """Packets to and from Redis are dropped: connections are there, half open, and nothing is refused."""
+    with apart() as (milter, _, other, spawn):
+        measure(
+            "packets to and from Redis dropped", [milter],
+            lambda: other.cut("back"), lambda: other.heal("back"),
+            seconds=30 if LONG else 8, allowed=STORE_WAIT, directory=tmp_path, spawn=spawn,
+        ).check()  # fmt: skip
+
+
+def test_redis_restarted_unseen(tmp_path):
+    """Redis is killed and started behind a cut network: the daemon's connections are to one that is gone."""
+    with apart() as (milter, server, other, spawn):
+
+        def gone():
+            other.cut("back")
+            server.kill()
+
+        def back():
+            other.run(server.start)
+            other.heal("back")
+
+        measure(
+            "Redis restarted while its packets are dropped", [milter], gone, back,
+            seconds=30 if LONG else 5, allowed=STORE_WAIT, directory=tmp_path, spawn=spawn,
+        ).check()  # fmt: skip
 
 
 def test_redis_restarted(servers, tmp_path):

@@ -42,6 +42,7 @@ PATIENCE = 20.0  # s after the fault at most
 WANTED_RECOVERY = 10.0
 MARGIN = 0.1  # s on top of the configured wait
 
+Spawn = Callable[[Sequence[str]], "subprocess.Popen[bytes]"]
 DNS_WAIT, STORE_WAIT = 1.0, 0.5
 LISTS = {
     "bl.test": ("ip4set", ":127.0.0.2:Listed, see http://bl.test/$\n11.0.0.0/8\n"),
@@ -110,21 +111,24 @@ class Row:
 
 
 class Traffic:
-    """The load as a process."""
+    """The load as a process; `spawn` starts it where the daemons are."""
 
-    def __init__(self, addresses: Sequence[tuple[str, int]], directory: Path) -> None:
+    def __init__(
+        self, addresses: Sequence[tuple[str, int]], directory: Path, spawn: Spawn = subprocess.Popen
+    ) -> None:
         self.path = directory / "sessions"
         # New clients are new to the store of an earlier run, too.
         first = int(time.monotonic() * 1000) % 10_000_000
         ports = ",".join(str(port) for _, port in addresses)
         words = [f"{LOOPBACK}:{ports}", str(self.path), "--rate", str(RATE), "--first", str(first)]
         self._command = [sys.executable, load.__file__, *words]
+        self._spawn = spawn
         self._at = 0
         self._part = ""
         self.sessions: list[Session] = []
 
     def __enter__(self) -> Traffic:
-        self._process = subprocess.Popen(self._command)
+        self._process = self._spawn(self._command)
         wait_until(self.path.exists, "the load has begun")
         return self
 
@@ -169,7 +173,9 @@ def lists() -> Iterator[tuple[Relay, Relay]]:
         yield one, two
 
 
-def daemon(store_url: str, nameservers: Sequence[Relay], settings: Settings | None = None) -> Daemon:
+def daemon(
+    store_url: str, nameservers: Sequence[Relay | Rbldnsd], settings: Settings | None = None
+) -> Daemon:
     """A daemon of this world, not yet started."""
     here: Settings = {
         "store": {"url": store_url},
@@ -188,13 +194,14 @@ def measure(
     allowed: float,
     directory: Path,
     detail: str = "",
+    spawn: Spawn = subprocess.Popen,
 ) -> Row:
     """Break the world for `seconds` under load and say what came of it; `allowed`: the configured wait, s.
 
     What `fault` and `mend` take themselves counts as broken; `mend` returns when the world is whole.
     """
     addresses = [one.address for one in daemons if isinstance(one.address, tuple)]
-    with Traffic(addresses, directory) as traffic:
+    with Traffic(addresses, directory, spawn) as traffic:
         time.sleep(BEFORE)
         broken = time.monotonic()
         fault()

@@ -9,6 +9,7 @@ import pytest
 
 from hybridgrey import logfile, logs
 from hybridgrey.logfile import LogFile
+from hybridgrey.logs import FdWriter
 from parts import commandline
 
 
@@ -77,6 +78,24 @@ def test_file_that_cannot_be_made_again(tmp_path, descriptor, eager):
     assert (rest, (folder / "log").read_text()) == (["1", "2"], "3\n")
 
 
+def test_a_named_pipe_stops_nobody(tmp_path, descriptor, eager):
+    """Without a reader, or with one that stands still, a named pipe in the file's place costs lines only."""
+    path = tmp_path / "log"
+    log = LogFile(path, descriptor)
+    path.rename(tmp_path / "log.1")
+    os.mkfifo(path)
+    write(log, "1\n")
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    following = log.following(FdWriter(log.fileno()).write)
+    for _ in range(100):
+        following(b"2" * 4000 + b"\n")
+    following(b"3\n")
+    assert os.read(reader, 5) == b"22222"
+    os.close(reader)
+    complaint, *rest = (tmp_path / "log.1").read_text().splitlines()
+    assert (complaint.endswith("No such device or address; the old file is used"), rest) == (True, ["1"])
+
+
 def test_loggers_follow(tmp_path, descriptor, eager, monkeypatch):
     """What `logs` writes goes to the new file, too: to standard error is what it is told."""
     path = tmp_path / "log"
@@ -99,6 +118,15 @@ def test_place_that_cannot_be_had(place, status, reason, tmp_path):
     config.write_text('[store]\nurl = "redis://127.0.0.1:1"\n[metrics]\nlisten = ""\n')
     done = commandline.run("run", "-c", config, "--log-file", tmp_path / place)
     assert (done.status, reason in done.error.splitlines()[-1]) == (status, True), done.error
+
+
+def test_a_pipe_without_a_reader_cannot_be_had(tmp_path):
+    """It is told instead of waited for."""
+    config, pipe = tmp_path / "hybridgrey.toml", tmp_path / "log"
+    config.write_text('[store]\nurl = "redis://127.0.0.1:1"\n[metrics]\nlisten = ""\n')
+    os.mkfifo(pipe)
+    done = commandline.run("run", "-c", config, "--log-file", pipe)
+    assert (done.status, "No such device or address" in done.error) == (os.EX_UNAVAILABLE, True), done.error
 
 
 def test_why_it_does_not_start_is_told_to_the_starter(tmp_path):

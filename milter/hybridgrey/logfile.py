@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Final
 
 LOOK: Final = 1.0
-_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+# Not to wait where the name stands for a named pipe: for a reader of it, or for one that stands still.
+_FLAGS: Final = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _MODE: Final = 0o640  # addresses of people are in it
 
 

@@ -20,7 +20,8 @@ from hybridgrey.chronicler import Chronicler
 from hybridgrey.history import Mark, Reader, Step
 from hybridgrey.journal import SIZE
 from hybridgrey.ledger import Ledger
-from hybridgrey.metrics import Meter, Shared
+from hybridgrey.meter import Meter
+from hybridgrey.metrics import Shared
 from hybridgrey.ring import packed
 from hybridgrey.store import Store, StoreError
 from parts.base import wait_until

@@ -78,6 +78,7 @@ FREE = (
     "reports",
     "collector",
     "metrics",
+    "meter",
     "series",
     "timeline",
     "ring",

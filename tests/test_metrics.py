@@ -17,7 +17,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hybridgrey import exposition, series, zones
 from hybridgrey.counts import Counts
-from hybridgrey.metrics import ListAnswer, Shared
+from hybridgrey.meter import ListAnswer
+from hybridgrey.metrics import Shared
 from hybridgrey.pattern import ListEntry
 from hybridgrey.policy import Action, Answer, Facts, Rule
 from hybridgrey.screen import Client

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping, Sequence
 
-from hybridgrey.metrics import Meter
+from hybridgrey.meter import Meter
 from hybridgrey.pattern import Pattern
 from hybridgrey.policy import Action, Answer, Rule
 from hybridgrey.ring import Writer, packed

@@ -40,11 +40,11 @@ set -e
 ip link set lo up
 hostname clean.test
 mount -t tmpfs -o mode=755 layer {directory}/layer
-mkdir {directory}/layer/base {directory}/layer/upper {directory}/layer/work {directory}/layer/root
-mount --bind {base} {directory}/layer/base
-mount -t overlay -o lowerdir={directory}/layer/base,upperdir={directory}/layer/upper,workdir={directory}/layer/work \\
-    overlay {directory}/layer/root
-cd {directory}/layer/root
+cd {directory}/layer
+mkdir base upper work root
+mount --bind {base} base
+mount -t overlay -o lowerdir=base,upperdir=upper,workdir=work overlay root
+cd root
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
 mount -t cgroup2 cgroup2 sys/fs/cgroup || {optional}

@@ -176,7 +176,7 @@ def exported(hosts: dict[str, Daemon]) -> dict[str, set[str]]:
 VALUES = {
     "action": series.ACTIONS,
     "result": series.RESULTS,
-    "state": series.STATES,
+    "state": series.STATES + series.HEALTH,
     "outcome": series.OUTCOMES,
     "sole": ("true", "false"),
     "enforced": ("true", "false"),
@@ -267,6 +267,21 @@ def test_a_query_heeds_the_chosen_host(world: World) -> None:
     assert ask(world, query, "elsewhere") == []
     hosts = world.prometheus.api("label/instance/values", **{"match[]": "hybridgrey_workers"})
     assert set(hosts) == {one, other}  # what the variable asks for
+
+
+def test_health_is_a_number_for_each_list(world: World) -> None:
+    """The timeline's numbers are those of its legend: healthy, silent, suspended."""
+    (panel,) = [panel for panel in BOARD.panels if panel.title == "Health"]
+    (names,) = [one["options"] for one in panel.field_config["defaults"]["mappings"]]
+
+    def said() -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        for line in ask(world, QUERIES["Health/A"]):
+            found.setdefault(line.labels["list"], set()).add(names[f"{line.last:g}"]["text"])
+        return found
+
+    wanted = {"bl.test": {"healthy"}, "sick.test": {"silent"}, "world.test": {"suspended"}}
+    wait_until(lambda: said().items() >= wanted.items(), f"{wanted}", 60)
 
 
 def test_start_is_marked_where_it_was(world: World) -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from hybridgrey import config
 from parts import examples, guides
+from parts.base import accepts, wait_until
 from parts.guides import FOLDER, ROOT, blocks, only, said
 from parts.sendmail import CF, SNIPPET
 
@@ -113,6 +114,8 @@ def host(tmp_path_factory, postconf):
 
 def test_metrics_in_the_text_are_metrics(host):
     """Metrics that a guide names are served."""
+    where, _, port = host.metrics.removeprefix("http://").partition(":")
+    wait_until(lambda: accepts((where, int(port))), "the keeper serves them")
     with urllib.request.urlopen(f"{host.metrics}/metrics", timeout=30) as answer:  # noqa: S310
         served = answer.read().decode()
     named = {one for name in NAMES for one in re.findall(r"`(hybridgrey_\w+)`", (FOLDER / name).read_text())}

@@ -28,10 +28,11 @@ local function left(since, span) -- of a time span that began at `since`; clocks
   return span - math.max(0, now - since)
 end
 
--- Gives whether the key lives longer now; one without an expiry lives for ever.
+-- Gives whether the key lives longer now; one without an expiry lives for ever.  TTL is in rounded seconds: one
+-- second more is none.
 local function prolong(key, seconds)
   local has = redis.call('TTL', key)
-  if has == -1 or has >= seconds then return false end
+  if has == -1 or has + 1 >= seconds then return false end
   write('EXPIRE', key, seconds)
   return true
 end

@@ -152,6 +152,9 @@ def main(arguments: Sequence[str]) -> int:
     except UnavailableError as error:
         print(f"lab: {error}", file=sys.stderr)
         return NOT_THERE
+    except BrokenPipeError:  # as in: lab log mx1 | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 if __name__ == "__main__":

@@ -177,6 +177,15 @@ def test_mistakes_are_told(terminal, words, status, said):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def test_a_reader_may_go_away(terminal):
+    """`lab … | head` ends without a word."""
+    line = f"{sys.executable} {LAB / 'client.py'} map | head -n 1"
+    done = subprocess.run(
+        ["sh", "-c", line], env=terminal.environment, capture_output=True, text=True, timeout=60
+    )
+    assert (done.stderr, done.stdout.count("\n")) == ("", 1)
+
+
 def test_one_lab_at_a_time(terminal):
     """A second one says that there is one, and leaves it alone."""
     second = subprocess.run(

@@ -47,7 +47,7 @@ def test_secrets_are_shown_nowhere(world):
     """Neither when all is well nor when store and lists fail does a secret leave the daemon."""
     port = free_port()
     with FakeDns() as dns, Redis(user="grey", password=PASSWORD) as redis:
-        dns.zone(ZONE, listed={"192.0.2.99": "127.0.0.2"}, text=f"see {LOOPBACK}")
+        dns.zone(ZONE, listed={"192.0.2.99": "127.0.0.2"}, text=f"see {LOOPBACK}, {ZONE}")
         if world == "broken":
             dns.zone(ZONE, rcode="SERVFAIL")
             redis.stop()

@@ -95,6 +95,30 @@ def test_label_of_the_operator():
     assert build("k3y.bl.test", k3y_bl_test=Settings(label="bl.test"))[0].label == "bl.test"
 
 
+KEY = "0123456789abcdef"
+TEXTS = [
+    # zone, label, a text of the list's, what may be shown of it
+    (
+        f"{KEY}.zen.dq.spamhaus.net",
+        "",
+        f"see http://x/{KEY}.ZEN.dq.spamhaus.net?q=1",
+        "see http://x/zen.spamhaus.org?q=1",
+    ),
+    (f"{KEY}.zen.dq.spamhaus.net", "", f"key={KEY.upper()}", "key=zen.spamhaus.org"),
+    ("bl.k3y.example", r"b\1", "blocked by bl.k3y.example", r"blocked by b\1"),
+    ("bl.example", "bl.example", "blocked by bl.example", "blocked by bl.example"),
+    ("bl.junkemailfilter.com", "bl", "http://junkemailfilter.com", "http://junkemailfilter.com"),
+    ("blocklist.example.org", "blocklist", "a blocklist of example.org", "a blocklist of example.org"),
+]
+
+
+@pytest.mark.parametrize(("name", "label", "text", "shown"), TEXTS)
+def test_the_lists_own_words_are_without_the_key(name, label, text, shown):
+    """A list may name the zone that was asked: what the label hides is hidden there too."""
+    (zone,) = build(name, **({name: Settings(label=label)} if label else {}))
+    assert zone.without_key(text) == shown
+
+
 POINTS = [
     # zone, settings, listed, unlisted
     ("bl.test", None, "127.0.0.2", "127.0.0.1"),

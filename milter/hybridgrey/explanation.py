@@ -141,15 +141,16 @@ def _lists(
         lookup.collect(missing)
     answers = []
     for name in names:
-        answer, label = lookup.answers[name], screen.zones[name].label
+        answer, zone = lookup.answers[name], screen.zones[name]
         if answer.codes and not answer.error and name not in lookup.texts:
             # As known to a daemon that has run for a while, which does not wait for it either.
-            lookup.texts[name] = _text(client.packed, screen.zones[name], servers)
+            lookup.texts[name] = _text(client.packed, zone, servers)
         error = answer.error
         if answer is SUSPENDED:
-            error = f"suspended: {reasons.get(label, '')}"
+            error = f"suspended: {reasons.get(zone.label, '')}"
         codes = tuple(map(zones.code_text, sorted(answer.codes)))
-        answers.append(ListAnswer(label, codes, error, answer.seconds, plain(lookup.texts.get(name, ""))))
+        text = plain(zone.without_key(lookup.texts.get(name, "")))
+        answers.append(ListAnswer(zone.label, codes, error, answer.seconds, text))
     return answers
 
 

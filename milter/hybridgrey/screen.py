@@ -203,8 +203,10 @@ class Screen:
         zone, reason = zones[0], ""
         if client.lookup is not None:
             zone, reason = client.lookup.await_text(zones)
-        text = f"{REFUSED.format(client=client.address)} using {self.zones[zone].label}"
-        return f"{text}; {plain(reason)[:MAX_REASON]}" if reason else text
+        listed = self.zones[zone]
+        text = f"{REFUSED.format(client=client.address)} using {listed.label}"
+        # Many a list's reason names the zone that was asked, with the customer's key in it.
+        return f"{text}; {plain(listed.without_key(reason))[:MAX_REASON]}" if reason else text
 
     def dnswl(self, verdict: Verdict) -> Iterator[str]:
         """RFC 8904 results for the allowlists that let a client in, without the authserv-id."""

@@ -49,6 +49,9 @@ _NO_QUIRK = Quirk()
 # The Data Query Service: KEY.zen.dq.spamhaus.net is zen.spamhaus.org for the customer with that key.
 _SPAMHAUS_KEYED = re.compile(r"[a-z0-9]+\.([a-z0-9-]+)\.dq\.spamhaus\.net")
 
+# Characters; keys are longer, and shorter names of zones are words that may be meant.
+_KEY_LEAST = 12
+
 # Spamhaus: query refused, by a public resolver or over the limit; others have taken the range over.
 _REFUSED = Pattern.parse("127.255.255.[0..255]")
 
@@ -76,6 +79,14 @@ class Zone:
         if not codes:
             return NOT_LISTED if seconds == 0.0 else Answer(seconds=seconds)
         return Answer(codes, next(filter(None, map(self._error, codes)), ""), seconds)
+
+    def without_key(self, text: str) -> str:
+        """A text of the list's own, such as its TXT record, without what `label` is there to hide."""
+        if self.label == self.name:
+            return text
+        first = self.name.partition(".")[0]  # where all who sell keys have them
+        hidden = [self.name] if len(first) < _KEY_LEAST else [self.name, first]
+        return re.sub("|".join(map(re.escape, hidden)), lambda _: self.label, text, flags=re.IGNORECASE)
 
     def nobody(self, *, ipv6: bool) -> bytes:
         """An address that the list cannot have: the operator's test point, or a new one out of 127.0.0.0/8.

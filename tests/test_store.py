@@ -574,6 +574,15 @@ def test_a_store_that_comes_back_empty(server, store):
         assert client.get("k") == b"2"
 
 
+@pytest.mark.parametrize("login", ["open", "open:"])
+def test_a_user_without_a_password(secured, login):
+    """A user that needs no password is still the one that is asked for."""
+    with secured.client() as client:
+        client.acl_setuser("open", enabled=True, nopass=True, keys=["*"], categories=["+@all"])
+    with contextlib.closing(Store.open(f"redis://{login}@{LOOPBACK}:{secured.port}", 5.0)) as store:
+        assert store.run(ECHO, [b"a"], [7]) == [7, 1]
+
+
 def test_a_user_without_rights(secured):
     """An account that may not write is a StoreError that says so, and the breaker opens."""
     with secured.client() as client:

@@ -96,10 +96,10 @@ def server(url: str) -> Server | None:
     else:
         place = path
     commands = []
-    if parts.password:
-        # Without a user name it is the server's one password, as before there were users.
+    if parts.username or parts.password:
+        # Without a user name it is the server's one password, as before there were users; a user may have none.
         user = [unquote(parts.username)] if parts.username else []
-        commands.append(pack("AUTH", *user, unquote(parts.password)))
+        commands.append(pack("AUTH", *user, unquote(parts.password or "")))
     if int(database or 0):
         commands.append(pack("SELECT", int(database)))
     return Server(place, commands)

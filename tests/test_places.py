@@ -32,6 +32,7 @@ ADDRESSES = [
     ("inet6:8893@127.0.0.1", None),
     ("inet:8893@127.0.0.300", None),
     ("inet:8893@host name", None),
+    ("inet:8893@host..name", None),
     ("INET:8893", None),
     ("unix:", None),
     ("unix:/run/", None),

@@ -145,8 +145,8 @@ def test_wrong_password_is_not_shown(secured):
 
 
 def test_unreachable_servers():
-    """A closed port and an absent socket are StoreErrors, quickly."""
-    for url in (f"redis://{LOOPBACK}:{free_port()}", "unix:///nonexistent/redis.sock"):
+    """A closed port, an absent socket and a name that cannot be are StoreErrors, quickly."""
+    for url in (f"redis://{LOOPBACK}:{free_port()}", "unix:///nonexistent/redis.sock", "redis://no..name"):
         with pytest.raises(StoreError):
             Store.open(url, 5.0).run(ECHO, [], [1])
 

@@ -245,8 +245,9 @@ def _link(connection: AbstractConnection, timeout: float) -> Link:
     """A connection of redis-py, connected and ready for exchanges past it."""
     try:
         connection.connect()  # type: ignore[no-untyped-call]
-    except (OSError, redis.RedisError, AttributeError) as error:
-        # AttributeError: redis-py 8 looks for the host of a unix socket that timed out.
+    except (OSError, redis.RedisError, AttributeError, UnicodeError) as error:
+        # AttributeError: redis-py 8 looks for the host of a unix socket that timed out.  UnicodeError: a name
+        # that DNS cannot have.
         raise LostError(reason(error)) from None
     # redis-py has no public name for the socket; this one has been there in all its versions.
     connected: Any = connection

@@ -17,7 +17,8 @@ from typing import Literal
 # sockaddr_un holds 108 bytes on Linux and 104 on FreeBSD, the final zero byte included.
 MAX_SOCKET_PATH = 103
 
-HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
+_LABEL = "[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(?:\.{_LABEL})*")
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ class Server:
         """As in Where."""
         try:
             sock = self._connected(timeout)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # the second: no name that DNS could have
             raise LostError(f"{self._name()}: {reason(error)}") from None
         link = Link(sock, sock.close, timeout)
         try:
@@ -97,7 +97,7 @@ def server(url: str) -> Server | None:
         place = path
     commands = []
     if parts.username or parts.password:
-        # Without a user name it is the server's one password, as before there were users; a user may have none.
+        # Without a user name it is the server's one password, as before there were users; some need none.
         user = [unquote(parts.username)] if parts.username else []
         commands.append(pack("AUTH", *user, unquote(parts.password or "")))
     if int(database or 0):

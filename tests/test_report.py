@@ -145,7 +145,16 @@ def test_the_moment_may_be_said(world):
     assert rates(document)["accepted"][0] == pytest.approx((10 + 5 * 0.3) / 15, rel=0.02)
     document = world.document("--since", "3d")
     assert rates(document)["accepted"] == (None, pytest.approx(0.3, rel=0.05))
-    assert "lies outside" in " ".join(document["notes"])
+    assert "It was on in all of this time" in " ".join(document["notes"])
+    assert "lies after this time" in " ".join(world.document("--until", "15d")["notes"])
+
+
+def test_on_from_the_beginning(world):
+    """Where it was on from the first verdict, the report says where what was before comes from."""
+    world.write([(ON + HOUR, "outcome:accept:enforced", 10)])
+    notes = " ".join(world.document()["notes"])
+    assert "It was on in all of this time" in notes
+    assert "--mail-log" in notes
 
 
 def test_since_and_until(world):
@@ -557,6 +566,7 @@ def test_observed_from_the_store(world):
     assert document["outcomes"] == {"reject": 3, "delay": 2, "tempfail": 1, "pass": 15}
     assert document["rules"] == {"blocklists": {"reject": 3}, "the rest": {"delay": 2}, "a:b": {"pass": 5}}
     assert document["noted"] == {"trial": 4}
+    assert document["first"] < document["last"]
     assert document["lists"] == {"zen.spamhaus.org": {"listed": 3, "errors": 2}}
     assert document["claimed_by_both"] == {"count": 2, "samples": []}
     assert (document["clients"], document["senders"]) == (

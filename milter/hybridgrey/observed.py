@@ -18,6 +18,7 @@ Called by the command ``report observed``.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -207,8 +208,13 @@ class Reader:
             self.summary.samples.append(claim)
 
 
-def summed(history: History, tops: Mapping[str, Sequence[tuple[str, int]]]) -> Summary:
-    """The report of counts by series and moment (`timeline` has their names), and of the heaviest of all."""
+def summed(
+    history: History, tops: Mapping[str, Sequence[tuple[str, int]]], step: int = 0, now: float = math.inf
+) -> Summary:
+    """The report of counts by series and moment (`timeline` has their names), and of the heaviest of all.
+
+    A moment is the beginning of `step` seconds, of which those after `now` have not been.
+    """
     summary = Summary()
     moments: set[int] = set()
     for name, counts in history.items():
@@ -216,7 +222,7 @@ def summed(history: History, tops: Mapping[str, Sequence[tuple[str, int]]]) -> S
             moments.update(counts)
         _add(summary, labels_of(name), sum(counts.values()))
     if moments:
-        summary.first, summary.last = _iso(min(moments)), _iso(max(moments))
+        summary.first, summary.last = _iso(min(moments)), _iso(int(min(max(moments) + step, now)))
     for kind, heaviest in tops.items():
         what, _, outcome_ = kind.partition("/")
         if heaviest and outcome_ in _PASSED:

@@ -154,8 +154,10 @@ def _notes(made: Proof, log: maillog.Tally, logs: tuple[str, ...]) -> list[str]:
     notes = []
     if made.switched_on is None:
         notes.append("It is not known when it was switched on; --switched-on says it.")
-    elif not made.start < made.switched_on < made.end:
-        notes.append("The moment it was switched on lies outside of this time.")
+    elif made.switched_on <= made.start:
+        notes.append("It was on in all of this time; an earlier --since or mail logs (--mail-log) show more.")
+    elif made.switched_on >= made.end:
+        notes.append("The moment it was switched on lies after this time.")
     if not made.has(maillog.SPAM):
         what = "the mail logs have none" if logs else "that takes mail logs, given with --mail-log"
         notes.append(f"Spam identified later is not shown: {what}.")

@@ -95,7 +95,8 @@ def _counted(config: Config, since: float | None) -> Summary:
     try:
         with closing(Reader.open(url_of(config), config.store.timeout)) as reader:
             step = lookback.least_step(since or 0.0, now)
-            return observed.summed(reader.counts(since or 0.0, now, step), reader.tops(since or 0.0, now))
+            counts, tops = reader.counts(since or 0.0, now, step), reader.tops(since or 0.0, now)
+            return observed.summed(counts, tops, step, now)
     except StoreError as error:
         fail(store_trouble(config, error), UNAVAILABLE)
 

@@ -101,7 +101,7 @@ class Paper:
 def visit(paper: Paper, mta: Postfix, one: Visit) -> None:
     """Hold one SMTP dialogue and print it."""
     if one.wait:
-        print(f"\n  … {one.wait:g} seconds later")
+        print(f"\n  … {one.wait:g} second{'' if one.wait == 1 else 's'} later")
         time.sleep(one.wait)
     paper.title(f"{one.address} {one.host}".strip() + f": {one.who}")
     with mta.client(one.address, one.host) as client:

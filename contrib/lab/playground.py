@@ -134,7 +134,8 @@ class Playground:
             for name in ("X-Greylist", "Authentication-Results"):
                 for value in mail.header(name):
                     say(f"      {name}: {value}\n")
-        say(f"{len(self._row.sink.mails)} messages\n")
+        count = len(self._row.sink.mails)
+        say(f"{count} message{'' if count == 1 else 's'}\n")
 
     def do_where(self, say: Say, host: str) -> None:
         """How to enter a host, for `lab run` and `lab shell`; as JSON."""

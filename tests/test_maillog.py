@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 
 import pytest
 
@@ -236,6 +237,16 @@ def test_memory_is_bounded():
     assert len(reader._waiting) == MOST_WAITING
     reader.read([f"{STAMP} {message(f'{n:X}')[2]}".encode() for n in (0, MOST_WAITING + 999)], clock)
     assert sum(reader.tally.bins.counts("accepted").values()) == 1
+
+
+def test_a_line_of_opening_brackets():
+    """A line that never closes what it opens is read once, not once for each bracket."""
+    line = f"{STAMP} {SMTPD}NOQUEUE: reject: RCPT from x[192.0.2.1]: 450 4.2.0 <b>: Greylisted {'<' * 2**20}"
+    reader = Reader()
+    begin = time.monotonic()
+    reader.read([line.encode()], Clock(AT))
+    assert sum(reader.tally.bins.counts("greylisted").values()) == 1
+    assert time.monotonic() - begin < 30
 
 
 def test_noise():

@@ -185,7 +185,7 @@ class Reader:
             return ""
         if kind == b"5":
             return REJECTED
-        said = _QUOTED.sub(b"", reject[3]).strip()
+        said = _unquoted(reject[3]).strip()
         if any(own.fullmatch(said) for own in self._own_texts):
             tally.seen(moment)
             return GREYLISTED
@@ -217,3 +217,10 @@ class Reader:
         waiting[key] = None
         if len(waiting) > MOST_WAITING:
             del waiting[next(iter(waiting))]
+
+
+def _unquoted(text: bytes) -> bytes:
+    """A text without what stands between angle brackets."""
+    # Up to the last closing one, lest each opening one after it be followed to the end of the line.
+    end = text.rfind(b">") + 1
+    return _QUOTED.sub(b"", text[:end]) + text[end:]

@@ -147,6 +147,23 @@ def test_store_down_at_the_start_is_logged():
             wait_until(lambda: daemon.events("store recovered"), "the store is told to serve")
 
 
+def test_a_resolver_that_knows_no_list():
+    """A list that answers, but does not have its test address, is not shown as well."""
+    with Redis() as server, FakeDns() as dns:
+        dns.zone("bl.test", test_points=False)
+        settings = {
+            "store": {"url": server.unix_url},
+            "dns": {"nameservers": [dns.address]},
+            "metrics": {"listen": f"{LOOPBACK}:{free_port()}"},
+            "rule": RULES,
+        }
+        with Daemon(settings) as daemon:
+            done = run("status", "-c", daemon.config)
+            (one,) = json.loads(run("status", "-c", daemon.config, "--json").output)["lists"]
+    assert any("votes, test point wrong" in line for line in done.lines), done.output
+    assert (one["health"], one["suspended"]) == ("warning", False)
+
+
 def test_password():
     """The password is told to a daemon that wants it; without it, or with another, one line says so."""
     url = f"{LOOPBACK}:{free_port()}"

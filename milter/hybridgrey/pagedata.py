@@ -184,6 +184,7 @@ class Data:
 
     def _now(self) -> object:
         shared = self._shared
+        states = shared.flags.states()
         return {
             "host": self._host.name,
             "version": __version__,
@@ -192,7 +193,12 @@ class Data:
             "observe": self._host.observes,
             "problems": list(self._health()),
             "lists": [
-                {"list": label, "suspended": suspended, "seconds": self._seconds(label)}
+                {
+                    "list": label,
+                    "suspended": suspended,
+                    "health": states[label],
+                    "seconds": self._seconds(label),
+                }
                 for label, suspended in shared.flags.suspended().items()
             ],
         }

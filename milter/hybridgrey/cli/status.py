@@ -19,6 +19,8 @@ from hybridgrey.config import Config, ConfigError, load
 from hybridgrey.liveness import Host
 from hybridgrey.series import RESULTS, STATES
 
+_WORST_FIRST = ("suspended", "silent", "warning", "unchecked", "healthy")
+
 
 @click.command()
 @click.option(
@@ -132,7 +134,9 @@ def _lists(total: Host) -> Iterator[dict[str, Any]]:
         counts = {one: int(total.value("list_answers_total", list=label, result=one)) for one in RESULTS}
         mean = _mean(total, "list_latency_seconds", list=label)
         suspended = bool(total.value("list_suspended", list=label))
-        yield {"list": label, **counts, "seconds": mean, "suspended": suspended}
+        states = (one for one in _WORST_FIRST if total.value("list_health", list=label, state=one))
+        health = next(states, "unchecked")
+        yield {"list": label, **counts, "seconds": mean, "suspended": suspended, "health": health}
 
 
 def _print(hosts: Sequence[Host], total: Host) -> None:
@@ -169,4 +173,7 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
 
 
 def _health(one: dict[str, Any]) -> str:
-    return "suspended" if one["suspended"] else "votes"
+    # Only a suspended list has no vote; of the others an admin wants to know that something is odd.
+    if one["suspended"]:
+        return "suspended"
+    return {"warning": "votes, test point wrong", "silent": "silent"}.get(one["health"], "votes")

@@ -11,6 +11,8 @@ const milliseconds = (seconds) => (seconds === null ? "–" : `${seconds < 0.01 
 function state(one) {
   if (one.suspended) return make("span", { class: "state bad" }, "suspended");
   if (one.suspended === null) return make("span", { class: "state none" }, "not in use");
+  if (one.health === "silent") return make("span", { class: "state poor" }, "silent");
+  if (one.health === "warning") return make("span", { class: "state poor" }, "test point wrong");
   const asked = one.listed + one.unlisted + one.error + one.timeout;
   if (asked && (one.error + one.timeout) / asked > 0.1) return make("span", { class: "state poor" }, "often fails");
   return make("span", { class: "state good" }, "votes");

@@ -136,6 +136,14 @@ def test_more_than_a_year(zone, years):
     assert found[-1] == at("2026-11-01T10:00")
 
 
+@pytest.mark.parametrize("line", ["nonsense", "2026-11-20T10:00:00Z x", "Feb 30 10:00:00 x"])
+def test_a_log_that_was_written_before_1970(zone, line):
+    """A file's time may be anything: a log that has no line without a year has none to look for."""
+    clock = Clock(at("1901-01-01T10:00"))
+    assert clock.read(line.encode())[0] is None
+    assert clock.excess == 0
+
+
 def test_the_zone_is_the_machines(zone):
     """A time without a zone is local, also over the change of daylight saving time."""
     zone("Europe/Berlin")

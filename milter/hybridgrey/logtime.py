@@ -61,7 +61,7 @@ class Clock:
     @property
     def excess(self) -> int:
         """Years, at least, by which the first line was taken too late; to be asked after the last line."""
-        return max(0, math.ceil((self._end - self._latest) / _LEAP_YEAR))
+        return max(0, math.ceil((self._end - self._latest) / _LEAP_YEAR)) if self._year else 0
 
     def _moment(self, texts: tuple[bytes, ...]) -> float | None:
         try:

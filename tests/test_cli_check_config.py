@@ -242,3 +242,21 @@ def test_every_command_can_be_imported():
         command = group.get_command(context, name)
         assert command is not None
         assert command.name == name
+
+
+@pytest.mark.parametrize(
+    ("streams", "status", "said"),
+    [
+        ("<&-", 0, ""),
+        (">&-", 0, ""),
+        ("<&- >&- 2>&-", 0, ""),
+        (">/dev/full", os.EX_IOERR, "hybridgrey: cannot print: No space left on device\n"),
+        ("2>/dev/full", 0, ""),
+    ],
+)
+def test_streams_that_are_closed_or_full(streams, status, said):
+    """A command ends in order without a stream that it was not given, and says so of one that is full."""
+    words = map(str, [*PROGRAM, "check-config", "-c", SAMPLE])
+    shell = ["sh", "-c", f'exec "$@" {streams}', "sh", *words]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, said)

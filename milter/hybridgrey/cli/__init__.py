@@ -8,6 +8,7 @@ Exit status: 0 done, 1 negative result, 2 wrong usage, 78 bad configuration (EX_
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable
@@ -36,6 +37,9 @@ COMMANDS: Final = {
     "report": "hybridgrey.cli.report:report",
     "completion": "hybridgrey.cli.completion:completion",
 }
+
+# What a file that standard output goes to may say.
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -106,4 +110,21 @@ def hybridgrey(ctx: click.Context, config_path: Path) -> None:
 
 def main() -> None:
     """Entry point of the program."""
-    hybridgrey(prog_name="hybridgrey")
+    _open_streams()
+    try:
+        hybridgrey(prog_name="hybridgrey")
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left to print goes nowhere
+        click.secho(f"hybridgrey: cannot print: {error.strerror}", fg="red", err=True)
+        raise SystemExit(os.EX_IOERR) from None
+
+
+def _open_streams() -> None:
+    """Open standard streams that were closed: what is opened next would have their numbers else."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            # The lowest number that is free, which is its own
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115, PTH123
+            os.set_inheritable(number, True)

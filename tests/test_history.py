@@ -6,6 +6,7 @@ import contextlib
 import random
 import time
 from calendar import timegm
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -270,6 +271,26 @@ def test_hostile_content(store: Store, server: Redis) -> None:
         for score in ("inf", "-inf", "-5"):
             client.zadd(timeline.key("top", "network/reject", "mx1", timeline.day(NOW)), {f"x{score}": score})
     assert everything(reader) == whole
+
+
+_FILL = """
+for i = 1, tonumber(ARGV[1]) do
+  redis.call('HSET', KEYS[1], string.format('%02d list:%d:listed', i % 60, math.floor(i / 60)), 1)
+end
+"""
+
+
+def test_large_hashes(store: Store, server: Redis) -> None:
+    """A few large ones are read in several calls; what is too large for one of ours is passed over."""
+    hour = int(NOW) // 3600 * 3600
+    sizes = {hour - 3600 * number: 9000 for number in range(5)}
+    vast = {hour - 3600 * 5: history._FIELDS_MAX + 60, hour - 3600 * 6: history._FIELDS + 60}
+    with server.client() as client:
+        for moment, size in (sizes | vast).items():
+            client.eval(_FILL, 1, timeline.chapter(Step.MINUTE, moment).key("mx1"), size)
+    found = Reader(store).counts(hour - 3600 * 7, hour + 3599, Step.MINUTE, ["mx1"])
+    by_hour = Counter(moment // 3600 * 3600 for moments in found.values() for moment in moments)
+    assert by_hour == sizes | {hour - 3600 * 6: vast[hour - 3600 * 6]}
 
 
 def test_a_full_server_takes_all_or_nothing(server: Redis, store: Store) -> None:

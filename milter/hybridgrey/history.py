@@ -50,13 +50,21 @@ _NUMBER_KEPT: Final = 30 * 86400
 _KEYS: Final = 8  # a call: the server is busy for a few milliseconds at most
 _LEAST_TIMEOUT: Final = 5.0  # s; a chapter is more work than a mail
 _FIELDS_MAX: Final = 100_000  # of a hash; 60 minutes of 1,000 series are 60,000
+_FIELDS: Final = 20_000  # a call, if it is of more than one hash: the server is busy for 20 ms
 _TEXT_MAX: Final = 400
 
-_READ: Final = Script("""
-local found = {}
+# Gives as many replies as one call may cost, at least one; a hash that is too large is none of ours.
+_READ: Final = Script(f"""
+local found, size = {{}}, 0
 for i, key in ipairs(KEYS) do
-  local reply = redis.pcall(ARGV[1], key, unpack(ARGV, 2))
-  found[i] = reply.err and {} or reply
+  local fields, reply = 0, {{}}
+  if ARGV[1] == 'HGETALL' then fields = redis.pcall('HLEN', key) end
+  if type(fields) == 'number' and fields <= {_FIELDS_MAX} then
+    size = size + fields
+    if i > 1 and size > {_FIELDS} then break end
+    reply = redis.pcall(ARGV[1], key, unpack(ARGV, 2))
+  end
+  found[i] = reply.err and {{}} or reply
 end
 return found
 """)
@@ -172,7 +180,7 @@ class Reader:
         ]
         found: dict[str, dict[int, int]] = {}
         for (at, _), flat in zip(places, self._read([key for _, key in places], "HGETALL"), strict=True):
-            for name, value in list(_pairs(flat))[:_FIELDS_MAX]:
+            for name, value in _pairs(flat):
                 place, count = at.read(name), _count(value)
                 if place is None or count is None or not start - step < place[0] <= end:
                     continue
@@ -221,11 +229,13 @@ class Reader:
     def _read(self, keys: Sequence[bytes], command: str, *args: str | int) -> Iterator[list[bytes]]:
         """What a command says of each key; nothing for one of another type."""
         words = [command.encode(), *(arg if isinstance(arg, int) else arg.encode() for arg in args)]
-        for at in range(0, len(keys), _KEYS):
-            some = keys[at : at + _KEYS]
+        done = 0
+        while done < len(keys):
+            some = keys[done : done + _KEYS]
             reply = cast(Sequence[object], self._store.run(_READ, some, words))
-            if len(reply) != len(some):
+            if not 0 < len(reply) <= len(some):
                 raise StoreError("the store gave an answer that the history's script does not give")
+            done += len(reply)
             for one in reply:
                 yield [item for item in one if isinstance(item, bytes)] if isinstance(one, list) else []
 

@@ -57,8 +57,10 @@ class _Session(socketserver.StreamRequestHandler):
         server = cast("_Server", self.server)
         # Whoever went away does not want the rest.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            status = server.playground.perform(json.loads(self.rfile.readline()), self._say)
-            self._say(f"{END}{status}")
+            # And who has only looked whether anybody is here says nothing.
+            if line := self.rfile.readline():
+                status = server.playground.perform(json.loads(line), self._say)
+                self._say(f"{END}{status}")
 
     def _say(self, text: str) -> None:
         self.wfile.write(text.encode(errors="backslashreplace"))

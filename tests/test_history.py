@@ -258,6 +258,7 @@ def test_hostile_content(store: Store, server: Redis) -> None:
         b'{"t":NaN}',
     ]
     junk += [b'["a","b","c","d"]', b"[1,2,3,4]", b"[1e999,1,1,1]", random.randbytes(2000), b"[" * 5000]
+    junk.append(b'{"t":%d,"vast":"%s"}' % (NOW, b"x" * 100_000))
     with server.client() as client:
         for step in Step:
             key = timeline.chapter(step, NOW).key("mx1")

@@ -51,9 +51,10 @@ _KEYS: Final = 8  # a call: the server is busy for a few milliseconds at most
 _LEAST_TIMEOUT: Final = 5.0  # s; a chapter is more work than a mail
 _FIELDS_MAX: Final = 100_000  # of a hash; 60 minutes of 1,000 series are 60,000
 _FIELDS: Final = 20_000  # a call, if it is of more than one hash: the server is busy for 20 ms
+_ENTRY_MAX: Final = 8192  # bytes; a record has an eighth
 _TEXT_MAX: Final = 400
 
-# Gives as many replies as one call may cost, at least one; a hash that is too large is none of ours.
+# Gives as many replies as one call may cost, at least one; what is too large is none of ours.
 _READ: Final = Script(f"""
 local found, size = {{}}, 0
 for i, key in ipairs(KEYS) do
@@ -63,6 +64,9 @@ for i, key in ipairs(KEYS) do
     size = size + fields
     if i > 1 and size > {_FIELDS} then break end
     reply = redis.pcall(ARGV[1], key, unpack(ARGV, 2))
+    for j = 1, fields == 0 and #reply or 0 do
+      if #reply[j] > {_ENTRY_MAX} then reply[j] = '' end
+    end
   end
   found[i] = reply.err and {{}} or reply
 end

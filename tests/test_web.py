@@ -101,6 +101,15 @@ def test_door(
         assert get(served, "/").headers["WWW-Authenticate"].startswith("Basic realm=")
 
 
+@pytest.mark.parametrize("name", ["x_forwarded_for", "x_real_ip", "forwarded", "via", "x_forwarded_host"])
+def test_a_proxy_on_this_host_is_not_this_host(name: str) -> None:
+    """What a proxy passes on, as it says itself, is not for this host only: it takes the password."""
+    assert get(site(), "/", host="127.0.0.1", **{name: "192.0.2.1"}).status == HTTPStatus.FORBIDDEN
+    assert get(site(), "/metrics", host="127.0.0.1", **{name: "192.0.2.1"}).status == HTTPStatus.OK
+    said = {name: "192.0.2.1", "authorization": basic("x:geheim")}
+    assert get(site("geheim"), "/", **said).status == HTTPStatus.OK
+
+
 def test_without_data_there_is_no_page() -> None:
     """A keeper that is given no page serves metrics and health only."""
     served = web.Site(Shared.create([], []), lambda: ["store: down"])

@@ -8,7 +8,8 @@ reads.  Who may see what:
 - The page does.  With ``[metrics] password`` set, everything but ``/healthz`` wants it (HTTP Basic,
   RFC 7617, any user name).  Without one the page is for this host only (a loopback address), and only under a
   name that cannot be somebody else's: a site that lets its own name lead to 127.0.0.1 (DNS rebinding)
-  would else read it through the browser of whoever visits it.
+  would else read it through the browser of whoever visits it.  Nor for whom a proxy on this host asks, as far
+  as that says so.
 
 A browser gets a policy by which the page can load nothing from elsewhere, nor run what it did not bring.
 """
@@ -63,6 +64,11 @@ _STRANGE_NAME = (
     "not served under this name: use an IP address, localhost or this host's own name, "
     "or set [metrics] password"
 )
+
+
+_FROM_ELSEWHERE = "asked for by way of a proxy: the page then wants [metrics] password"
+_PROXIED = frozenset({"forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"})
+"""Headers by which a proxy of this host, whose own address is ours, says that somebody else is asking."""
 
 
 class BadQuestionError(ValueError):
@@ -171,6 +177,8 @@ class Site:
             return _text(HTTPStatus.FORBIDDEN, _ONLY_HERE)
         if not self._door.password and not self._door.trusts(headers.get("host", "")):
             return _text(HTTPStatus.FORBIDDEN, _STRANGE_NAME)
+        if not self._door.password and not _PROXIED.isdisjoint(headers):
+            return _text(HTTPStatus.FORBIDDEN, _FROM_ELSEWHERE)
         if path.startswith("/api/"):
             return _packed(self._api(self._data, path.removeprefix("/api/"), query), packs)
         return self._file(path, packs)

@@ -44,6 +44,7 @@ STOREYS = (
     ),
     ("screen", "way", "lookback"),
     (
+        "events",
         "session",
         "counts",
         "descriptors",

@@ -21,6 +21,7 @@ from hybridgrey.chronicler import LEAST_TIMEOUT, Chronicler
 from hybridgrey.config import Config
 from hybridgrey.counts import Counts
 from hybridgrey.daemon import EMBEDDED, Build
+from hybridgrey.events import Events
 from hybridgrey.greylist import Greylist
 from hybridgrey.health import Prober
 from hybridgrey.history import Reader
@@ -72,7 +73,9 @@ class Assembly:
         screen, store = self.screen(reports)
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
-        return Worker(screen, store, self._config, reports, counts)
+        logged = logs.get().is_enabled_for(logs.LEVELS["info"])
+        events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
+        return Worker(screen, store, self._config, reports, events)
 
     def screen(self, reports: Report) -> tuple[Screen, Store]:
         """The filter without its milter."""
@@ -143,21 +146,23 @@ class Assembly:
 class Worker:
     """A worker's part: `worker.Registration`."""
 
-    def __init__(self, screen: Screen, store: Store, config: Config, reports: Report, counts: Counts) -> None:
+    def __init__(self, screen: Screen, store: Store, config: Config, reports: Report, events: Events) -> None:
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.session import Milter
 
         sys.excepthook = _one_line
         self._store = store
+        self._events = events
         self._milter = Milter(
             screen,
             config,
             log=logs.get(),
-            counts=counts,
+            events=events,
             reports=reports,
             store_well=lambda: store.available,
         )
         self._milter.register()
+        events.start()
 
     @property
     def live(self) -> int:
@@ -169,7 +174,8 @@ class Worker:
         self._store.probe()
 
     def close(self) -> None:
-        """Let go of the store."""
+        """Tell what has not been told, and let go of the store."""
+        self._events.close()
         self._store.close()
 
 

@@ -1,4 +1,4 @@
-"""From decisions to metrics and records: what a session tells is counted (`session.Counts`).
+"""From decisions to metrics and records: what happens in a session is counted (`events.Counts`).
 
 What the lists said of a client is counted when it leaves, for then the late answers are in too: the share of
 the rejects that only one list caught, and the recipients whose client a blocklist and an allowlist have, are
@@ -7,7 +7,6 @@ those that the admin would see with all time in the world.  Put together by `ass
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from hybridgrey.meter import Meter
@@ -67,10 +66,10 @@ class Counts:
         for noted in verdict.noted:
             meter.noted(noted.name)
 
-    def recorded(self, event: dict[str, object], decision: Decision) -> None:
+    def recorded(self, event: dict[str, object], decision: Decision, at: float) -> None:
         """Leave a verdict to the keeper."""
         if self._ring is not None:
-            event["t"] = time.time()
+            event["t"] = at
             event["mx"] = self._mx
             event["outcome"] = decision.outcome
             self._ring.write(packed(event))

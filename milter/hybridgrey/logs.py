@@ -70,6 +70,8 @@ _PAUSE = 1.0
 _COLOURS = {"debug": "2", "info": "32", "warning": "33", "error": "31", "critical": "1;31"}
 
 Fields = dict[str, Any]
+Render = Callable[[str, Fields, float], bytes]
+"""The line of an event: its level, what is in it, and when it was in Unix seconds."""
 
 
 def configure(level: str = "info", format: str = "auto", stream: TextIO | None = None) -> None:
@@ -85,7 +87,7 @@ def configure(level: str = "info", format: str = "auto", stream: TextIO | None =
     stream = sys.stderr if stream is None else stream
     terminal = stream is not None and stream.isatty()
     as_text = format == "text" or (format == "auto" and terminal)
-    render: Callable[[str, Fields], bytes] = (
+    render: Render = (
         _Text(
             colour=terminal and _wants_colour(), encoding=getattr(stream, "encoding", None) or "ascii"
         ).render
@@ -106,7 +108,36 @@ def get(**fields: object) -> FilteringBoundLogger:
     return cast("FilteringBoundLogger", structlog.get_logger().bind(**fields))
 
 
-def _fields(level: str, given: Mapping[str, Any], limit: int) -> Fields:
+class Lines:
+    """Lines of events that come in numbers, written together; whether they pass the level is the caller's.
+
+    Not thread safe. Make it after `configure`.
+    """
+
+    def __init__(self) -> None:
+        self._lines: list[bytes] = []
+        ours = structlog.get_config()
+        self._line: Render = ours["processors"][0].line
+        self._write: Callable[[bytes], None] = ours["logger_factory"]().info
+
+    def add(self, level: str, event: str, fields: Mapping[str, Any], at: float) -> None:
+        """Add the line of an event; `at` in Unix seconds."""
+        self._lines.append(self._line(level, {"event": event, **fields}, at))
+
+    def flush(self) -> None:
+        """Write them, as many at once as a pipe keeps together."""
+        piece = b""
+        for line in self._lines:
+            if len(piece) + len(line) > LINE_MAX:
+                self._write(piece)
+                piece = b""
+            piece += line
+        self._lines.clear()
+        if piece:
+            self._write(piece)
+
+
+def _fields(level: str, given: Mapping[str, Any], limit: int, at: float) -> Fields:
     """Return the line's fields in their order, each one safe to print."""
     # The three come first by being there first; set again at the end so that no field can pose as one.
     line: Fields = {"ts": None, "level": None, "event": None, **given}
@@ -118,15 +149,14 @@ def _fields(level: str, given: Mapping[str, Any], limit: int) -> Fields:
                 line[key] = escaped(value, limit)
         elif not (value is None or kind is bool or (kind is int and -INT_MAX < value < INT_MAX)):
             line[key] = plain(value, limit)
-    line["ts"] = _timestamp()
+    line["ts"] = _timestamp(at)
     line["level"] = level
     return line
 
 
-def _timestamp() -> str:
-    now = time.time()
+def _timestamp(at: float) -> str:
     # By hand: datetime's way takes three times as long.
-    return f"{_second(int(now))}.{int(now % 1 * 1000):03d}Z"
+    return f"{_second(int(at))}.{int(at % 1 * 1000):03d}Z"
 
 
 @lru_cache(maxsize=2)
@@ -138,10 +168,10 @@ class _Json:
     def __init__(self) -> None:
         self._encode = json.JSONEncoder(separators=(",", ":"), check_circular=False, allow_nan=False).encode
 
-    def render(self, level: str, given: Fields) -> bytes:
-        return self._as_it_is(level, given) or self._cleaned(level, given)
+    def render(self, level: str, given: Fields, at: float) -> bytes:
+        return self._as_it_is(level, given, at) or self._cleaned(level, given, at)
 
-    def _as_it_is(self, level: str, given: Fields) -> bytes | None:
+    def _as_it_is(self, level: str, given: Fields, at: float) -> bytes | None:
         """The line, if nothing in it needs cleaning, as in nearly every one; looked at once, at C's speed.
 
         An escape in JSON, or a byte that is not ASCII, is the sign of something that must be cleaned.
@@ -149,19 +179,21 @@ class _Json:
         if "ts" in given or "level" in given:
             return None
         try:
-            line = orjson.dumps({"ts": _timestamp(), "level": level, "event": None, **given}, option=_OPTIONS)
+            line = orjson.dumps(
+                {"ts": _timestamp(at), "level": level, "event": None, **given}, option=_OPTIONS
+            )
         except TypeError:  # orjson.JSONEncodeError is one: a value that JSON has no word for
             return None
         foreign = not line.isascii() or b"\\" in line or b"\x7f" in line
         return None if foreign or len(line) > LINE_MAX or _LONG.search(line) else line
 
-    def _cleaned(self, level: str, given: Fields) -> bytes:
+    def _cleaned(self, level: str, given: Fields, at: float) -> bytes:
         for limit in _SHORTER:
-            line = (self._encode(_fields(level, given, limit)) + "\n").encode("ascii")
+            line = (self._encode(_fields(level, given, limit, at)) + "\n").encode("ascii")
             if len(line) <= LINE_MAX:
                 return line
         short = {"event": given.get("event"), "truncated": True}
-        return (self._encode(_fields(level, short, 200)) + "\n").encode("ascii")
+        return (self._encode(_fields(level, short, 200, at)) + "\n").encode("ascii")
 
 
 class _Text:
@@ -169,12 +201,12 @@ class _Text:
         self._colour = colour
         self._encoding = encoding
 
-    def render(self, level: str, given: Fields) -> bytes:
+    def render(self, level: str, given: Fields, at: float) -> bytes:
         for limit in _SHORTER:
-            line = self._line(_fields(level, given, limit))
+            line = self._line(_fields(level, given, limit, at))
             if len(line) <= LINE_MAX:
                 return line
-        return self._line(_fields(level, {"event": given.get("event"), "truncated": True}, 200))
+        return self._line(_fields(level, {"event": given.get("event"), "truncated": True}, 200, at))
 
     def _line(self, fields: Fields) -> bytes:
         ts, level, event = (fields.pop(key) for key in ("ts", "level", "event"))
@@ -207,17 +239,21 @@ def _wants_colour() -> bool:
 class _Renderer:
     """structlog's only processor: an event dictionary in, the bytes of a line out."""
 
-    def __init__(self, render: Callable[[str, Fields], bytes]) -> None:
+    def __init__(self, render: Render) -> None:
         self._render = render
 
     def __call__(self, _logger: object, method: str, event_dict: MutableMapping[str, Any]) -> bytes:
-        given = cast("Fields", event_dict)
+        return self.line(method, cast("Fields", event_dict), time.time())
+
+    def line(self, level: str, given: Fields, at: float) -> bytes:
+        """The line of an event, come what may."""
         try:
             if "exc_info" in given:
                 given.update(exception(given.pop("exc_info")))
-            return self._render(method, given)
+            return self._render(level, given, at)
         except Exception as error:  # whatever a foreign value raised, the caller's work goes on
-            return self._render(method, {"event": "unprintable log event", "error": type(error).__name__})
+            given = {"event": "unprintable log event", "error": type(error).__name__}
+            return self._render(level, given, at)
 
 
 class FdWriter:
@@ -233,23 +269,24 @@ class FdWriter:
         """Lines (or ends of lines) that could not be written."""
 
     def write(self, line: bytes) -> None:
-        """Write `line`, which ends in a newline, in one piece; drop it when the reader stands still."""
+        """Write lines, each with its newline, in one piece; drop them when the reader stands still."""
         try:
             self._write(b"\n" + line if self._torn else line)
         except OSError:  # the reader is gone: there is nobody left to tell, but counters
-            self.lost += 1
+            self.lost += line.count(b"\n")
 
     def _write(self, line: bytes) -> None:
         # Asked first, for standard error is a blocking descriptor: without it a log reader that stops
         # would stop all mail. O_NONBLOCK is no way out, as it would change our parent's terminal as well.
         if self._waits and not self._ready():
-            self.lost += 1
+            self.lost += line.count(b"\n")
             return
         rest = line[os.write(self._fd, line) :]
         self._torn = bool(rest)
         if rest and self._ready():
-            self._torn = os.write(self._fd, rest) < len(rest)
-        self.lost += self._torn
+            rest = rest[os.write(self._fd, rest) :]
+            self._torn = bool(rest)
+        self.lost += rest.count(b"\n")
 
     def _ready(self) -> bool:
         stuck = self._stuck_until and time.monotonic() < self._stuck_until

@@ -1,4 +1,4 @@
-"""Milter callbacks to `screen` and back, and one log event, one count and one reply for each recipient.
+"""Milter callbacks to `screen` and back, and one reply and one event for each recipient.
 
 Uses the C module ``milter`` directly; the package ``Milter`` costs twice the CPU.  Only steps that something
 needs are negotiated: CONNECT, MAIL without a reply, RCPT, end of message for headers, and HELO where a
@@ -14,17 +14,18 @@ Registered by `worker`.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import milter
 from hybridgrey import address
 from hybridgrey.config import Config
+from hybridgrey.events import Events, Judged
 from hybridgrey.greylist import State
 from hybridgrey.match import NULL_SENDER
 from hybridgrey.reports import Report
 from hybridgrey.screen import Client, Decision, Reply, Screen, plain
-from hybridgrey.zones import code_text
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -41,28 +42,6 @@ _UNUSED_STEPS = milter.P_NODATA | milter.P_NOHDRS | milter.P_NOEOH | milter.P_NO
 # Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
 # RCPT, and the lists would be asked no sooner.
 _SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL
-
-
-class Counts(Protocol):
-    """What is counted (see `counts`)."""
-
-    records: bool
-    """Whether `recorded` is of use."""
-
-    def decided(self, client: Client, decision: Decision) -> None:
-        """One recipient was judged."""
-
-    def recorded(self, event: dict[str, object], decision: Decision) -> None:
-        """What is known of a verdict; the dictionary is the callee's."""
-
-    def opened(self) -> None:
-        """An MTA has connected."""
-
-    def left(self, client: Client) -> None:
-        """A client has gone; its look-up is closed."""
-
-    def closed(self) -> None:
-        """The MTA has gone."""
 
 
 class Session:
@@ -100,7 +79,10 @@ class Session:
 
 
 class Milter:
-    """The callbacks of one worker."""
+    """The callbacks of one worker.
+
+    There is none for the end of a transaction (xxfi_abort): the next one begins with MAIL, which forgets.
+    """
 
     def __init__(
         self,
@@ -108,14 +90,14 @@ class Milter:
         config: Config,
         *,
         log: FilteringBoundLogger,
-        counts: Counts,
+        events: Events,
         reports: Report,
         store_well: Callable[[], bool],
     ) -> None:
         """`store_well`: whether no part of the store is given up; asked after a failure."""
         self._screen = screen
         self._log = log
-        self._counts = counts
+        self._events = events
         self._reports = reports
         self._store_well = store_well
         self._store_failed = False
@@ -127,7 +109,7 @@ class Milter:
         self._over_tcp = config.address.family != "unix"
         self._add_greylist = config.headers.greylist
         self._add_results = config.headers.authentication_results
-        self._logs_verdicts = log.is_enabled_for(20)
+        self._names_helo = screen.policy.needs_helo or events.told
         self._sessions: set[Session] = set()
 
     @property
@@ -146,7 +128,6 @@ class Milter:
         milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
         if headers:
             milter.set_eom_callback(self._guarded(self.eom, 0))
-        milter.set_abort_callback(self._guarded(self.abort, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
         milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))
 
@@ -170,7 +151,7 @@ class Milter:
         unused = _UNUSED_STEPS
         if self._over_tcp:
             unused &= ~milter.P_NODATA
-        if not (self._screen.policy.needs_helo or self._logs_verdicts):
+        if not self._names_helo:
             unused |= milter.P_NOHELO
         flags = steps & (unused | _SILENT_STEPS)
         if actions & milter.SETSYMLIST:
@@ -192,7 +173,7 @@ class Milter:
         session = Session(flags)
         ctx.setpriv(session)
         self._sessions.add(session)
-        self._counts.opened()
+        self._events.opened()
         return session
 
     def connect(self, ctx: Context, name: str, _family: int, where: object) -> int:
@@ -212,7 +193,7 @@ class Milter:
 
     def _leave(self, client: Client) -> None:
         client.close()
-        self._counts.left(client)
+        self._events.left(client)
 
     def hello(self, ctx: Context, name: str) -> int:
         """The client's HELO or EHLO."""
@@ -251,13 +232,12 @@ class Milter:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             session.transaction = self._transaction(client, session)
         decision = self._screen.judge(client, session.transaction, session.sender, recipient)
-        self._counts.decided(client, decision)
-        if self._logs_verdicts or self._counts.records:
-            event = self._event(ctx, session, client, recipient, decision)
-            if self._logs_verdicts:
-                self._log.info("verdict", **event)
-            if self._counts.records:
-                self._counts.recorded(event, decision)
+        # As they are now: a late answer has had no vote.
+        answers = client.lookup.answers.copy() if client.lookup is not None else {}
+        queue_id = _macro(ctx, "i") if self._events.told else ""
+        self._events.judged(
+            Judged(time.time(), client, answers, queue_id, session.helo, session.sender, recipient, decision)
+        )
         if decision.store_error:
             self._store_failed = True
             self._reports.failing("store", error=decision.store_error)
@@ -292,13 +272,6 @@ class Milter:
         session.reset()
         return milter.CONTINUE
 
-    def abort(self, ctx: Context) -> int:
-        """RSET, or the end of a transaction in another way; the client stays."""
-        session = _session_of(ctx)
-        if session is not None:
-            session.reset()
-        return milter.CONTINUE
-
     def close(self, ctx: Context) -> int:
         """The client or the MTA has gone."""
         session = _session_of(ctx)
@@ -307,52 +280,8 @@ class Milter:
             self._sessions.discard(session)
             if session.client is not None:
                 self._leave(session.client)
-            self._counts.closed()
+            self._events.closed()
         return milter.CONTINUE
-
-    def _event(
-        self,
-        ctx: Context,
-        session: Session,
-        client: Client,
-        recipient: str,
-        decision: Decision,
-    ) -> dict[str, object]:
-        """The event ``verdict`` of DESIGN section 7."""
-        verdict, touch = decision.verdict, decision.touch
-        fields: dict[str, object] = {
-            "queue_id": _macro(ctx, "i") or None,
-            "client": client.address,
-            "host": client.host,
-            "helo": session.helo,
-            "sender": _bare(session.sender),
-            "recipient": _bare(recipient),
-            "rule": verdict.rule.name if verdict.rule else None,
-            "action": verdict.action.value,
-            "lists": self._listings(client),
-            "state": touch.state.value if touch else None,
-            "age": touch.age if touch else None,
-            "wait_ms": round(decision.waited * 1000, 1),
-            "enforced": not self._observe,
-        }
-        if decision.reply is not None:
-            fields["reply"] = f"{decision.reply.code} {decision.reply.enhanced} {decision.reply.text}"
-        if verdict.noted:
-            fields["noted"] = [rule.name for rule in verdict.noted]
-        if decision.store_error:
-            fields["store_error"] = decision.store_error
-        return fields
-
-    def _listings(self, client: Client) -> dict[str, str | Sequence[str]]:
-        """Each list that has the client, with its codes, or failed, with why."""
-        if client.lookup is None:
-            return {}
-        labels = self._screen.zones
-        return {
-            labels[zone].label: answer.error or [code_text(c) for c in answer.codes]
-            for zone, answer in list(client.lookup.answers.items())
-            if answer.codes or answer.error
-        }
 
 
 def _session_of(ctx: Context) -> Session | None:
@@ -369,11 +298,6 @@ def _refuse(ctx: Context, reply: Reply) -> int:
 def _text(raw: bytes) -> str:
     """An envelope path; bytes that are no UTF-8 are kept as surrogates, so that different paths stay so."""
     return raw.decode("utf-8", "surrogateescape")
-
-
-def _bare(path: str) -> str:
-    """An envelope path as logs have it: without its angle brackets, but for the null path."""
-    return path[1:-1] if len(path) > 2 and path[0] == "<" and path[-1] == ">" else path
 
 
 def _macro(ctx: Context, name: str) -> str:

@@ -22,10 +22,11 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from hybridgrey import question
-from hybridgrey.cache import Cache, Record
+from hybridgrey.cache import Cache, Known, Record
 from hybridgrey.policy import NOT_LISTED, Answer
 from hybridgrey.reasons import Reasons
 from hybridgrey.reports import Report
@@ -47,6 +48,7 @@ MAX_BATCH = 1000
 # What stands for the answers about a client without an IP address: no list can have it.
 NO_ADDRESS = Answer(error="no IP address")
 SUSPENDED = Answer(error="suspended")
+UNASKED = Answer(error="not asked")
 LISTS_ANYBODY = "lists any address, and so perhaps the world"
 
 
@@ -74,8 +76,33 @@ class Resolver:
         self.cache = Cache() if cache is None else cache
         self._suspended = suspended if len(suspended) else bytes(max((z.index for z in zones), default=0) + 1)
 
-    def ask(self, client: bytes, zones: Iterable[str]) -> Lookup:
+    def ask(self, client: bytes, zones: Sequence[str]) -> Lookup | Recalled:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
+        record = self.cache.get(client)
+        if record and (recalled := self._recalled(record, zones)) is not None:
+            return recalled
+        return self._asked(client, zones)
+
+    def _recalled(self, record: Record, zones: Iterable[str]) -> Recalled | None:
+        """What the cache has of a client, if that is all there is to know."""
+        answers: dict[str, Answer] = {}
+        texts: dict[str, str] = {}
+        now = time.monotonic()
+        for name in zones:
+            known = record.get(name)
+            if known is None or known[0] <= now:
+                return None
+            zone = self.zones[name]
+            if self._suspended[zone.index]:
+                return None
+            answers[name] = answer = known[1]
+            if answer.codes and zone.wants_text:
+                if known[2] is None:
+                    return None
+                texts[name] = known[2]
+        return Recalled(answers, texts)
+
+    def _asked(self, client: bytes, zones: Iterable[str]) -> Lookup:
         lookup = Lookup(self, client)
         wanted = []
         quoted: Zone | None = None
@@ -98,6 +125,33 @@ class Resolver:
         if quoted and not lookup.texts:
             lookup.find_text(quoted)
         return lookup
+
+
+class Recalled:
+    """A look-up of a client of whom the cache knows all, as a repeated one mostly is: nothing to wait for."""
+
+    __slots__ = ("answers", "texts")
+
+    heard: Final = ()
+
+    def __init__(self, answers: dict[str, Answer], texts: dict[str, str]) -> None:
+        self.answers = answers
+        self.texts = texts
+
+    def peek(self) -> None:
+        """As in Lookup."""
+
+    def collect(self, zones: frozenset[str]) -> None:
+        """As in Lookup; for lists that the client's first rules did not ask."""
+        for name in zones:
+            self.answers[name] = UNASKED
+
+    def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
+        """As in Lookup."""
+        return _first_text(zones, self.texts)
+
+    def close(self) -> None:
+        """As in Lookup."""
 
 
 class Lookup:
@@ -168,7 +222,7 @@ class Lookup:
     def send(self, wanted: Sequence[tuple[Zone, bytes]], kind: int = _VERDICT, address: bytes = b"") -> None:
         """Ask each list with the given end of the question, about the client or another address."""
         name = question.reversed_name(address or self._client)
-        pending, server = self._pending, self._server()
+        pending, server = self._pending, self._turns[self._tries % len(self._turns)]
         ids = os.urandom(2 * len(wanted))
         at = 0
         for zone, tail in wanted:
@@ -182,21 +236,20 @@ class Lookup:
 
     def find_text(self, zone: Zone) -> None:
         """Find the words of a list that has the client: those that it has for others too, or ask it."""
-        self._text_of = zone.name
-        codes = self.answers[zone.name].codes
-        text = self._resolver.reasons.guess(zone.name, codes, self._name(), time.monotonic())
+        name = self._text_of = zone.name
+        codes, now = self.answers[name].codes, time.monotonic()
+        text = self._resolver.reasons.guess(name, codes, self._name(), now)
         if text is None:
             self.send([(zone, zone.text_tail)], _TEXT)
-        else:
-            self.texts[zone.name] = text
+            return
+        self.texts[name] = text
+        known = self.record.get(name)
+        if known is not None and known[0] > now:
+            self.record[name] = known[0], known[1], text
 
     def _name(self) -> str:
         """The client's address as lists write it."""
         return socket.inet_ntop(socket.AF_INET if len(self._client) == 4 else socket.AF_INET6, self._client)
-
-    def _server(self) -> int:
-        """Whose turn it is."""
-        return self._turns[self._tries % len(self._turns)]
 
     def _transmit(self, server: int, ident: bytes, ask: bytes) -> None:
         try:
@@ -265,7 +318,7 @@ class Lookup:
             self.find_text(self._resolver.zones[zones[0]])
         if self._expects_text(zones):
             self._wait_for_text(self._text_of)
-        return next(((z, self.texts[z]) for z in zones if self.texts.get(z)), (zones[0], ""))
+        return _first_text(zones, self.texts)
 
     def _expects_text(self, zones: Sequence[str]) -> bool:
         """Whether a text from one of these lists is on its way and worth the wait."""
@@ -347,8 +400,10 @@ class Lookup:
             self._take_check(zone, reply)
         elif reply.truncated:
             self._truncated[zone.name] = zone, server
-        else:
+        elif reply.codes:
             self._take_answer(zone, reply)
+        else:
+            self._take_denial(zone, reply.ttl, reply.error)
 
     def _ask_another(self, server: int, ident: bytes, asked: bytes) -> bool:
         """Whether an error is not yet the answer, because another nameserver may know better."""
@@ -359,18 +414,27 @@ class Lookup:
         return True
 
     def _take_answer(self, zone: Zone, reply: question.Reply) -> None:
+        if not reply.codes:
+            self._take_denial(zone, reply.ttl, reply.error)
+            return
         now = time.monotonic()
-        seconds = now - self.started
-        lists = self._resolver.lists
-        if reply.codes:
-            answer = zone.answer(reply.codes, seconds)
-            if not answer.error and lists.doubts(zone):
-                self._hold(zone, answer, reply.ttl)
-                return
+        answer = zone.answer(reply.codes, now - self.started)
+        if not answer.error and self._resolver.lists.doubts(zone):
+            self._hold(zone, answer, reply.ttl)
         else:
-            answer = Answer((), reply.error, seconds)
-            lists.run[zone.name] = 0
-        self._use(zone, answer, reply.ttl, now)
+            self._use(zone, answer, reply.ttl, now)
+
+    def _take_denial(self, zone: Zone, ttl: int, error: str) -> None:
+        """Use what nearly every list says of nearly every client, or the error that it has instead."""
+        now, name, lists = time.monotonic(), zone.name, self._resolver.lists
+        answer = self.answers[name] = Answer((), error, now - self.started)
+        self.heard.append((zone, answer))
+        lists.run[name] = 0
+        if error or lists.troubled:
+            lists.heard(zone, answer)
+        if ttl and not error:
+            # One answer for all denials: the cache is nearly all of them.
+            self._remember(name, (now + ttl, NOT_LISTED, None))
 
     def _hold(self, zone: Zone, answer: Answer, ttl: int) -> None:
         """Keep a listing back until the list has been asked about an address that it cannot have."""
@@ -401,13 +465,12 @@ class Lookup:
             if answer.error:
                 return
         if ttl:
-            # One answer for all denials: the cache is nearly all of them.
-            self._remember(zone, now + ttl, answer if answer.codes else NOT_LISTED)
+            self._remember(zone.name, (now + ttl, answer if answer.codes else NOT_LISTED, None))
         if answer.codes and zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
 
-    def _remember(self, zone: Zone, expires: float, answer: Answer, text: str | None = None) -> None:
-        self.record[zone.name] = expires, answer, text
+    def _remember(self, zone: str, known: Known) -> None:
+        self.record[zone] = known
         if not self._kept:
             self._kept = True
             self._resolver.cache.keep(self._client, self.record, len(self._resolver.zones))
@@ -419,7 +482,7 @@ class Lookup:
             self._resolver.reasons.learn(zone.name, answer.codes, self._name(), reply.text, now)
         known = self.record.get(zone.name)
         if reply.ttl and known is not None:
-            self._remember(zone, min(now + reply.ttl, known[0]), known[1], reply.text)
+            self._remember(zone.name, (min(now + reply.ttl, known[0]), known[1], reply.text))
 
     def _retransmit(self, now: float) -> None:
         """Ask again what is open, the next nameserver if there is one."""
@@ -432,7 +495,7 @@ class Lookup:
             # A slow dialogue: nobody has looked at the answers until now.  That one datagram was lost must
             # not cost a list its vote, and this client has not been made to wait yet.
             self._deadline = now + min(RETRY_AFTER, self._resolver.timeout)
-        server = self._server()
+        server = self._turns[self._tries % len(self._turns)]
         for ident, (_, ask, _kind) in list(self._pending.items()):
             self._transmit(server, ident, ask)
 
@@ -469,3 +532,8 @@ class Lookup:
     def _silent(self, zone: Zone, error: str, now: float) -> None:
         answer = self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
         self.heard.append((zone, answer))
+
+
+def _first_text(zones: Sequence[str], texts: Mapping[str, str]) -> tuple[str, str]:
+    """The first of the lists that has a text, with it; the first of all without one if none has."""
+    return next(((z, texts[z]) for z in zones if texts.get(z)), (zones[0], ""))

@@ -48,6 +48,10 @@ class Reply(NamedTuple):
     truncated: bool = False
 
 
+# A denial without an SOA is not to be kept (RFC 2308 section 5).
+_UNBACKED = Reply()
+
+
 def reversed_name(packed: bytes) -> bytes:
     """The labels that stand for a client, 4 or 16 bytes, before the zone."""
     if len(packed) == 4:
@@ -82,7 +86,7 @@ def read(reply: bytes, question: bytes) -> Reply:
     at = _HEADER_SIZE + len(question)
     if reply[6:8] == b"\x00\x00":
         # What nearly every client gets from nearly every list.
-        return Reply(ttl=0 if reply[8:10] == b"\x00\x00" else _denial_ttl(reply[at:]))
+        return _UNBACKED if reply[8:10] == b"\x00\x00" else _denial(reply[at:])
     count = int.from_bytes(reply[6:8], "big")
     if rcode == dns.rcode.NXDOMAIN:
         # A chain of CNAMEs to nowhere; records beside a denial are for dnspython to refuse.
@@ -122,11 +126,16 @@ def _read_plain_text(reply: bytes, at: int) -> Reply | None:
 
 
 @lru_cache(maxsize=1024)
-def _denial_ttl(authority: bytes) -> int:
-    """Seconds for which a denial holds: the lesser of the SOA's TTL and its minimum (RFC 2308 section 5).
+def _denial(authority: bytes) -> Reply:
+    """A denial with these records behind it.
 
     A list's SOA is the same in all its denials within a second, so it is hardly ever read twice.
     """
+    return Reply(ttl=_denial_ttl(authority))
+
+
+def _denial_ttl(authority: bytes) -> int:
+    """Seconds for which a denial holds: the lesser of the SOA's TTL and its minimum (RFC 2308 section 5)."""
     at, end = 0, len(authority)
     while at < end and authority[at]:
         if authority[at] >= 0xC0:

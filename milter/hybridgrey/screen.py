@@ -16,7 +16,7 @@ from typing import NamedTuple, Protocol
 from hybridgrey import address, lookup
 from hybridgrey.config import Config
 from hybridgrey.greylist import Touch
-from hybridgrey.lookup import Lookup, Resolver
+from hybridgrey.lookup import Lookup, Recalled, Resolver
 from hybridgrey.policy import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store import StoreError
 from hybridgrey.zones import Zone, code_text
@@ -87,7 +87,7 @@ class Client:
         self.host = host
         self.facts = facts
         self.trusted: Verdict | None = None
-        self.lookup: Lookup | None = None
+        self.lookup: Lookup | Recalled | None = None
         # Recipients judged, and those of them that were rejected for what lists said: for `counts`.
         self.judged = self.refused = 0
 

@@ -82,7 +82,7 @@ class Events:
         self._enforced = enforced
         self._waiting: deque[Judged | Client | bool] = deque()
         self._settling = threading.Lock()
-        self._latest = 0.0
+        self._judged_at = self._closed_at = 0.0
         self._lines = logs.Lines()
         self._bell: SimpleQueue[None] = SimpleQueue()
         self._rung = False
@@ -94,10 +94,9 @@ class Events:
     def judged(self, judged: Judged) -> None:
         """A recipient was judged."""
         self._waiting.append(judged)
-        alone = not 0 <= judged.at - self._latest < PAUSE
-        self._latest = judged.at
-        if not (alone and self.settle()):
-            self._ring()
+        alone = not 0 <= judged.at - self._judged_at < PAUSE
+        self._judged_at = judged.at
+        self._see_to_it(alone=alone)
 
     def opened(self) -> None:
         """An MTA has connected."""
@@ -110,10 +109,14 @@ class Events:
     def closed(self) -> None:
         """The MTA has gone."""
         self._waiting.append(_CLOSED)
-        self._ring()
+        # By other closes: it follows a verdict closely, and to wake a thread costs more than to settle.
+        now = time.time()
+        alone = not 0 <= now - self._closed_at < PAUSE
+        self._closed_at = now
+        self._see_to_it(alone=alone)
 
-    def _ring(self) -> None:
-        if not self._rung:
+    def _see_to_it(self, *, alone: bool) -> None:
+        if not (alone and self.settle()) and not self._rung:
             self._rung = True
             self._bell.put(None)
 

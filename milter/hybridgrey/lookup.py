@@ -22,7 +22,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from hybridgrey import question
@@ -76,7 +76,7 @@ class Resolver:
         self.cache = Cache() if cache is None else cache
         self._suspended = suspended if len(suspended) else bytes(max((z.index for z in zones), default=0) + 1)
 
-    def ask(self, client: bytes, zones: Sequence[str]) -> Lookup | Recalled:
+    def ask(self, client: bytes, zones: Collection[str]) -> Lookup | Recalled:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
         record = self.cache.get(client)
         if record and (recalled := self._recalled(record, zones)) is not None:

@@ -18,7 +18,7 @@ import pytest
 
 from hybridgrey import lookup, upstream, zones
 from hybridgrey.cache import Cache
-from hybridgrey.lookup import Lookup, Resolver
+from hybridgrey.lookup import Lookup, Recalled, Resolver
 from hybridgrey.pattern import ListEntry
 from hybridgrey.policy import Action, Answer, Rule
 from hybridgrey.upstream import DOUBTED_AFTER
@@ -69,7 +69,7 @@ def resolver(
 
 
 @contextlib.contextmanager
-def asked(by: Resolver, client: str = CLIENT) -> Iterator[Lookup]:
+def asked(by: Resolver, client: str = CLIENT) -> Iterator[Lookup | Recalled]:
     """A look-up at all lists."""
     found = by.ask(packed(client), by.zones)
     try:
@@ -78,7 +78,7 @@ def asked(by: Resolver, client: str = CLIENT) -> Iterator[Lookup]:
         found.close()
 
 
-def gather(found: Lookup, by: Resolver) -> dict[str, Answer]:
+def gather(found: Lookup | Recalled, by: Resolver) -> dict[str, Answer]:
     """Wait for all lists."""
     while missing := frozenset(by.zones) - found.answers.keys():
         found.collect(missing)
@@ -101,7 +101,7 @@ def one(by: Resolver, client: str = CLIENT) -> str:
     return shown(answer)
 
 
-def reason(found: Lookup) -> str:
+def reason(found: Lookup | Recalled) -> str:
     """The text of the only list."""
     zone, text = found.await_text(["bl.test"])
     assert zone == "bl.test"
@@ -597,6 +597,49 @@ def test_a_suspended_list_is_not_asked():
         assert server.count("b.test") == 0
         flags[1] = 0
         assert [shown(a) for a in answers(by).values()] == ["127.0.0.2", "127.0.0.2"]
+
+
+def test_a_client_of_whom_all_is_known():
+    """Its look-up asks nothing and opens no socket, and has the answers and words of the one before."""
+    flags = bytearray(2)
+    with FakeDns() as server:
+        server.zone("bl.test", listed=LISTED, text="Listed")
+        server.zone("wl.test")
+        by = resolver(server, "bl.test", "wl.test", suspended=flags)
+        with asked(by) as found:
+            assert isinstance(found, Lookup)
+            before = {zone: shown(answer) for zone, answer in gather(found, by).items()}
+            words = reason(found)
+        count, open_before = server.count("bl.test") + server.count("wl.test"), sockets()
+        with asked(by) as found:
+            assert isinstance(found, Recalled)
+            assert {zone: shown(answer) for zone, answer in found.answers.items()} == before
+            assert reason(found) == words == "Listed"
+            assert not found.heard
+            assert sockets() == open_before
+        assert server.count("bl.test") + server.count("wl.test") == count
+        by.cache.forget("wl.test")
+        with asked(by) as found:
+            assert isinstance(found, Lookup)
+        flags[0] = 1
+        assert [shown(a) for a in answers(by).values()] == ["suspended", "no"]
+
+
+def test_a_listing_without_its_words_is_no_full_knowledge():
+    """The words are asked for, or filled in by what other clients were told, and then known."""
+    clients = [f"192.0.2.{n}" for n in range(1, 4)]
+    with Rbldnsd({"bl.test": [ip4set(*clients, text="Listed: $")]}) as lists:
+        by = resolver(lists)
+        for client in clients[:2]:
+            with asked(by, client) as found:
+                gather(found, by)
+                assert reason(found) == f"Listed: {client}"
+        by.cache.keep(packed(clients[2]), {"bl.test": (1e18, Answer((packed("127.0.0.2"),)), None)}, 1)
+        for kind in (Lookup, Recalled):
+            with asked(by, clients[2]) as found:
+                assert isinstance(found, kind)
+                assert isinstance(found, Recalled) or sockets_are_closed(found)
+                assert reason(found) == f"Listed: {clients[2]}"
 
 
 @pytest.mark.parametrize("behaviour", [{"listed": LISTED, "ttl": 1}, {"negative_ttl": 1}])

@@ -114,7 +114,7 @@ def lines(stream):
 
 
 def test_the_event(told, stream, counts):
-    told.judged(judged(1_000_000_000.25))
+    told.judged(judged(1_000_000_000.25), events.CROWD)
     [line] = lines(stream)
     assert line == {
         "ts": "2001-09-09T01:46:40.250Z",
@@ -146,15 +146,23 @@ def test_a_path_without_brackets(path, shown):
 
 
 def test_one_that_comes_alone_is_told_at_once(told, stream):
-    told.judged(judged(100.0))
+    told.judged(judged(100.0), events.CROWD)
     assert len(lines(stream)) == 1
-    told.judged(judged(100.0 + events.PAUSE))
+    told.judged(judged(100.0 + events.PAUSE), events.CROWD)
     assert len(lines(stream)) == 2
 
 
+def test_of_few_sessions_each_is_told_at_once(told, stream, counts):
+    for number in range(5):
+        told.judged(judged(100.0), events.CROWD - 1)
+        assert len(lines(stream)) == number + 1
+        told.closed(events.CROWD - 1)
+        assert counts.calls[-1] == "closed"
+
+
 def test_a_clock_that_was_set_back(told, stream):
-    told.judged(judged(100.0))
-    told.judged(judged(50.0))
+    told.judged(judged(100.0), events.CROWD)
+    told.judged(judged(50.0), events.CROWD)
     assert len(lines(stream)) == 2
 
 
@@ -162,20 +170,20 @@ def test_what_follows_quickly_is_told_soon(told, stream, counts):
     told.start()
     one = client()
     told.opened()
-    told.judged(judged(100.0, one))
-    told.judged(judged(100.001, one))
+    told.judged(judged(100.0, one), events.CROWD)
+    told.judged(judged(100.001, one), events.CROWD)
     told.left(one)
-    told.closed()
+    told.closed(events.CROWD)
     wait_until(lambda: "closed" in counts.calls, "all is told")
     assert counts.calls == ["opened", "decided 192.0.2.1", "decided 192.0.2.1", "left 192.0.2.1", "closed"]
     assert len(lines(stream)) == 2
 
 
 def test_the_end_tells_the_rest(told, stream, counts):
-    told.judged(judged(100.0))
-    told.judged(judged(100.001))
-    told.closed()
-    told.close()
+    told.judged(judged(100.0), events.CROWD)
+    told.judged(judged(100.001), events.CROWD)
+    told.closed(events.CROWD)
+    told.settle()
     assert len(lines(stream)) == 2
     assert counts.calls[-1] == "closed"
 
@@ -184,11 +192,11 @@ def test_the_end_tells_the_rest(told, stream, counts):
 def test_an_error_costs_nothing_else(told, stream, counts, reports, fails):
     counts.fails = fails
     told.opened()
-    told.judged(judged(100.0))
-    told.judged(judged(100.001, client("192.0.2.2")))
+    told.judged(judged(100.0), events.CROWD)
+    told.judged(judged(100.001, client("192.0.2.2")), events.CROWD)
     told.left(client())
-    told.closed()
-    told.close()
+    told.closed(events.CROWD)
+    told.settle()
     assert counts.calls == ["opened", "decided 192.0.2.1", "decided 192.0.2.2", "left 192.0.2.1", "closed"]
     assert reports.failed == [f"events RuntimeError({fails!r})"]
 
@@ -199,15 +207,15 @@ def test_many_threads(told, stream, counts):
 
     def load(number: int) -> None:
         for n in range(200):
-            told.judged(judged(time.time(), client(f"{number}.{n}")))
-            told.closed()
+            told.judged(judged(time.time(), client(f"{number}.{n}")), events.CROWD)
+            told.closed(events.CROWD)
 
     threads = [threading.Thread(target=load, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    told.close()
+    told.settle()
     clients = [line["client"] for line in lines(stream)]
     assert len(clients) == len(set(clients)) == 1600
     for number in range(8):
@@ -220,7 +228,7 @@ def test_a_verdict_is_not_told_in_vain(stream, reports):
     counts.records = False
     told = events.Events(counts, {}, reports, logged=False, enforced=True)
     assert not told.told
-    told.judged(judged(100.0))
+    told.judged(judged(100.0), events.CROWD)
     assert counts.calls == ["decided 192.0.2.1"]
     assert lines(stream) == []
 

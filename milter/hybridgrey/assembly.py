@@ -175,7 +175,7 @@ class Worker:
 
     def close(self) -> None:
         """Tell what has not been told, and let go of the store."""
-        self._events.close()
+        self._events.settle()
         self._store.close()
 
 

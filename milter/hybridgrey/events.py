@@ -2,8 +2,9 @@
 
 A callback of libmilter's runs in a thread that has just been switched to, with nothing of it in the CPU's
 caches, and there this costs three times what it does in a loop; and a write lets another thread in.  So when
-verdicts come quickly, a thread of its own does it, at most `PAUSE` seconds later; a verdict that comes alone
-is in the log before its reply is sent.  What a killed worker had not yet written is lost, as its sessions.
+many sessions are open and verdicts follow one another quickly, a thread of its own does it a moment later.
+Any other verdict is in the log and in the counts before its reply is sent.  What a killed worker had not yet
+written is lost, as its sessions are.
 
 Called by `session`; made by `assembly`.
 """
@@ -24,7 +25,9 @@ from hybridgrey.screen import Client, Decision
 from hybridgrey.zones import Zone, code_text
 
 PAUSE: Final = 0.01
-"""Seconds: verdicts that follow one another more quickly are told together."""
+"""Seconds: verdicts that follow one another more quickly may be told together."""
+CROWD: Final = 8
+"""So many open sessions make it worth while."""
 
 _OPENED: Final = True
 _CLOSED: Final = False
@@ -91,12 +94,12 @@ class Events:
         """Let a thread tell what nobody else does; after the fork."""
         threading.Thread(target=self._attend, name="events", daemon=True).start()
 
-    def judged(self, judged: Judged) -> None:
-        """A recipient was judged."""
+    def judged(self, judged: Judged, sessions: int) -> None:
+        """A recipient was judged, while so many sessions are open."""
         self._waiting.append(judged)
-        alone = not 0 <= judged.at - self._judged_at < PAUSE
+        slow = not 0 <= judged.at - self._judged_at < PAUSE
         self._judged_at = judged.at
-        self._see_to_it(alone=alone)
+        self._see_to_it(now=slow or sessions < CROWD)
 
     def opened(self) -> None:
         """An MTA has connected."""
@@ -106,17 +109,17 @@ class Events:
         """A client has gone; its look-up is closed."""
         self._waiting.append(client)
 
-    def closed(self) -> None:
-        """The MTA has gone."""
+    def closed(self, sessions: int) -> None:
+        """The MTA has gone; so many sessions are open yet."""
         self._waiting.append(_CLOSED)
         # By other closes: it follows a verdict closely, and to wake a thread costs more than to settle.
         now = time.time()
-        alone = not 0 <= now - self._closed_at < PAUSE
+        slow = not 0 <= now - self._closed_at < PAUSE
         self._closed_at = now
-        self._see_to_it(alone=alone)
+        self._see_to_it(now=slow or sessions < CROWD)
 
-    def _see_to_it(self, *, alone: bool) -> None:
-        if not (alone and self.settle()) and not self._rung:
+    def _see_to_it(self, *, now: bool) -> None:
+        if not (now and self.settle(PAUSE)) and not self._rung:
             self._rung = True
             self._bell.put(None)
 
@@ -128,23 +131,15 @@ class Events:
             with self._settling:
                 self._settle()
 
-    def settle(self) -> bool:
-        """Tell all that waits; False if another thread is at it, which may be past the latest."""
-        if not self._settling.acquire(blocking=False):
+    def settle(self, seconds: float = 1.0) -> bool:
+        """Tell all that waits; False if another thread was at it for so long."""
+        if not self._settling.acquire(timeout=seconds):
             return False
         try:
             self._settle()
         finally:
             self._settling.release()
         return True
-
-    def close(self, seconds: float = 1.0) -> None:
-        """Tell the rest; another thread that is at it is waited for so long."""
-        if self._settling.acquire(timeout=seconds):
-            try:
-                self._settle()
-            finally:
-                self._settling.release()
 
     def _settle(self) -> None:
         waiting, counts = self._waiting, self._counts

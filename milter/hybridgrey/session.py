@@ -236,7 +236,8 @@ class Milter:
         answers = client.lookup.answers.copy() if client.lookup is not None else {}
         queue_id = _macro(ctx, "i") if self._events.told else ""
         self._events.judged(
-            Judged(time.time(), client, answers, queue_id, session.helo, session.sender, recipient, decision)
+            Judged(time.time(), client, answers, queue_id, session.helo, session.sender, recipient, decision),
+            self.live,
         )
         if decision.store_error:
             self._store_failed = True
@@ -280,7 +281,7 @@ class Milter:
             self._sessions.discard(session)
             if session.client is not None:
                 self._leave(session.client)
-            self._events.closed()
+            self._events.closed(self.live)
         return milter.CONTINUE
 
 

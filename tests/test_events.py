@@ -154,6 +154,8 @@ def test_one_that_comes_alone_is_told_at_once(told, stream):
 
 def test_of_few_sessions_each_is_told_at_once(told, stream, counts):
     for number in range(5):
+        told.opened(events.CROWD - 1)
+        assert counts.calls[-1] == "opened"
         told.judged(judged(100.0), events.CROWD - 1)
         assert len(lines(stream)) == number + 1
         told.closed(events.CROWD - 1)
@@ -169,7 +171,7 @@ def test_a_clock_that_was_set_back(told, stream):
 def test_what_follows_quickly_is_told_soon(told, stream, counts):
     told.start()
     one = client()
-    told.opened()
+    told.opened(events.CROWD)
     told.judged(judged(100.0, one), events.CROWD)
     told.judged(judged(100.001, one), events.CROWD)
     told.left(one)
@@ -191,7 +193,7 @@ def test_the_end_tells_the_rest(told, stream, counts):
 @pytest.mark.parametrize("fails", ["opened", "decided 192.0.2.1", "left 192.0.2.1", "closed"])
 def test_an_error_costs_nothing_else(told, stream, counts, reports, fails):
     counts.fails = fails
-    told.opened()
+    told.opened(events.CROWD)
     told.judged(judged(100.0), events.CROWD)
     told.judged(judged(100.001, client("192.0.2.2")), events.CROWD)
     told.left(client())

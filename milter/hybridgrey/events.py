@@ -101,9 +101,10 @@ class Events:
         self._judged_at = judged.at
         self._see_to_it(now=slow or sessions < CROWD)
 
-    def opened(self) -> None:
-        """An MTA has connected."""
+    def opened(self, sessions: int) -> None:
+        """An MTA has connected; so many sessions are open now."""
         self._waiting.append(_OPENED)
+        self._see_to_it(now=sessions < CROWD)
 
     def left(self, client: Client) -> None:
         """A client has gone; its look-up is closed."""

@@ -173,7 +173,7 @@ class Milter:
         session = Session(flags)
         ctx.setpriv(session)
         self._sessions.add(session)
-        self._events.opened()
+        self._events.opened(self.live)
         return session
 
     def connect(self, ctx: Context, name: str, _family: int, where: object) -> int:

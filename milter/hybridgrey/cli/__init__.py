@@ -88,6 +88,8 @@ def bad_config(problems: tuple[str, ...]) -> NoReturn:
     """Print what is wrong with the configuration, one problem a line, and end with status 78."""
     for problem in problems:
         click.secho(problem, fg="red", err=True)
+    if f"{DEFAULT_CONFIG}: does not exist" in problems:
+        click.echo("name another file with -c FILE", err=True)
     raise SystemExit(EX_CONFIG)
 
 

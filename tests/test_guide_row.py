@@ -124,6 +124,8 @@ def test_the_cluster(inside):
             inside.inside(shlex.split(line)), capture_output=True, text=True, check=False, timeout=100
         )
         assert "[OK] All 16384 slots covered." in done.stdout, done
+        # Each node finds out by itself.
+        wait_until(lambda: all("cluster_state:ok" in node.ask("cluster", "info") for node in nodes), "ok", 30)
         with Daemon(settings("toml cluster"), unix=True, namespace=inside) as daemon:
             passes(daemon, "cluster@x.example")
     finally:

@@ -22,7 +22,7 @@ from hybridgrey.maillog import ACCEPTED, GREYLISTED, REJECTED, SPAM
 from hybridgrey.proof import ListRejects, Proof
 from hybridgrey.store import Store
 from hybridgrey.timeline import Step, key
-from parts.browser import PHONE, Browser, missing
+from parts.browser import PHONE
 from parts.commandline import in_terminal, run
 from parts.redisserver import Redis
 
@@ -234,7 +234,8 @@ def test_mail_log_before_the_history(world, logs):
     assert document["switched_on"] == NOW - DAY + 600
     found = rates(document)
     assert found["accepted"] == (pytest.approx(2 / 600, rel=0.05), 0.0)
-    assert found["rejected"] == (0.0, pytest.approx(0.1, rel=0.05))
+    # Up to now, which may be half an hour after NOW was taken.
+    assert found["rejected"] == (0.0, pytest.approx(0.1, rel=0.1))
     assert any("by recipient" in note for note in document["notes"])
 
 
@@ -481,24 +482,21 @@ def test_html_has_the_numbers(world):
     assert sum(int(row[2].replace(",", "")) for row in whole if row[2] != graphs.UNKNOWN) == 1800 * 240
 
 
-def test_html_in_a_browser(world, logs):
+def test_html_in_a_browser(world, logs, browser):
     """A real browser shows it light, dark and on a phone without a complaint, and axe-core finds no fault."""
-    if reason := missing():
-        (pytest.fail if os.environ.get("CI") else pytest.skip)(reason)
     world.write(switched())
     page_of(world, *logs)
     url = (world.folder / "report.html").as_uri()
-    with Browser() as browser:
-        for name, options in (("light", {}), ("dark", {"scheme": "dark"}), ("phone", {"size": PHONE})):
-            with browser.visit(url, **options) as visit:
-                visit.page.locator("summary").click()
-                assert visit.page.locator("svg[role=img]").is_visible()
-                assert visit.page.get_by_role("img", name="before and after").count() == 1
-                assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-                assert visit.faults() == []
-                visit.page.locator("summary").click()
-                visit.screenshot(f"report-{name}")
-                assert visit.strangers in ([], [url])
+    for name, options in (("light", {}), ("dark", {"scheme": "dark"}), ("phone", {"size": PHONE})):
+        with browser.visit(url, **options) as visit:
+            visit.page.locator("summary").click()
+            assert visit.page.locator("svg[role=img]").is_visible()
+            assert visit.page.get_by_role("img", name="before and after").count() == 1
+            assert visit.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+            assert visit.faults() == []
+            visit.page.locator("summary").click()
+            visit.screenshot(f"report-{name}")
+            assert visit.strangers in ([], [url])
 
 
 def test_hostile_history(world):

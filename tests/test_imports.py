@@ -25,6 +25,7 @@ STOREYS = (
         "reasons",
         "zones",
         "cache",
+        "recall",
         "tcp",
         "upstream",
         "lookup",

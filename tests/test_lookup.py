@@ -18,9 +18,10 @@ import pytest
 
 from hybridgrey import lookup, upstream, zones
 from hybridgrey.cache import Cache
-from hybridgrey.lookup import Lookup, Recalled, Resolver
+from hybridgrey.lookup import Lookup, Resolver
 from hybridgrey.pattern import ListEntry
 from hybridgrey.policy import Action, Answer, Rule
+from hybridgrey.recall import Recalled
 from hybridgrey.upstream import DOUBTED_AFTER
 from parts.base import LOOPBACK, free_port, has_ipv6, wait_until
 from parts.fakedns import FakeDns

@@ -22,13 +22,13 @@ import os
 import select
 import socket
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Sequence
 
 from hybridgrey import question
 from hybridgrey.cache import Cache, Known, Record
 from hybridgrey.policy import NOT_LISTED, Answer
 from hybridgrey.reasons import Reasons
+from hybridgrey.recall import Recalled, first_text, recall
 from hybridgrey.reports import Report
 from hybridgrey.upstream import Lists, Nameservers, NoReporter
 from hybridgrey.zones import Zone
@@ -48,7 +48,6 @@ MAX_BATCH = 1000
 # What stands for the answers about a client without an IP address: no list can have it.
 NO_ADDRESS = Answer(error="no IP address")
 SUSPENDED = Answer(error="suspended")
-UNASKED = Answer(error="not asked")
 LISTS_ANYBODY = "lists any address, and so perhaps the world"
 
 
@@ -76,40 +75,24 @@ class Resolver:
         self.cache = Cache() if cache is None else cache
         self._suspended = suspended if len(suspended) else bytes(max((z.index for z in zones), default=0) + 1)
 
-    def ask(self, client: bytes, zones: Collection[str]) -> Lookup | Recalled:
+    def ask(self, client: bytes, zones: Iterable[str]) -> Lookup | Recalled:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
         record = self.cache.get(client)
-        if record and (recalled := self._recalled(record, zones)) is not None:
-            return recalled
-        return self._asked(client, zones)
+        asked = [self.zones[name] for name in zones]
+        if record and not any(self._suspended[zone.index] for zone in asked):
+            recalled = recall(record, asked, time.monotonic())
+            if recalled is not None:
+                return recalled
+        return self._asked(client, asked)
 
-    def _recalled(self, record: Record, zones: Iterable[str]) -> Recalled | None:
-        """What the cache has of a client, if that is all there is to know."""
-        answers: dict[str, Answer] = {}
-        texts: dict[str, str] = {}
-        now = time.monotonic()
-        for name in zones:
-            known = record.get(name)
-            if known is None or known[0] <= now:
-                return None
-            zone = self.zones[name]
-            if self._suspended[zone.index]:
-                return None
-            answers[name] = answer = known[1]
-            if answer.codes and zone.wants_text:
-                if known[2] is None:
-                    return None
-                texts[name] = known[2]
-        return Recalled(answers, texts)
-
-    def _asked(self, client: bytes, zones: Iterable[str]) -> Lookup:
+    def _asked(self, client: bytes, zones: Iterable[Zone]) -> Lookup:
         lookup = Lookup(self, client)
         wanted = []
         quoted: Zone | None = None
         cached = lookup.record
         now = lookup.started
-        for name in zones:
-            zone = self.zones[name]
+        for zone in zones:
+            name = zone.name
             if self._suspended[zone.index]:
                 lookup.answers[name] = SUSPENDED
             elif (known := cached.get(name)) is not None and known[0] > now:
@@ -125,33 +108,6 @@ class Resolver:
         if quoted and not lookup.texts:
             lookup.find_text(quoted)
         return lookup
-
-
-class Recalled:
-    """A look-up of a client of whom the cache knows all, as a repeated one mostly is: nothing to wait for."""
-
-    __slots__ = ("answers", "texts")
-
-    heard: Final = ()
-
-    def __init__(self, answers: dict[str, Answer], texts: dict[str, str]) -> None:
-        self.answers = answers
-        self.texts = texts
-
-    def peek(self) -> None:
-        """As in Lookup."""
-
-    def collect(self, zones: frozenset[str]) -> None:
-        """As in Lookup; for lists that the client's first rules did not ask."""
-        for name in zones:
-            self.answers[name] = UNASKED
-
-    def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
-        """As in Lookup."""
-        return _first_text(zones, self.texts)
-
-    def close(self) -> None:
-        """As in Lookup."""
 
 
 class Lookup:
@@ -222,7 +178,7 @@ class Lookup:
     def send(self, wanted: Sequence[tuple[Zone, bytes]], kind: int = _VERDICT, address: bytes = b"") -> None:
         """Ask each list with the given end of the question, about the client or another address."""
         name = question.reversed_name(address or self._client)
-        pending, server = self._pending, self._turns[self._tries % len(self._turns)]
+        pending, server = self._pending, self._server()
         ids = os.urandom(2 * len(wanted))
         at = 0
         for zone, tail in wanted:
@@ -250,6 +206,10 @@ class Lookup:
     def _name(self) -> str:
         """The client's address as lists write it."""
         return socket.inet_ntop(socket.AF_INET if len(self._client) == 4 else socket.AF_INET6, self._client)
+
+    def _server(self) -> int:
+        """Whose turn it is."""
+        return self._turns[self._tries % len(self._turns)]
 
     def _transmit(self, server: int, ident: bytes, ask: bytes) -> None:
         try:
@@ -318,7 +278,7 @@ class Lookup:
             self.find_text(self._resolver.zones[zones[0]])
         if self._expects_text(zones):
             self._wait_for_text(self._text_of)
-        return _first_text(zones, self.texts)
+        return first_text(zones, self.texts)
 
     def _expects_text(self, zones: Sequence[str]) -> bool:
         """Whether a text from one of these lists is on its way and worth the wait."""
@@ -400,10 +360,8 @@ class Lookup:
             self._take_check(zone, reply)
         elif reply.truncated:
             self._truncated[zone.name] = zone, server
-        elif reply.codes:
-            self._take_answer(zone, reply)
         else:
-            self._take_denial(zone, reply.ttl, reply.error)
+            self._take_answer(zone, reply)
 
     def _ask_another(self, server: int, ident: bytes, asked: bytes) -> bool:
         """Whether an error is not yet the answer, because another nameserver may know better."""
@@ -458,6 +416,7 @@ class Lookup:
         self._use(zone, answer, ttl, now)
 
     def _use(self, zone: Zone, answer: Answer, ttl: int, now: float) -> None:
+        """Use a listing, or the error that it turned out to be."""
         self.answers[zone.name] = answer
         self.heard.append((zone, answer))
         if answer.error or self._resolver.lists.troubled:
@@ -465,8 +424,8 @@ class Lookup:
             if answer.error:
                 return
         if ttl:
-            self._remember(zone.name, (now + ttl, answer if answer.codes else NOT_LISTED, None))
-        if answer.codes and zone.wants_text and not self._text_of and not self._closed:
+            self._remember(zone.name, (now + ttl, answer, None))
+        if zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
 
     def _remember(self, zone: str, known: Known) -> None:
@@ -495,7 +454,7 @@ class Lookup:
             # A slow dialogue: nobody has looked at the answers until now.  That one datagram was lost must
             # not cost a list its vote, and this client has not been made to wait yet.
             self._deadline = now + min(RETRY_AFTER, self._resolver.timeout)
-        server = self._turns[self._tries % len(self._turns)]
+        server = self._server()
         for ident, (_, ask, _kind) in list(self._pending.items()):
             self._transmit(server, ident, ask)
 
@@ -532,8 +491,3 @@ class Lookup:
     def _silent(self, zone: Zone, error: str, now: float) -> None:
         answer = self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
         self.heard.append((zone, answer))
-
-
-def _first_text(zones: Sequence[str], texts: Mapping[str, str]) -> tuple[str, str]:
-    """The first of the lists that has a text, with it; the first of all without one if none has."""
-    return next(((z, texts[z]) for z in zones if texts.get(z)), (zones[0], ""))

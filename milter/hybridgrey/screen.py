@@ -16,8 +16,9 @@ from typing import NamedTuple, Protocol
 from hybridgrey import address, lookup
 from hybridgrey.config import Config
 from hybridgrey.greylist import Touch
-from hybridgrey.lookup import Lookup, Recalled, Resolver
+from hybridgrey.lookup import Lookup, Resolver
 from hybridgrey.policy import Action, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.recall import Recalled
 from hybridgrey.store import StoreError
 from hybridgrey.zones import Zone, code_text
 

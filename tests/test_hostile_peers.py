@@ -65,18 +65,6 @@ def serves(daemon):
         return peer.rcpt().code == "554"
 
 
-def serves_in_the_end(daemon):
-    """As `serves`, but libmilter may be late once.
-
-    Its pool can give a session to the one idle thread that has just been given half a command; the session
-    then waits until anything else happens, a second connection for instance.
-    """
-    try:
-        return serves(daemon)
-    except TimeoutError:
-        return serves(daemon)
-
-
 def garbage(chance):
     """Bytes of chance, with and without a right beginning."""
     noise = chance.randbytes(chance.choice((1, 5, 40, 3000)))
@@ -145,7 +133,7 @@ def test_silent_and_half_closed_peers(daemon):
                 peer.sendall(NEGOTIATE + framed(CONNECT))
                 peer.shutdown(socket.SHUT_WR)
         for _ in range(20):
-            assert serves_in_the_end(daemon)
+            assert serves(daemon)
 
 
 class Poor(Daemon):

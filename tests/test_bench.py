@@ -7,11 +7,12 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from bench import accounts, fill, population, rig, tables
+from bench import accounts, fill, population, quota, rig, tables
 from bench.floor import Floor
 from bench.relay import Relay
 from hybridgrey.greylist import parse_key
@@ -109,3 +110,32 @@ def test_an_unknown_benchmark_is_refused():
     )
     assert done.returncode == 2
     assert "nonsense" in done.stderr
+
+
+def test_a_share_of_a_cpu(tmp_path):
+    """A process held to a share uses no more of a busy CPU, and is let go of again."""
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        try:
+            with quota.shares([busy.pid], 0.2) as held:
+                if not held:
+                    pytest.skip("no control group that limits CPU can be written here")
+                group = Path(f"/proc/{busy.pid}/cgroup").read_text()
+                assert f"hybridgrey-bench-{busy.pid}" in group
+                before, begun = accounts.cpu(busy.pid), time.monotonic()
+                time.sleep(1.0)
+                assert accounts.cpu(busy.pid) - before < 0.4 * (time.monotonic() - begun)
+            assert "hybridgrey-bench" not in Path(f"/proc/{busy.pid}/cgroup").read_text()
+        finally:
+            busy.kill()
+
+
+def test_hierarchy_of_control_groups(tmp_path):
+    """Version 1 by its mount's options, version 2 by what its root hands on."""
+    assert quota.hierarchy("tmpfs /sys/fs/cgroup tmpfs rw 0 0\n") is None
+    old = "cgroup /cg/cpuset cgroup rw,cpuset 0 0\ncgroup /cg/cpu cgroup rw,cpu,cpuacct 0 0\n"
+    assert quota.hierarchy(old) == Path("/cg/cpu")
+    new = f"cgroup2 {tmp_path} cgroup2 rw,nosuid 0 0\n"
+    (tmp_path / "cgroup.subtree_control").write_text("memory pids\n")
+    assert quota.hierarchy(new) is None
+    (tmp_path / "cgroup.subtree_control").write_text("cpu memory pids\n")
+    assert quota.hierarchy(new) == tmp_path

@@ -157,6 +157,11 @@ class Stage:
             }
         )
 
+    def spread(self) -> None:
+        """Give the helpers all CPUs, with one worker too."""
+        self.cpus = accounts.cores()
+        bind([part.pid for part in (self.dns, self.store) if part], self.cpus)
+
     def measure(self, **options: Option) -> dict[str, Any]:
         """Load the daemon with clients from number `first` on, else with such as it has not seen."""
         fresh = options.setdefault("first", self.first) == self.first

@@ -49,6 +49,7 @@ STOREYS = (
         "session",
         "counts",
         "descriptors",
+        "pool",
         "listener",
         "notify",
         "privileges",

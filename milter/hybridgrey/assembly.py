@@ -28,6 +28,7 @@ from hybridgrey.history import Reader
 from hybridgrey.lookup import Resolver
 from hybridgrey.metrics import Shared
 from hybridgrey.policy import Policy
+from hybridgrey.pool import Pool
 from hybridgrey.reports import Channel, Report
 from hybridgrey.screen import Screen
 from hybridgrey.store import Store, StoreError
@@ -70,14 +71,15 @@ class Assembly:
     def worker(self, slot: int) -> Worker:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
-        screen, store = self.screen(reports)
+        pool = Pool()
+        screen, store = self.screen(reports, pool)
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        return Worker(screen, store, self._config, reports, events)
+        return Worker(screen, store, self._config, reports, events, pool)
 
-    def screen(self, reports: Report) -> tuple[Screen, Store]:
+    def screen(self, reports: Report, pool: Pool) -> tuple[Screen, Store]:
         """The filter without its milter."""
         config = self._config
         store = open_store(config, self._store_url, reports)
@@ -87,6 +89,7 @@ class Assembly:
             timeout=config.dns.timeout,
             suspended=self.shared.flags.view,
             reporter=reports,
+            wait=pool.wait,
         )
         greylist = open_greylist(config, store)
         return Screen(config, Policy(config.rules), self.zones, resolver, greylist), store
@@ -146,11 +149,20 @@ class Assembly:
 class Worker:
     """A worker's part: `worker.Registration`."""
 
-    def __init__(self, screen: Screen, store: Store, config: Config, reports: Report, events: Events) -> None:
+    def __init__(
+        self,
+        screen: Screen,
+        store: Store,
+        config: Config,
+        reports: Report,
+        events: Events,
+        pool: Pool,
+    ) -> None:
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.session import Milter
 
         sys.excepthook = _one_line
+        self.pool = pool
         self._store = store
         self._events = events
         self._milter = Milter(

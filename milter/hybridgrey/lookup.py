@@ -22,7 +22,8 @@ import os
 import select
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeAlias
 
 from hybridgrey import question
 from hybridgrey.cache import Cache, Known, Record
@@ -51,6 +52,10 @@ SUSPENDED = Answer(error="suspended")
 LISTS_ANYBODY = "lists any address, and so perhaps the world"
 
 
+# Waits on what it is given for so many milliseconds at most.
+Wait: TypeAlias = Callable[["select.poll", int], object]
+
+
 class Resolver:
     """What all lookups of a worker share: nameservers, the lists, the cache, and who is silent."""
 
@@ -63,6 +68,7 @@ class Resolver:
         suspended: Sequence[int] | bytearray | memoryview = b"",
         reporter: Report | None = None,
         cache: Cache | None = None,
+        wait: Wait | None = None,
     ) -> None:
         """`nameservers`: at least one; `suspended`: a byte for each zone, by its index, read by `ask`."""
         reporter = reporter or NoReporter()
@@ -71,6 +77,7 @@ class Resolver:
         self.lists = Lists(zones, reporter)
         self.reasons = Reasons()
         self.timeout = timeout
+        self.wait = wait or _wait
         # An empty cache is false, so no `or` here.
         self.cache = Cache() if cache is None else cache
         self._suspended = suspended if len(suspended) else bytes(max((z.index for z in zones), default=0) + 1)
@@ -321,7 +328,7 @@ class Lookup:
         for sock in self._sockets.values():
             poll.register(sock.fileno(), select.POLLIN)
         # Rounded up: a wait of a fraction of a millisecond must not become a busy loop.
-        poll.poll(max(1, int(seconds * 1000 + 0.999)))
+        self._resolver.wait(poll, max(1, int(seconds * 1000 + 0.999)))
 
     def _receive(self) -> None:
         pending = self._pending
@@ -491,3 +498,7 @@ class Lookup:
     def _silent(self, zone: Zone, error: str, now: float) -> None:
         answer = self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
         self.heard.append((zone, answer))
+
+
+def _wait(poll: select.poll, milliseconds: int) -> None:
+    poll.poll(milliseconds)

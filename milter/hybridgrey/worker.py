@@ -38,6 +38,7 @@ from types import FrameType, ModuleType
 from typing import NoReturn, Protocol
 
 from hybridgrey import descriptors, logs
+from hybridgrey.pool import Pool
 
 DRAIN = signal.SIGUSR1
 """What the master sends to make a worker finish; twice to make it leave at once."""
@@ -70,7 +71,9 @@ class UnfitError(Exception):
 
 
 class Registration(Protocol):
-    """What serves the sessions, once its callbacks are known to libmilter."""
+    """What serves the sessions, once its callbacks are known to libmilter; `pool` is libmilter's."""
+
+    pool: Pool
 
     @property
     def live(self) -> int:
@@ -156,6 +159,9 @@ class _Worker:
             self._dead = _dead_socket(Path(folder))
             self._thread = threading.Thread(target=_main, name="libmilter", daemon=True)
             self._thread.start()
+            if _has_pool(str(_binding().__file__)):
+                # Before the probe: what answers that has taken this, too.
+                _attach(registration.pool, self._fd)
             _probe(self._fd)
         self._swap(self._listening)
 
@@ -175,6 +181,7 @@ class _Worker:
         # Twice quiet: a connection that was just being accepted shows up at the second look.
         while quiet < 2 and self._orders < 2 and time.monotonic() < deadline:
             self._sleep(_LOOK)
+            self._registration.pool.stir()
             quiet = 0 if self._busy() else quiet + 1
         cut = self._registration.live
         self._registration.close()
@@ -195,6 +202,7 @@ class _Worker:
             signal.pthread_kill(self._thread.ident, _WAKE)
 
     def _tick(self) -> None:
+        self._registration.pool.stir()
         try:
             self._registration.tick()
             self._tick_failed = False
@@ -276,6 +284,13 @@ def _dead_socket(folder: Path) -> socket.socket:
     sock.listen(1)
     sock.setblocking(False)
     return sock
+
+
+def _attach(pool: Pool, fd: int) -> None:
+    with descriptors.borrowed(fd) as listening:
+        if listening is None:
+            raise RuntimeError("libmilter has closed its socket")
+        pool.attach(listening)
 
 
 def _probe(fd: int) -> None:

@@ -21,6 +21,7 @@ from hybridgrey.cli import bad_config
 from hybridgrey.config import Config
 from hybridgrey.metrics import Shared
 from hybridgrey.pace import Pace
+from hybridgrey.pool import Pool
 from hybridgrey.reports import Channel
 from parts.base import Part, free_port, wait_until
 from parts.milterpeer import MilterPeer
@@ -125,6 +126,7 @@ class _Session:
 
     def __init__(self, settings: Config) -> None:
         self.live = 0
+        self.pool = Pool()
         self._settings = settings
         # By name: a type checker would take the folder milter/ of this project for it.
         self._milter: Any = importlib.import_module("milter")

@@ -3,6 +3,7 @@
 import json
 import os
 import pty
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -173,6 +174,24 @@ def test_files_that_the_user_cannot_read_are_warnings():
     assert [line for line in fewer.stderr.splitlines() if "reload" in line] == [
         f"warning: {text}" for text in meant[1:]
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_program_that_the_user_cannot_read_is_a_warning():
+    """Installed where only root may read, such as a virtual environment in /root, it would fail later on."""
+    with tempfile.TemporaryDirectory() as folder:  # mode 0700
+        shutil.copytree(Path(hybridgrey.__file__).parent, Path(folder, "hybridgrey"))
+        path = Path(folder, "hg.toml")
+        path.write_text('user = "nobody"\n[[rule]]\naction = "accept"\n')
+        code = "from hybridgrey.cli import main; main()"
+        args = [sys.executable, "-c", code, "check-config", "--json", "-c", str(path)]
+        environment = {**os.environ, "PYTHONPATH": folder}
+        done = subprocess.run(args, capture_output=True, text=True, env=environment, check=True)
+    file = Path(folder, "hybridgrey/privileges.py")
+    meant = (
+        f"nobody cannot read {file}, which the program needs when it runs: install it where nobody may read"
+    )
+    assert meant in json.loads(done.stdout)["warnings"]
 
 
 @pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "\0", "a" * 100_000 + " = 1", "'\ud800' = 1", ""])

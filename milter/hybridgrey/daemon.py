@@ -121,9 +121,9 @@ def _become(
         privileges.state_directory(folder, account)
     pid_file = _claim(config, account)
     files = privileges.raise_file_limit()
-    unreadable = privileges.unreadable(config.files, account)
+    warnings = privileges.warnings(config.files, account)
     privileges.drop(account)
-    for warning in unreadable:
+    for warning in warnings:
         logs.get().warning("configuration", warning=warning)
     if files < privileges.ENOUGH_FILES:
         logs.get().warning("few files may be open, raise the limit (ulimit -n)", limit=files)

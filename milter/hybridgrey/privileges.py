@@ -5,6 +5,7 @@ Called by `master` once at start, after the listening socket is open and before 
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pwd
 import resource
@@ -73,15 +74,39 @@ def drop(to: Account | None) -> None:
     os.setresuid(to.uid, to.uid, to.uid)
 
 
-def unreadable(paths: Sequence[Path], by: Account | None) -> tuple[str, ...]:
-    """A warning for each of the existing files that `by` may not read; none unless we are root.
+def warnings(files: Sequence[Path], by: Account | None) -> tuple[str, ...]:
+    """What `by` will fail at that root does not: reading the program, and the configuration at a reload.
+
+    Call it while there is one thread.  Raises PrivilegeError.
+    """
+    program = _program()
+    found = unreadable([*program, *files], by)
+    if by is None or not found:
+        return ()
+    told = [f"{by.name} cannot read {path}: a reload will fail" for path in found if path in files]
+    if found[0] in program:
+        told.append(
+            f"{by.name} cannot read {found[0]}, which the program needs when it runs: "
+            f"install it where {by.name} may read"
+        )
+    return tuple(told)
+
+
+def _program() -> list[Path]:
+    """Of this package and of one that it needs later on, and that may be elsewhere, a file each."""
+    other = importlib.util.find_spec("dns")
+    return [Path(__file__), *([Path(other.origin)] if other and other.origin else [])]
+
+
+def unreadable(paths: Sequence[Path], by: Account | None) -> list[Path]:
+    """Those of the existing files that `by` may not read; none unless we are root.
 
     Asked in a child that has become `by`, for only the kernel knows all of ACLs, mounts and folders above.
     Call it while there is one thread.  Raises PrivilegeError.
     """
     there = [path for path in paths if path.exists()]
     if by is None or by.uid == 0 or os.geteuid() != 0 or not there:
-        return ()
+        return []
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -94,11 +119,8 @@ def unreadable(paths: Sequence[Path], by: Account | None) -> tuple[str, ...]:
     with os.fdopen(reader, "rb") as answers:
         marks = answers.read()
     os.waitpid(child, 0)
-    return tuple(
-        f"{by.name} cannot read {path}: a reload will fail"
-        for path, mark in zip(there, marks, strict=False)  # no answer is no warning
-        if mark
-    )
+    # No answer is no finding
+    return [path for path, mark in zip(there, marks, strict=False) if mark]
 
 
 def raise_file_limit() -> int:

@@ -40,7 +40,7 @@ def check_config(config_path: Path, as_json: bool) -> None:
             _print_json(ok=False, errors=e.problems)
             raise SystemExit(EX_CONFIG) from None
         bad_config(e.problems)
-    warnings = (*config.warnings, *privileges.unreadable(config.files, privileges.account(config.user)))
+    warnings = (*config.warnings, *privileges.warnings(config.files, privileges.account(config.user)))
     if as_json:
         _print_json(ok=True, warnings=warnings, config=dict(config.shown))
     else:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-PERIOD_US = 10_000
+PERIOD_US = 100_000
 
 
 def hierarchy(mounts: str) -> Path | None:

@@ -26,7 +26,7 @@ _FINDINGS = {
     State.EARLY: "waiting since {age}; a retry is let in after {left} more",
     State.PASSED: "first seen {age} ago; this retry is let in",
     State.KNOWN: "has passed, first seen {age} ago; let in",
-    State.NETWORK: "its network has passed often enough; let in",
+    State.NETWORK: "its network is allowed, by hand or as it has passed often enough; let in",
 }
 
 

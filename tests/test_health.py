@@ -300,6 +300,23 @@ def test_changes_are_told_by_label():
         ]
 
 
+def test_no_list_at_all_is_told_once():
+    """When no list is as it should be the nameservers are named, and that they are well again is told."""
+    told = Told()
+    with FakeDns() as server:
+        for name in ("one.test", "two.test", "three.test"):
+            server.zone(name, test_points=False)
+        by = prober(server, "one.test", "two.test", "three.test", reporter=told)
+        by.probe_once()
+        assert [event for event in told.events if event.startswith("lists ")] == [
+            "lists failing: none answers its test addresses as it should: ask them through another nameserver"
+        ]
+        server.zone("two.test")
+        told.events.clear()
+        by.probe_once()
+        assert "lists recovered" in told.events
+
+
 def test_run_asks_suspended_lists_more_often():
     """The task asks all lists, then only the suspended ones until they are well, and ends when told."""
     flags = bytearray(2)

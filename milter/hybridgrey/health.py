@@ -38,6 +38,7 @@ JITTER = 0.2
 TIMEOUT = 5.0
 # But for the first round: the daemon's start waits for it, so that a list that lists the world has no vote.
 FIRST_TIMEOUT = 0.7
+ALL_UNWELL = "none answers its test addresses as it should: ask them through another nameserver"
 LISTED_6 = "::ffff:127.0.0.2"
 UNLISTED_6 = "::ffff:127.0.0.1"
 # Test addresses asked at a time; there are four, and more only where the configuration has its own.
@@ -199,6 +200,8 @@ class Prober:
         answers = self._ask(zones, timeout)
         found = [self._settle(zone, judge(zone, answers[zone.name])) for zone in zones]
         self._tell(found)
+        if zones is self._zones:
+            self._tell_of_all(found)
         return found
 
     def _suspended(self) -> list[Zone]:
@@ -224,6 +227,18 @@ class Prober:
                     self._reporter.failing(f"{kind}:{label}", state=str(state), reason=bad[label])
                 else:
                     self._reporter.recovered(f"{kind}:{label}")
+
+    def _tell_of_all(self, found: Sequence[Health]) -> None:
+        """Report once if all lists answer and none is well: it is the way to them that is not."""
+        known = [h for h in found if h.state is not State.UNCHECKED]
+        states = {h.state for h in known}
+        if len({h.label for h in known}) < 2:
+            return
+        if State.HEALTHY in states:
+            self._reporter.recovered("lists")
+        elif State.SILENT not in states:
+            servers = " ".join(f"{host}:{port}" for host, port in self._nameservers)
+            self._reporter.failing("lists", reason=ALL_UNWELL, nameservers=servers)
 
     def _ask(self, zones: Sequence[Zone], timeout: float) -> dict[str, dict[str, Answer]]:
         """Each list's answers at its test points, by its name; all asked at once."""

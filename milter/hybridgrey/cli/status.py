@@ -17,9 +17,7 @@ from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
 from hybridgrey.config import Config, ConfigError, load
 from hybridgrey.liveness import Host
-from hybridgrey.series import RESULTS, STATES
-
-_WORST_FIRST = ("suspended", "silent", "warning", "unchecked", "healthy")
+from hybridgrey.series import HEALTH, RESULTS, STATES
 
 
 @click.command()
@@ -134,7 +132,7 @@ def _lists(total: Host) -> Iterator[dict[str, Any]]:
         counts = {one: int(total.value("list_answers_total", list=label, result=one)) for one in RESULTS}
         mean = _mean(total, "list_latency_seconds", list=label)
         suspended = bool(total.value("list_suspended", list=label))
-        states = (one for one in _WORST_FIRST if total.value("list_health", list=label, state=one))
+        states = (one for one in reversed(HEALTH) if total.value("list_health", list=label, state=one))
         health = next(states, "unchecked")
         yield {"list": label, **counts, "seconds": mean, "suspended": suspended, "health": health}
 

@@ -204,6 +204,17 @@ def test_auto_is_text_on_a_terminal(monkeypatch: pytest.MonkeyPatch, no_color: s
     assert not line.startswith(b"{")
 
 
+def test_text_leaves_out_what_there_is_not(capture: Callable[..., Capture]) -> None:
+    """A field without a value is null in JSON, for programs, and not there in text."""
+    found = {}
+    for format in ("text", "json"):
+        one = capture(format)
+        one.log.info("verdict", host=None, age=0, helo="")
+        found[format] = one.read().decode().rstrip("\n")
+    assert found["text"].endswith('verdict age=0 helo=""')
+    assert json.loads(found["json"])["host"] is None
+
+
 def test_exception_is_one_line(capture: Callable[..., Capture]) -> None:
     """An exception is logged with its text, its cause and its frames, on one line."""
     one = capture()

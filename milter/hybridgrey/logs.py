@@ -215,7 +215,12 @@ class _Text:
             self._paint(_COLOURS.get(level, "0"), f"{level:<8}"),
             self._paint("1", str(event)),
         ]
-        parts += [f"{self._paint('36', clean(key, 80))}={_quoted(value)}" for key, value in fields.items()]
+        # For a reader, not a program: what there is not, need not be said.
+        parts += [
+            f"{self._paint('36', clean(key, 80))}={_quoted(value)}"
+            for key, value in fields.items()
+            if value is not None
+        ]
         # The stream's own encoding: UTF-8 bytes are C1 controls to a terminal that reads Latin-1.
         return " ".join(parts).encode(self._encoding, "backslashreplace") + b"\n"
 

@@ -30,7 +30,7 @@ class Pool:
     def __init__(self) -> None:
         self._connection: socket.socket | None = None
         self._watched = False
-        self._joined = False
+        self._joined = self._left = False
 
     def attach(self, listening: socket.socket) -> None:
         """Connect to a socket that libmilter has just begun to serve. Raises OSError."""
@@ -49,8 +49,8 @@ class Pool:
     def wait(self, poll: select.poll, milliseconds: int) -> None:
         """`poll.poll`, for a callback: others do not wait with it.
 
-        One waiting callback stirs for all: when it has its answer its thread takes the next ready session,
-        and if that has to wait it is its turn.
+        One waiting callback stirs for all, while none of the others has done waiting: when it has its answer
+        its thread takes the next ready session, and if that has to wait it is its turn.
         """
         if self._connection is None:
             poll.poll(milliseconds)
@@ -58,6 +58,7 @@ class Pool:
         if self._watched:
             self._joined = True
             poll.poll(milliseconds)
+            self._left = True
             return
         self._watched = True
         try:
@@ -66,6 +67,10 @@ class Pool:
                 if poll.poll(pause):
                     return
                 milliseconds -= pause
+                if self._left:
+                    # The thread of who has done waiting looks for sessions that are ready by itself.
+                    self._left = False
+                    continue
                 # Who has begun to wait may have been brought to it by the last stir, and not be the only one.
                 pause = PAUSE if self._joined else min(2 * pause, LONGEST_PAUSE)
                 self._joined = False

@@ -29,17 +29,21 @@ def server_binary() -> str:
 
 
 def make_certificate(directory: Path) -> tuple[Path, Path, Path]:
-    """(CA, certificate, key) for 127.0.0.1 and localhost, made by openssl in `directory`."""
+    """(CA, certificate, key) for 127.0.0.1 and localhost, made by openssl in `directory`.
+
+    With the extensions of RFC 5280, to which Python 3.13 holds certificates.
+    """
     ca, ca_key = directory / "ca.crt", directory / "ca.key"
     certificate, key, request = directory / "server.crt", directory / "server.key", directory / "server.csr"
     extensions = directory / "extensions"
-    extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
+    extensions.write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\nauthorityKeyIdentifier=keyid\n")
     new_key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     commands: list[list[str | Path]] = [
         ["req", "-x509", *new_key, "-keyout", ca_key, "-out", ca, "-subj", "/CN=tests", "-days", "2"],
         ["req", *new_key, "-keyout", key, "-out", request, "-subj", "/CN=localhost"],
         ["x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", "2"],
     ]
+    commands[0] += ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
     commands[2] += ["-extfile", extensions, "-out", certificate]
     for command in commands:
         subprocess.run(["openssl", *command], check=True, capture_output=True)

@@ -138,7 +138,7 @@ def test_a_real_sender_comes_through(row, office):
 
 def log_says_removed(mta, number):
     """Whether so many messages have left the queue."""
-    return mta.log_text().count(": removed") >= number
+    return mta.log_text().count(": removed\n") >= number
 
 
 def deliveries(row, mail):

@@ -31,7 +31,7 @@ def send(mta, client, *recipients, sender="a@example.org"):
 
 def whole(mta, taken):
     """The mail log, when the messages that were taken have left the queue."""
-    wait_until(lambda: mta.maillog.read_text().count(": removed") == taken, f"{taken} messages delivered")
+    wait_until(lambda: mta.maillog.read_text().count(": removed\n") == taken, f"{taken} messages delivered")
     return mta.maillog.read_text()
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -221,7 +222,10 @@ OPENRC_STATES = (
 
 def unpack_openrc(machine: CleanRoot, folder: Path) -> None:
     """Debian's OpenRC, unpacked only: installed it would take over from the other init system."""
-    command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "openrc", "libeinfo1", "librc1"]
+    # One of its libraries is named librc1t64 since Debian 13
+    depends = subprocess.run(["apt-cache", "depends", "openrc"], capture_output=True, text=True, check=False)
+    libraries = sorted(set(re.findall(r"Depends: (librc1\w*|libeinfo1\w*)$", depends.stdout, re.MULTILINE)))
+    command = ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "openrc", *libraries]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
     if done.returncode != 0:
         raise PartError(f"OpenRC cannot be fetched\n{done.stderr}")

@@ -35,8 +35,8 @@ MakeSite = Callable[[Callable[[], list[str]]], "Site"]
 
 RETRY = 30.0
 """Seconds between tries to bind a port that is in use."""
-HANDOVER_TRIES = 20
-HANDOVER_PAUSE = 0.3
+HANDOVER_TRIES = 120
+HANDOVER_PAUSE = 0.05
 REQUESTS_MAX = 16
 REQUEST_SECONDS = 10.0
 CHECK_SECONDS = 2.0

@@ -2,9 +2,12 @@
 
 import json
 import signal
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
+from hybridgrey import liveness
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.commandline import in_terminal, run
 from parts.daemon import Daemon, toml
@@ -98,6 +101,42 @@ def test_one_host_down(daemons):
     assert done.status == 1
     assert f"down: {gone}: Connection refused" in done.lines
     assert any(line.split() == ["blocked", "reject", "1", "-"] for line in done.lines)
+
+
+class Stranger(BaseHTTPRequestHandler):
+    """Metrics, but of nobody that we know."""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"other_total 1\n")
+
+    def log_message(self, *_arguments):
+        """Say nothing."""
+
+
+def test_port_that_changes_hands(monkeypatch):
+    """After a reload nobody has the port for a moment: who is refused asks once more, and only once."""
+    port = free_port()
+    served = []
+
+    def sleep(_seconds):
+        """What happens while it waits: somebody takes the port."""
+        server = HTTPServer((LOOPBACK, port), Stranger)
+        served.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    monkeypatch.setattr(liveness.time, "sleep", sleep)
+    try:
+        assert liveness.ask(f"http://{LOOPBACK}:{port}").error == "no hybridgrey there"
+    finally:
+        for server in served:
+            server.shutdown()
+            server.server_close()
+    slept = []
+    monkeypatch.setattr(liveness.time, "sleep", slept.append)
+    assert liveness.ask(f"http://{LOOPBACK}:{free_port()}").error == "Connection refused"
+    assert slept == [liveness.HANDOVER]
 
 
 def test_text_and_terminal(daemons):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import http.client
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterable, Mapping
@@ -19,6 +20,7 @@ from hybridgrey.config import Config
 from hybridgrey.exposition import PREFIX
 
 TIMEOUT = 5.0  # s
+HANDOVER = 0.3  # s; after a reload the port changes hands, and for a moment nobody has it
 MAX_BYTES = 16 * 2**20
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
@@ -95,9 +97,8 @@ def _get(url: str, password: str = "", *, told: bool = False) -> str:
     """A page; that of an unhealthy daemon comes with status 503."""
     if not url.startswith(("http://", "https://")):
         raise ValueError("the URL must begin with http:// or https://")
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a daemon is no web site
     try:
-        with opener.open(_request(url, password if told else ""), timeout=TIMEOUT) as page:
+        with _open(_request(url, password if told else "")) as page:
             return str(page.read(MAX_BYTES).decode("utf-8", "replace"))
     except urllib.error.HTTPError as error:
         if error.code == http.HTTPStatus.SERVICE_UNAVAILABLE:
@@ -108,6 +109,18 @@ def _get(url: str, password: str = "", *, told: bool = False) -> str:
             fault = "is not the right one there" if password else "is not set here, but there"
             raise _RefusedError(f"[metrics] password {fault}") from None
         raise
+
+
+def _open(request: urllib.request.Request, *, again: bool = False) -> http.client.HTTPResponse:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a daemon is no web site
+    try:
+        page: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
+    except urllib.error.URLError as error:
+        if again or not isinstance(error.reason, ConnectionRefusedError):
+            raise
+        time.sleep(HANDOVER)
+        return _open(request, again=True)
+    return page
 
 
 def _request(url: str, password: str) -> urllib.request.Request:

@@ -14,10 +14,9 @@ from parts.baredaemon import children, title
 from parts.base import accepts, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
-from parts.milterpeer import MilterPeer
+from parts.milterpeer import NEGOTIATE, MilterPeer, framed
 from parts.redisserver import Redis
 
-NEGOTIATE = struct.pack("!I", 13) + b"O" + struct.pack("!III", 6, 0x1FF, 0x1FFFFF)
 CONNECT = b"Cmail.example\x004" + struct.pack("!H", 25) + b"192.0.2.1\0"
 COMMANDS = [CONNECT, b"Hmail.example\0", b"M<a@example.org>\0", b"R<b@example.net>\0", b"A", b"T", b"E", b"N"]
 COMMANDS += [b"DCj\0mx\0", b"DR", b"K", b"U\0", b"Lx\0y\0", b"Bbody", b"Q"]
@@ -37,10 +36,6 @@ def daemon():
         }
         with Daemon(settings) as made:
             yield made
-
-
-def framed(data):
-    return struct.pack("!I", len(data)) + data
 
 
 def workers(daemon):

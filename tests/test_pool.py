@@ -16,9 +16,9 @@ from parts.baredaemon import children, title
 from parts.base import wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
+from parts.milterpeer import NEGOTIATE, framed
 from parts.redisserver import Redis
 
-NEGOTIATE = struct.pack("!I", 13) + b"O" + struct.pack("!III", 6, 0x1FF, 0x1FFFFF)
 ABORT = b"\0\0\0\1A"
 MANY = 20
 SHARE = 2
@@ -29,10 +29,6 @@ DAEMON = {
         {"name": "the rest", "action": "accept"},
     ],
 }
-
-
-def framed(data):
-    return struct.pack("!I", len(data)) + data
 
 
 def connect(number):
@@ -119,7 +115,9 @@ class Listener:
         self.listening.bind(str(folder / "socket"))
         self.listening.listen(1)
         self.pool = Pool()
-        self.pool.attach(self.listening)
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(self.listening.getsockname())
+        self.pool.attach(connection)
         self.peer, _ = self.listening.accept()
         self.peer.setblocking(False)
 

@@ -24,6 +24,7 @@ from hybridgrey.config import Config
 from hybridgrey.greylist import Greylist, Touch
 from hybridgrey.health import Prober
 from hybridgrey.lookup import SUSPENDED, Resolver
+from hybridgrey.places import endpoint_text
 from hybridgrey.policy import Action, Answer, Facts, Policy
 from hybridgrey.screen import Client, Decision, Screen, plain
 from hybridgrey.way import ANYBODY, SOMEBODY, Question, Step, steps
@@ -187,5 +188,5 @@ def _nameserver_error(answers: Mapping[str, Answer], servers: Sequence[tuple[str
     heard = [a for a in answers.values() if a is not SUSPENDED]
     if not heard or not all(a.silent for a in heard):
         return ""
-    shown = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in servers)
+    shown = ", ".join(endpoint_text(*server) for server in servers)
     return f"no list has answered through {shown}: check [dns] nameservers"

@@ -24,6 +24,7 @@ from functools import partial
 from typing import Protocol
 
 from hybridgrey.lookup import Resolver
+from hybridgrey.places import endpoint_text
 from hybridgrey.policy import NOT_LISTED, Answer
 from hybridgrey.reports import Report
 from hybridgrey.series import HEALTH
@@ -237,7 +238,7 @@ class Prober:
         if State.HEALTHY in states:
             self._reporter.recovered("lists")
         elif State.SILENT not in states:
-            servers = " ".join(f"{host}:{port}" for host, port in self._nameservers)
+            servers = " ".join(endpoint_text(*server) for server in self._nameservers)
             self._reporter.failing("lists", reason=ALL_UNWELL, nameservers=servers)
 
     def _ask(self, zones: Sequence[Zone], timeout: float) -> dict[str, dict[str, Answer]]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from hybridgrey import logs
 from hybridgrey.cleaning import clean
 from hybridgrey.metrics import Board, Shared
+from hybridgrey.places import endpoint_text
 from hybridgrey.reports import Report
 
 if TYPE_CHECKING:
@@ -180,7 +181,7 @@ def serve(
             tries += 1
             # After a reload the keeper before us may take a moment to let go of the port.
             if tries > HANDOVER_TRIES:
-                where = f"[{listen[0]}]:{listen[1]}" if ":" in listen[0] else f"{listen[0]}:{listen[1]}"
+                where = endpoint_text(*listen)
                 report.failing("metrics listener", address=where, error=error.strerror or str(error))
             stop.wait(RETRY if tries > HANDOVER_TRIES else HANDOVER_PAUSE)
             continue

@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hybridgrey.config import Config
 from hybridgrey.exposition import PREFIX
+from hybridgrey.places import endpoint_text
 
 TIMEOUT = 5.0  # s
 HANDOVER = 0.3  # s; after a reload the port changes hands, and for a moment nobody has it
@@ -53,7 +54,7 @@ def url_of(config: Config) -> str | None:
     if listen is None:
         return None
     host = _ANY.get(listen[0], listen[0])
-    return f"http://[{host}]:{listen[1]}" if ":" in host else f"http://{host}:{listen[1]}"
+    return f"http://{endpoint_text(host, listen[1])}"
 
 
 def ask(url: str, password: str = "") -> Host:
@@ -111,15 +112,16 @@ def _get(url: str, password: str = "", *, told: bool = False) -> str:
         raise
 
 
-def _open(request: urllib.request.Request, *, again: bool = False) -> http.client.HTTPResponse:
+def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
+    """The answer; who is refused asks once more."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a daemon is no web site
     try:
         page: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
     except urllib.error.URLError as error:
-        if again or not isinstance(error.reason, ConnectionRefusedError):
+        if not isinstance(error.reason, ConnectionRefusedError):
             raise
         time.sleep(HANDOVER)
-        return _open(request, again=True)
+        page = opener.open(request, timeout=TIMEOUT)
     return page
 
 

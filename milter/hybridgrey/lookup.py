@@ -56,6 +56,11 @@ LISTS_ANYBODY = "lists any address, and so perhaps the world"
 Wait: TypeAlias = Callable[["select.poll", int], object]
 
 
+def poll_only(poll: select.poll, milliseconds: int) -> None:
+    """Wait for nobody's sake but one's own."""
+    poll.poll(milliseconds)
+
+
 class Resolver:
     """What all lookups of a worker share: nameservers, the lists, the cache, and who is silent."""
 
@@ -68,7 +73,7 @@ class Resolver:
         suspended: Sequence[int] | bytearray | memoryview = b"",
         reporter: Report | None = None,
         cache: Cache | None = None,
-        wait: Wait | None = None,
+        wait: Wait = poll_only,
     ) -> None:
         """`nameservers`: at least one; `suspended`: a byte for each zone, by its index, read by `ask`."""
         reporter = reporter or NoReporter()
@@ -77,7 +82,7 @@ class Resolver:
         self.lists = Lists(zones, reporter)
         self.reasons = Reasons()
         self.timeout = timeout
-        self.wait = wait or _wait
+        self.wait = wait
         # An empty cache is false, so no `or` here.
         self.cache = Cache() if cache is None else cache
         self._suspended = suspended if len(suspended) else bytes(max((z.index for z in zones), default=0) + 1)
@@ -498,7 +503,3 @@ class Lookup:
     def _silent(self, zone: Zone, error: str, now: float) -> None:
         answer = self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
         self.heard.append((zone, answer))
-
-
-def _wait(poll: select.poll, milliseconds: int) -> None:
-    poll.poll(milliseconds)

@@ -133,6 +133,11 @@ def parse_endpoint(text: str, default_port: int | None = None) -> tuple[str, int
     return host, port_number(rest[1:])
 
 
+def endpoint_text(host: str, port: int) -> str:
+    """An address and a port as `parse_endpoint` reads them."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _host_and_rest(text: str) -> tuple[str, str]:
     if text.startswith("["):
         host, closed, rest = text[1:].partition("]")

@@ -17,6 +17,7 @@ from urllib.parse import parse_qs, unquote
 import hiredis
 
 from hybridgrey.link import Link, LostError, clean, pack, reason, split
+from hybridgrey.places import endpoint_text
 
 _PORT: Final = 6379
 
@@ -75,8 +76,7 @@ class Server:
     def _name(self) -> str:
         if isinstance(self._place, str):
             return self._place
-        host, port = self._place
-        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        return endpoint_text(*self._place)
 
 
 def server(url: str) -> Server | None:

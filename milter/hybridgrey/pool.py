@@ -32,10 +32,8 @@ class Pool:
         self._watched = False
         self._joined = self._left = False
 
-    def attach(self, listening: socket.socket) -> None:
-        """Connect to a socket that libmilter has just begun to serve. Raises OSError."""
-        connection = socket.socket(listening.family, socket.SOCK_STREAM)
-        connection.connect(listening.getsockname())
+    def attach(self, connection: socket.socket) -> None:
+        """Take a connection to libmilter that nothing has been said on; from now on it is the pool's."""
         connection.setblocking(False)
         self._connection = connection
 
@@ -52,10 +50,7 @@ class Pool:
         One waiting callback stirs for all, while none of the others has done waiting: when it has its answer
         its thread takes the next ready session, and if that has to wait it is its turn.
         """
-        if self._connection is None:
-            poll.poll(milliseconds)
-            return
-        if self._watched:
+        if self._watched or self._connection is None:
             self._joined = True
             poll.poll(milliseconds)
             self._left = True

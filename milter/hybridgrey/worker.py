@@ -161,7 +161,7 @@ class _Worker:
             self._thread.start()
             if _has_pool(str(_binding().__file__)):
                 # Before the probe: what answers that has taken this, too.
-                _attach(registration.pool, self._fd)
+                registration.pool.attach(_connected(self._fd))
             _probe(self._fd)
         self._swap(self._listening)
 
@@ -286,23 +286,22 @@ def _dead_socket(folder: Path) -> socket.socket:
     return sock
 
 
-def _attach(pool: Pool, fd: int) -> None:
+def _connected(fd: int) -> socket.socket:
+    """A connection to the socket that libmilter listens on."""
     with descriptors.borrowed(fd) as listening:
         if listening is None:
             raise RuntimeError("libmilter has closed its socket")
-        pool.attach(listening)
+        client = socket.socket(listening.family, socket.SOCK_STREAM)
+        client.settimeout(_PROBE_TIMEOUT)
+        client.connect(listening.getsockname())
+        return client
 
 
 def _probe(fd: int) -> None:
     """Wait until libmilter serves at `fd`: it hangs up when it has read a QUIT."""
-    with descriptors.borrowed(fd) as listening:
-        if listening is None:
-            raise RuntimeError("libmilter has closed its socket")
-        with socket.socket(listening.family, socket.SOCK_STREAM) as client:
-            client.settimeout(_PROBE_TIMEOUT)
-            client.connect(listening.getsockname())
-            client.sendall(_QUIT)
-            client.recv(1)
+    with _connected(fd) as client:
+        client.sendall(_QUIT)
+        client.recv(1)
 
 
 def _die_with_parent() -> None:

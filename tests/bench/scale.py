@@ -32,13 +32,20 @@ def run(report: tables.Report, *, full: bool) -> None:
 
 
 def _interleaved(
-    stages: Mapping[str, rig.Stage], rounds: int, seconds: float, mix: str = population.SHARES
+    stages: Mapping[str, rig.Stage],
+    rounds: int,
+    seconds: float,
+    mix: str = population.SHARES,
+    each: int = 0,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Medians of each stage and what they are of."""
+    """Medians of each stage and what they are of; `each`: connections for each worker, 0 for the usual."""
     for stage in stages.values():
         stage.measure(seconds=1.0, mix=mix)
+    some = {
+        name: {"concurrency": each * len(s.daemon.workers())} if each else {} for name, s in stages.items()
+    }
     raw = [
-        {"case": name, **stage.measure(seconds=seconds, mix=mix)}
+        {"case": name, **stage.measure(seconds=seconds, mix=mix, **some[name])}
         for _ in range(rounds)
         for name, stage in stages.items()
     ]
@@ -142,12 +149,7 @@ def _workers(report: tables.Report, rounds: int, seconds: float) -> None:
             if not stack.enter_context(quota.shares(one.daemon.workers(), SHARE)):
                 report.note("Workers with free CPUs: not measured, this machine has no control group to use.")
                 return
-        raw = [
-            {"case": name, **one.measure(seconds=seconds, concurrency=EACH * len(one.daemon.workers()))}
-            for _ in range(rounds)
-            for name, one in stages.items()
-        ]
-        rows = tables.medians(raw, "case")
+        rows, raw = _interleaved(stages, rounds, seconds, each=EACH)
         for row in rows:
             row["decisions/s ÷ first"] = row["decisions/s"] / rows[0]["decisions/s"]
         report.table(

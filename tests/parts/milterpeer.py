@@ -98,6 +98,14 @@ def strings(*texts: Text) -> bytes:
     return b"".join(raw(text) + b"\0" for text in texts)
 
 
+def framed(data: bytes) -> bytes:
+    """A packet: the length before a command and its data."""
+    return struct.pack("!I", len(data)) + data
+
+
+NEGOTIATE = framed(b"O" + struct.pack("!III", 6, ALL_ACTIONS, ALL_STEPS))
+
+
 class MilterPeer:
     """One milter connection."""
 
@@ -146,7 +154,7 @@ class MilterPeer:
     # -- packets
 
     def _send(self, command: bytes, data: bytes = b"") -> None:
-        self.socket.sendall(struct.pack("!I", len(data) + 1) + command + data)
+        self.socket.sendall(framed(command + data))
 
     def _exactly(self, count: int) -> bytes:
         parts = b""

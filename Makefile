@@ -64,7 +64,7 @@ package: setup-run
 	@contrib/debian/build
 
 package-test: setup
-	@$(PYTHON) -m pytest tests/test_package_debian.py tests/test_service_init.py $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest tests/install/test_debian.py tests/install/test_init.py $(PYTEST_ARGS)
 
 check: setup-run
 	@.venv/bin/ruff format --check .
@@ -81,6 +81,6 @@ format: setup-run
 
 # Leaves .work/state: it holds the triplets of `make run`.
 clean:
-	rm -rf .venv .work/sendmail .work/cleanroot .work/page milter/hybridgrey/page/vendor build dist milter/*.egg-info
+	rm -rf .venv .work/sendmail .work/cleanroot .work/page milter/hybridgrey/page/static/vendor build dist milter/*.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find milter tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -72,3 +72,8 @@ def packed(address: str) -> bytes | None:
     except (OSError, ValueError):
         return None
     return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+def endpoint_text(host: str, port: int) -> str:
+    """An address and a port as an admin writes them: ``192.0.2.1:53``, ``[::1]:53``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

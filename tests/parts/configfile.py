@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from hybridgrey import config
-from hybridgrey.config import Config, ConfigError
+from hybridgrey.config import load as loading
+from hybridgrey.config.load import Config, ConfigError
 
 CATCH_ALL = '\n[[rule]]\nname = "the rest"\naction = "greylist"\n'
 # As long as a key of Spamhaus, and of the same letters and digits.
@@ -16,7 +16,7 @@ def load(folder: Path, text: str | bytes) -> Config:
     """Load a file with this text."""
     path = folder / "hg.toml"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return config.load(path)
+    return loading.load(path)
 
 
 def errors(folder: Path, text: str | bytes) -> list[str]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hybridgrey import assembly, store_url
 from hybridgrey.cli import bad_config
 from hybridgrey.cli.output import fail
-from hybridgrey.config import Config, ConfigError, load
-from hybridgrey.daemon import EMBEDDED
-from hybridgrey.embedded import EmbeddedServer
-from hybridgrey.entries import Entries
-from hybridgrey.greylist import Greylist
-from hybridgrey.store import Store, StoreError
+from hybridgrey.config import store_url
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.greylist.entries import Entries
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.process import assembly
+from hybridgrey.process.daemon import EMBEDDED
+from hybridgrey.store.connection import Store, StoreError
+from hybridgrey.store.embedded import EmbeddedServer
 
 UNAVAILABLE = os.EX_UNAVAILABLE
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 import tomli_w
 
-from hybridgrey import privileges
 from hybridgrey.cli import EX_CONFIG, bad_config, config_option
-from hybridgrey.config import Config, ConfigError, load
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.process import privileges
 
 
 @click.command()

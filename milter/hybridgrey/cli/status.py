@@ -10,14 +10,13 @@ from typing import Any
 
 import click
 
-from hybridgrey import liveness
 from hybridgrey.cleaning import clean
-from hybridgrey.cli import config_option
+from hybridgrey.cli import config_option, liveness
 from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
-from hybridgrey.config import Config, ConfigError, load
-from hybridgrey.liveness import Host
-from hybridgrey.series import HEALTH, RESULTS, STATES
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.metrics.series import HEALTH, RESULTS, STATES
 
 
 @click.command()

@@ -11,14 +11,14 @@ from typing import Any
 
 import click
 
-from hybridgrey import zones as lists
-from hybridgrey.advice import PUBLIC_RESOLVERS
-from hybridgrey.assembly import nameservers
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured
 from hybridgrey.cli.output import as_json, is_terminal, milliseconds, table, warn
-from hybridgrey.config import Config
-from hybridgrey.health import Health, Prober, State
+from hybridgrey.config.advice import PUBLIC_RESOLVERS
+from hybridgrey.config.load import Config
+from hybridgrey.lists import zones as lists
+from hybridgrey.lists.health import Health, Prober, State
+from hybridgrey.lists.resolv import nameservers
 
 THREADS = 8
 
@@ -46,7 +46,7 @@ def zones(config_path: Path, json_: bool) -> None:
     """
     config = configured(config_path)
     built = lists.build(config.rules, config.zones)
-    servers = nameservers(config)
+    servers = nameservers(config.dns.nameservers)
     found = _ask(built, servers)
     public = [host for host, _port in servers if host in PUBLIC_RESOLVERS]
     if json_:

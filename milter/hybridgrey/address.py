@@ -2,7 +2,6 @@
 
 What a client sends in HELO, MAIL FROM and RCPT TO is text of its choosing: quoted, source-routed, in any
 case, in UTF-8 or in no encoding at all.  The functions here never fail; they return the best reading.
-Used by `match` for entries and for what is matched against them, and by `normalise` for triplets.
 """
 
 from __future__ import annotations

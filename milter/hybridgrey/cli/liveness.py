@@ -1,7 +1,7 @@
 """What running daemons say of themselves: their counters and their health, over HTTP.
 
 Counters are those of `series`, read from ``/metrics`` and added up over hosts; ``/healthz`` says what is
-wrong.  Called by `cli.status`.
+wrong.
 """
 
 from __future__ import annotations

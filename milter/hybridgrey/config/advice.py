@@ -1,8 +1,6 @@
 """Warnings: what a valid configuration may still get wrong.
 
 Each warning is one line that names the key and what follows from it.  None of them stops the daemon.
-
-Used by `config`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Units go from large to small, each at most once: w, d, h, m, s, ms.  Inside the program a duration is a number
 of seconds, a float where less than a second makes sense and an int elsewhere.
-
-Used by `settings` and `ruleset`.
 """
 
 from __future__ import annotations

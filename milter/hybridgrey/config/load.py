@@ -1,10 +1,8 @@
 """The config file: TOML to one frozen `Config`, or every error in it at once.
 
-A file is read, parsed (tomllib) and validated (pydantic, models in `settings` and `ruleset`); what concerns
+A file is read, parsed (tomllib) and validated (pydantic, models in `settings` and `rules`); what concerns
 several rules is checked on the raw tables, so that a mistake elsewhere does not hide it.  Errors come in the
 order of the file.  Secrets are in no error, no warning, nor in `Config.shown`.
-
-Called by the command line and, on reload, by the master.
 """
 
 from __future__ import annotations

@@ -5,8 +5,6 @@ A problem is the path of a key (``("rule", 3, "dns", 0)``) and a text.  It is pr
 
 No text holds a value of a key that may be secret, and `Secrets` is a second guard: it replaces the passwords
 and list keys of this file wherever they turn up, the path of a key included.
-
-Used by `config`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What a reload cannot change: the listening socket, the user, and where the embedded store is.
 
-Pure; called by `master`.
+Pure.
 """
 
 from __future__ import annotations

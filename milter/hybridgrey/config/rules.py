@@ -1,10 +1,8 @@
 """The ``[[rule]]`` tables of the config file: their keys, the files of entries they name, the default rules.
 
 Checks of one rule stand in `RuleTable`; those that need all of them in `across`.  A key with several mistakes
-(a list with two bad entries, a file with ten bad lines) raises one `MistakesError`, which `problems` takes
+(a list with two bad entries, a file with ten bad lines) raises one `MistakesError`, which `mistakes` takes
 apart.
-
-Used by `config`.
 """
 
 from __future__ import annotations

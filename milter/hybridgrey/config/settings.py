@@ -5,8 +5,6 @@ the effective configuration is shown in the same notation.  Each check stands wi
 wrong key hides no other; a check that needs two keys stands with the later one.
 
 Terms: a section is a table of the file, as ``[dns]``; the folder is that of the config file.
-
-Used by `config`; `Settings` is the base of `config.Config`.
 """
 
 from __future__ import annotations
@@ -214,7 +212,7 @@ class Log(Section):
 
 
 class Zone(Section):
-    """``[zones."NAME"]``: what is particular to one list; `zones` merges it with what is built in."""
+    """``[zones."NAME"]``: what is particular to one list; `lists.zones` merges it with what is built in."""
 
     label: Annotated[str, Field(max_length=253), AfterValidator(plain)] = ""
     error_codes: Annotated[

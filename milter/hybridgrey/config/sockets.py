@@ -2,8 +2,6 @@
 
 The first is in libmilter's syntax (``inet:8893@127.0.0.1``, ``inet6:8893@::1``, ``unix:/path``) and becomes
 an `Address`, with which the daemon opens its socket.
-
-Used by `settings` and `store_url`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ The forms: ``embedded:/path``, ``redis://[user:password@]host[:port][/db]``, ``r
 
 No error repeats any part of a URL, because a mistyped one may have its password anywhere.  That is also why
 no library parses them here: the errors of urllib quote what they cannot read.
-
-Used by `settings`, `problems` and `config`; the connection itself is made by the store.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""From decisions to metrics and records: what happens in a session is counted (`events.Counts`).
+"""From decisions to metrics and records: what happens in a session is counted (`followup.Counts`).
 
 What the lists said of a client is counted when it leaves, for then the late answers are in too: the share of
 the rejects that only one list caught, and the recipients whose client a blocklist and an allowlist have, are

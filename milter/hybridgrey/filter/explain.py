@@ -4,7 +4,7 @@ The same parts judge as in a worker (`Screen`, `Policy`, `Resolver`, the lists' 
 looked at (`Greylist.peek`) instead of touched, so nothing changes.  All lists that the client's rules name
 are waited for, also those whose answers no longer matter, so that they can be shown.
 
-What is not given (sender, recipient) stands for somebody of whom no rule knows.  Called by `cli.explain`.
+What is not given (sender, recipient) stands for somebody of whom no rule knows.
 """
 
 from __future__ import annotations

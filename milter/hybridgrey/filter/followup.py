@@ -5,8 +5,6 @@ caches, and there this costs three times what it does in a loop; and a write let
 many sessions are open and verdicts follow one another quickly, a thread of its own does it a moment later.
 Any other verdict is in the log and in the counts before its reply is sent.  What a killed worker had not yet
 written is lost, as its sessions are.
-
-Called by `session`; made by `assembly`.
 """
 
 from __future__ import annotations
@@ -34,7 +32,7 @@ _CLOSED: Final = False
 
 
 class Counts(Protocol):
-    """What is counted (see `counts`)."""
+    """What is counted (see `counting`)."""
 
     records: bool
     """Whether `recorded` is of use."""

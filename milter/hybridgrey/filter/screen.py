@@ -1,8 +1,7 @@
 """The sequence for one recipient: judge, wait for lists, ask the greylist, and find the words of the reply.
 
 `Screen.connect` looks a client up, `Screen.judge` answers for one recipient with a `Decision`.  Nothing
-here knows libmilter, so that `explain` goes the same way as the mail does.  Used by `session` and the
-command line.
+here knows libmilter, so that `explain` goes the same way as the mail does.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class Client:
         self.facts = facts
         self.trusted: Verdict | None = None
         self.lookup: Lookup | Recalled | None = None
-        # Recipients judged, and those of them that were rejected for what lists said: for `counts`.
+        # Recipients judged, and those of them that were rejected for what lists said: for `counting`.
         self.judged = self.refused = 0
 
     def close(self) -> None:

@@ -7,8 +7,6 @@ the whole message (Postfix src/milter/milter8.c), and the next recipient would s
 
 With Sendmail the host name at CONNECT may be forged; it counts as verified only if ``{client_resolve}`` is
 OK.  Postfix has no such macro and passes ``unknown`` for what it could not verify.
-
-Registered by `worker`.
 """
 
 from __future__ import annotations

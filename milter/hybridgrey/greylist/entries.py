@@ -7,7 +7,7 @@ their number; SCAN may then show an entry twice while the server grows its table
 A `Query` says which entries: exact values are compared in their stored form, so that addresses hidden as
 HMACs are found too; patterns (``*``, ``?``, ``[…]``) and wide networks need clear text.
 
-Called by the `greylist` commands and `explain`.  All methods raise StoreError, and only that.
+All methods raise StoreError, and only that.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ return found
 """
 _ALLOW: Final = Script("""
 local value, passes = redis.pcall('GET', KEYS[1]), 0
--- As greylist.lua reads it: damage, such as "nan", is larger than no number and counts as nothing.
+-- As triplets.lua reads it: damage, such as "nan", is larger than no number and counts as nothing.
 if type(value) == 'string' and #value <= 12 and string.find(value, '^-?%d+$') then
   passes = tonumber(value)
 end
@@ -236,7 +236,7 @@ class Entries:
     def _entry(self, key: bytes, value: bytes, expires: int, now: int) -> Entry | None:
         """An entry from what is stored; None for what is none of ours, or damaged."""
         name = parse_key(key)
-        # What greylist.lua takes for a number; a triplet's is a time, so 0 is none.
+        # What triplets.lua takes for a number; a triplet's is a time, so 0 is none.
         if name is None or len(value) > 12 or not re.fullmatch(rb"-?[0-9]+", value):
             return None
         number = int(value)

@@ -4,7 +4,7 @@
 --       2 network: an integer, the number of its triplets that passed
 -- ARGV  1 delay  2 retry window  3 lifetime (all seconds)  4 auto-allow threshold, 0 = never
 --       5 "1" = only look: answer as if this were an attempt, change nothing
--- Gives {state, seconds left, age}; states as in greylist.py.
+-- Gives {state, seconds left, age}; states as in triplets.py.
 --
 -- One integer a key: the server then stores it without a string of its own. The time of the first attempt is
 -- kept in both states, so that age means one thing. Whatever else is found under a key (another

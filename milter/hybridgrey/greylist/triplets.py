@@ -1,12 +1,12 @@
 """Greylisting (RFC 6647): what one attempt of a triplet means.
 
-A *triplet* is client network, normalised sender and recipient (normalise.py). Its states:
+A *triplet* is client network, normalised sender and recipient (`normalise`). Its states:
 
     new -> waiting (EARLY until the delay is over) -> passed -> known (renewed by each mail)
 
-The script greylist.lua decides and remembers in one round trip, by the store's clock and the store's own
-expiry; here are its keys, its call and its answer. The screen calls `Greylist.touch` for each recipient that
-a rule greylists, `explain` calls `Greylist.peek`, the `greylist` commands read keys back with `parse_key`.
+The script triplets.lua decides and remembers in one round trip, by the store's clock and the store's own
+expiry; here are its keys, its call and its answer. `Greylist.touch` is an attempt,
+`Greylist.peek` only looks, `parse_key` reads a key back.
 
 Keys, all of one call with the client network as their hash tag, so that a Redis Cluster keeps them together:
 

@@ -20,7 +20,7 @@ Each count is kept three times, by minute, hour and day (`Step`), so that nothin
 *chapter* is the hash of one host and one hour of minutes, day of hours or month of days.  Times are UTC, Unix
 seconds.
 
-Pure; the keys are read and written by `history`.
+Pure.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """What this host has counted and the store does not have yet, in a form that a successor can go on from.
 
 The workers' counters only grow.  `Ledger.count` takes what has been added to them since the last time, under
-its minute, hour and day; `cut` makes a batch of it for `history.Writer`, `written` forgets that batch.  A
+its minute, hour and day; `cut` makes a batch of it for `writer.Writer`, `written` forgets that batch.  A
 batch that was cut stays as it is, under its number, until it is written: sent again, it is the same.  `dump`
 and `load` are for the journal.
 
 While the store is away all of it is kept, as far as there is room: then the oldest minutes go, then the
 oldest hours; days stay.  The latest verdicts and the day's tops are kept for the page too.
 
-Pure; used by `chronicle` under its lock.
+Pure.
 """
 
 from __future__ import annotations

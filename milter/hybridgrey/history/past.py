@@ -1,10 +1,10 @@
 """How far back the history goes, when the filter was switched on, and the counts of a graph from it.
 
-What is kept for years is kept by the day, what is kept for days by the minute (`timeline`).  So the
+What is kept for years is kept by the day, what is kept for days by the minute (`layout`).  So the
 beginning is looked for from coarse to fine, and a graph gets the finest counts that are there for all of its
 time.
 
-Called by the command ``report``.  All functions raise StoreError.
+All functions raise StoreError.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Reader:
     def counts(
         self, start: float, end: float, step: Step, hosts: Sequence[str] | None = None
     ) -> dict[str, dict[int, int]]:
-        """Counts by series (see `timeline`) and first second of the step, for steps that touch the span.
+        """Counts by series (see `layout`) and first second of the step, for steps that touch the span.
 
         Steps without a count are left out, as is what lies before the time for which a step is kept.
         """

@@ -1,8 +1,8 @@
 """The history of all hosts as this one knows it: what is in the store, with what is not there yet added.
 
-`Chronicle` answers the questions of `history.Reader` for the page.  Where the store has no history, or a
+`Chronicle` answers the questions of `reader.Reader` for the page.  Where the store has no history, or a
 key_secret keeps addresses out of it, it knows this host's own since its start.  What this host adds comes
-from `chronicler`, by way of the ledger that both have.
+from `recorder`, by way of the ledger that both have.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Two generations of dicts: when the young one is full it becomes the old one, and the old one is dropped.  So
 nothing is ever searched for a victim, and each step is one dict operation that threads cannot see half done.
-
-Used by `lookup`.
 """
 
 from __future__ import annotations

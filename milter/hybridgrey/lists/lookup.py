@@ -12,8 +12,6 @@ that do not answer are taken out by `upstream` after a few clients.
 A list that has died may list the world from one moment to the next, and `health` looks only every few
 minutes.  So when a list has had several clients in a row, the next one's listing is *held* until the list has
 been asked about an address that nobody can have; if it lists that, too, it has no vote.
-
-Called by `screen` and `health`.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from hybridgrey.trouble.reporter import Report
 
 # Seconds after which an unanswered question is asked again; the time doubles with each try.
 RETRY_AFTER = 0.4
-# The longest wait (seconds) for a refusal's TXT record, where it is waited for at all (see `reasons`).
+# The longest wait (seconds) for a refusal's TXT record, where it is waited for at all (see `texts`).
 TEXT_WAIT = 0.1
 # A list whose TCP was silent gets this little time (seconds) to show that it is back.
 TCP_SECOND_CHANCE = 0.1
@@ -125,7 +123,7 @@ class Resolver:
 class Lookup:
     """The questions of one client and the answers that are in; used by one thread at a time.
 
-    `answers` is by zone, as `policy.Facts` wants it; `texts` has TXT records of lists that have the client.
+    `answers` is by zone, as `policy.judge.Facts` wants it; `texts` has TXT records of lists that have the client.
     An answer's `seconds` go from CONNECT to when it was read, so they are the list's own time only if we
     had to wait for it.
     """
@@ -282,7 +280,7 @@ class Lookup:
     def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
         """One of these lists, which have the client, with its TXT record, "" if that has not come.
 
-        It is waited for shortly, and only if that is worth it (see `reasons`).
+        It is waited for shortly, and only if that is worth it (see `texts`).
         """
         self.peek()
         if self._text_of not in zones and self.texts.keys().isdisjoint(zones):

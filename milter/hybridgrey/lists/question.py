@@ -4,8 +4,6 @@ A query name is the client's address, reversed, before the zone (RFC 5782 sectio
 and the reversed address is a template made once a zone, so that asking costs one concatenation.  The replies
 of lists nearly all look alike, A records under the name that was asked; these are read by hand.  Every other
 shape (CNAMEs, other owners, TXT) goes to dnspython, which knows the rest of the format.
-
-Called by `lookup`.
 """
 
 from __future__ import annotations

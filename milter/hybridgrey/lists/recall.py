@@ -1,7 +1,4 @@
-"""A look-up that the cache answers in full, as a repeated client's mostly is: without sockets.
-
-Called by `lookup`, whose `Lookup` it stands for.
-"""
+"""A look-up that the cache answers in full, as a repeated client's mostly is: without sockets."""
 
 from __future__ import annotations
 

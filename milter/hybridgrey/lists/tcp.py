@@ -2,8 +2,6 @@
 
 A module of its own, imported at the first truncated answer: answers of lists hardly ever are, and
 dnspython's way to ask costs every process 3 MiB and the start a tenth of a second.
-
-Called by `lookup`.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ client's address in it: ``https://check.example/query/ip/192.0.2.1``.  Two clien
 their own address show that a list is one of these, and from then on its text is filled in instead of asked
 for.  A text without the address in it (a reference to one listing, say) is never taken for another client's,
 nor is one with a longer number beside it: two neighbours may share a network, a provider's AS or a date.
-
-Used by `lookup`; pure.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ in a row, by silence or with errors where the next one has an answer, gives its 
 then a client's questions go to it first all the same, and once it answers it has its place back.
 
 All of it is counted without locks: threads may lose a count, and then a switch comes one client later.
-
-Used by `lookup`.
 """
 
 from __future__ import annotations

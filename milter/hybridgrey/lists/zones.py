@@ -4,8 +4,6 @@ Lists say "I will not answer you" in the same records that say "listed": 127.255
 127.0.0.255 from dnswl.org.  Who reads these as listings rejects all mail, or accepts all spam.  A list whose
 domain has died may be answered by a parking page for every name.  So each answer is checked here before it
 may vote.  Quirks of well-known lists are built in; ``[zones."NAME"]`` adds to them.
-
-Built by `screen` from the configuration; used by `lookup`, `health` and the command line.
 """
 
 from __future__ import annotations

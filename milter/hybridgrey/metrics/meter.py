@@ -1,4 +1,4 @@
-"""One process's handles to what it counts, in cells of `metrics` whose places `series` gives.
+"""One process's handles to what it counts, in cells of `shared` whose places `series` gives.
 
 What belongs to one event is counted under one lock, which costs as much as a count itself.  Counts for labels
 that nobody foresaw go nowhere: they must not cost a recipient.
@@ -31,7 +31,7 @@ _DELAY_SUM = len(DELAY_BUCKETS) + 1
 _LIST_SUM = len(LIST_BUCKETS) + 1
 
 ListAnswer = tuple[Sequence[bytes], str, float, bool]
-"""What a list said, as `policy.Answer` has it: codes, error, seconds, whether no answer came."""
+"""What a list said, as `policy.judge.Answer` has it: codes, error, seconds, whether no answer came."""
 
 
 class Labelled(Protocol):

@@ -1,6 +1,8 @@
-"""The counters as Prometheus reads them. Imported by the keeper only, for prometheus_client costs memory.
+"""The counters as Prometheus reads them.
 
-``Exposition`` is a prometheus_client collector over the shared memory of ``metrics``: no value
+Only the process that serves them loads this module: prometheus_client costs memory.
+
+``Exposition`` is a prometheus_client collector over the shared memory of `shared`: no value
 is kept here. The text format itself is the library's.
 """
 

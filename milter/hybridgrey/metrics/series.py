@@ -1,6 +1,6 @@
 """The metrics there are and where each number lives: names, labels, buckets, and the index of every series.
 
-Pure layout, no memory: see ``metrics`` for the cells. Labels are rule names, actions, list labels and
+Pure layout, no memory: see `shared` for the cells. Labels are rule names, actions, list labels and
 greylist states only, never what a client sent, so the number of series is bounded by the config.
 """
 

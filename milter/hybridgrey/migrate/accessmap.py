@@ -3,8 +3,6 @@
 A map of ``OK`` and ``permit`` rows is named as ``file:``, so that it is read again on reload.  Of any other
 map those rows are written out; a row with another verb inside one of them becomes an exclusion, and all
 of them are named.  Maps that are no text (SQL, LDAP, regular expressions) stay in main.cf.
-
-Called by `postfix`.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Each rule has above it where it comes from; what was not taken over stands in its place among the rules, as a
 comment.  The text loads as a config file.
-
-Called by the command ``import postfix``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""What is found in another program's configuration: rules for ours, and notes on what has none.
-
-Filled by `postfix` and `accessmap`; `rulesfile` prints it.
-"""
+"""What is found in another program's configuration: rules for ours, and notes on what has none."""
 
 from __future__ import annotations
 

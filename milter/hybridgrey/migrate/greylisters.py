@@ -7,8 +7,6 @@ the others keep differs from ours, so not all of it can be a triplet:
   folding gives the same.  With ``--privacy`` there are only hashes, which nobody can read.
 * sqlgrey forgets the recipient when a sender has passed: the sender's network is allowed instead.
 * milter-greylist writes when an entry ends; when it was last seen follows from its ``autowhite`` time.
-
-Called by the command ``import``; `restore` writes the memories.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ expanded; ``{ }`` keeps words together.  Output of ``postconf -n`` is the same g
 A `Text` carries the line number of each of its characters, so that a word of an expanded value can still be
 traced to the line on which it was typed.
 
-Pure; called by `postfix`.
+Pure.
 """
 
 from __future__ import annotations

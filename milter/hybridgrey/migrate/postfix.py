@@ -7,7 +7,7 @@ for good, and greylisting, which decides for everybody who is left, comes last.
 
 What has no counterpart stays in main.cf, where Postfix goes on doing it before the milter is asked.
 
-Pure but for the `read` it is given.  Called by the command ``import postfix``; `rulesfile` prints the result.
+Pure but for the `read` it is given.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
--- What another greylister knew of one client network, written beside what is known here (restore.py).
+-- What another greylister knew of one client network, written beside what is known here .
 --
--- KEYS  1 network, 2... triplets; their values as in greylist.lua
+-- KEYS  1 network, 2... triplets; their values as in triplets.lua
 -- ARGV  1 retry window  2 lifetime (seconds)  3 auto-allow threshold, 0 = never  4 "1" = only look
 --       5 last mail of a client of the network that was allowed as a whole, 0 = none was
 --       then for each triplet: "1" passed or "0" waiting, time of its first attempt, time of its last mail

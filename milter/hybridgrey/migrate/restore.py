@@ -6,7 +6,6 @@ restore.lua, so that a cluster of servers takes them too.  Nothing that is known
 doing it twice is doing it once.  Ages are kept: what the other one last saw 30 days ago has the rest of
 ``greylist.lifetime`` to live.
 
-Parsers of the other programs' files are in `peerfiles`; called by the command ``import``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Terms: an `Item` is a restriction with its argument, as ``reject_rbl_client zen.spamhaus.org``; a `Found` is a
 rule or a note, with the place that it comes from.  Reads no file itself but through the `read` it is given.
-
-Called by `postfix`, which puts what is found in order.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 Their entries skip greylisting only, so the rules belong right before the greylisting one.  A name stands for
 the names below it too; regular expressions have no counterpart.
-
-Called by the command ``import postgrey``.
 """
 
 from __future__ import annotations

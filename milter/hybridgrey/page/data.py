@@ -7,7 +7,6 @@ The store is asked for one thing at a time, and what it said is kept some second
 open, and whatever they ask, it is read a few times a minute.  While it is down, what was known before is
 shown, and the page says so.  All text goes out cleaned: a store that others write to may hold anything.
 
-Made by `assembly` in the keeper; `web` asks.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ class Host:
 
 
 class Data:
-    """Answers the page's questions (`web.Data`)."""
+    """Answers the page's questions (`site.Data`)."""
 
     def __init__(
         self,

@@ -80,7 +80,7 @@ class GoneError(LookupError):
 
 
 class Data(Protocol):
-    """Answers the page's questions (see `pagedata.Data`)."""
+    """Answers the page's questions (see `page.data.Data`)."""
 
     def answer(self, name: str, parameters: Mapping[str, str]) -> object:
         """What JSON is made of; raises BadQuestionError, GoneError."""

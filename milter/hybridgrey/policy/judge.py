@@ -7,8 +7,6 @@ only if that can change the outcome: with a blocklist hit in hand, a rejecting r
 would reject too, so the verdict stands without it.
 
 Masks: a set of rules is an int whose bit i stands for rule i (see `match.Index`).
-
-Called by `screen`, with facts that `screen` and `lookup` gather.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ the number of entries, and hardly with the number of rules.
 Files of entries may be Postfix access(5) tables, ``OK`` and ``permit`` rows only; those rows mean what they
 mean to Postfix, so ``example.org OK`` covers the names below example.org too (the default
 parent_domain_matches_subdomains), and ``192.0.2 OK`` is 192.0.2.0/24.
-
-Called by `config` to read entries and by `policy` to match them.
 """
 
 from __future__ import annotations

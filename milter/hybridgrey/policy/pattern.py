@@ -8,8 +8,6 @@ allowed inside the brackets::
     127.0.0.[2..11]      127.0.[0..255].[2..3]      127.0.0.[ 2; 4; 6..8 ]
 
 A list entry is Postfix's ``postscreen_dnsbl_sites`` item: ``zone[=pattern][*weight]``.
-
-Used by `policy` for the rules' ``dns`` entries and by `zones` for error codes.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The way to a verdict: what each rule in turn makes of a client, and why.
 
-`steps` puts into words what `policy.judge` has decided, from the same facts.  `retrace` does so afterwards,
+`steps` puts into words what `judge.judge` has decided, from the same facts.  `retrace` does so afterwards,
 for a verdict of which only the record is left, with the rules of now: those may have changed meanwhile, so it
 says whether they still lead to the same rule.
 

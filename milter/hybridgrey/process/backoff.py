@@ -1,4 +1,4 @@
-"""How long to wait before a process that died is started again.  Pure; called by `master`."""
+"""How long to wait before a process that died is started again.  Pure."""
 
 from __future__ import annotations
 

@@ -2,8 +2,6 @@
 
 A child gets a pipe; it writes one byte when it serves.  Signals are blocked around the fork, so that none
 meant for the child runs a handler of the parent or writes into the parent's wakeup pipe.
-
-Called by `master` only.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ Ready = Callable[[], None]
 class Child:
     """A running process: `role` is worker or keeper, `index` its number among its likes of one generation.
 
-    `slot` is its place in shared memory (`metrics.Counters`), which no other living process has.
+    `slot` is its place in shared memory (`metrics.shared.Counters`), which no other living process has.
     """
 
     role: str

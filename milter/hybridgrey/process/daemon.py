@@ -7,7 +7,7 @@
 5. start the embedded store; from here on what is made is the user's
 6. fork (`master`)
 
-What goes wrong up to then is a StartError with one line for the admin.  Called by `cli.run`.
+What goes wrong up to then is a StartError with one line for the admin.
 """
 
 from __future__ import annotations

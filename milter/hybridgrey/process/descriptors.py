@@ -1,7 +1,6 @@
 """Looking at the open descriptors of this process, among them those that libmilter opened for itself.
 
 libmilter tells nobody which descriptor it listens on, nor how many connections it holds; the kernel does.
-Called by `worker`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The processes of one configuration: a keeper and its workers, from the first fork to the last exit.
 
 A reload brings a new generation beside the old one; when all of it is ready the old one is drained.
-Called by `master`, which decides; here is how.
 """
 
 from __future__ import annotations

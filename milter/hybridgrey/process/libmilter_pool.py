@@ -8,8 +8,6 @@ rest of a packet, the other sessions wait with it, until something happens on ye
 So something happens here on a connection of our own: an SMFIC_ABORT without a session, which libmilter
 reads and ignores without calling anybody.  A thread has to be found for it, and that one then looks for
 sessions that are ready.
-
-Used by `worker`, about once a second for what we cannot see, and by `lookup` while it waits.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ worker and every reload, so that the kernel keeps connections waiting while proc
 
 Accepted connections inherit what is set here: on Linux also TCP_NODELAY.  The socket is non-blocking,
 because several workers wait for the same connection and only one gets it.
-
-Called by `master`; `worker` gets the bare socket.
 """
 
 from __future__ import annotations

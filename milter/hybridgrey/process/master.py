@@ -10,8 +10,6 @@ HUP       reload: load, check, fork the next generation, drain the current
 TERM INT  end: take no more connections, drain, stop the store; twice: hurry
 CHLD      reap, restart
 ========  ==================================================================
-
-Called by `daemon` with what has been opened: the listening socket, the store, the first configuration.
 """
 
 from __future__ import annotations

@@ -5,8 +5,7 @@ the file for all its life, which the kernel takes away when it ends in whatever 
 stale, so no signal ever goes to a process that merely has the same number.  It is a lock of the process
 (POSIX), not of the descriptor: the children do not inherit it.
 
-Where it is follows from the configuration alone, so that the command finds it (`place`).  Claimed by `daemon`
-before privileges are dropped, written by `master`, read by `cli.reload`.
+Where it is follows from the configuration alone, so that the command finds it (`place`).
 """
 
 from __future__ import annotations

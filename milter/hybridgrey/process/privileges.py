@@ -1,7 +1,4 @@
-"""What the daemon may do: the account it runs as and how many files it may open.
-
-Called by `master` once at start, after the listening socket is open and before the first fork.
-"""
+"""What the daemon may do: the account it runs as and how many files it may open."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""The master's times, and the one way in which everything that died is started again.
-
-Called by `master` and `storewatch`.
-"""
+"""The master's times, and the one way in which everything that died is started again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The embedded store's server under watch: started again when it dies.  Called by `master` once a second."""
+"""The embedded store's server under watch: started again when it dies."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ after the dup2, and our own when the master has died.
 *The end.*  Neither ``milter.stop`` nor a return from ``milter.main`` can be survived: the first cuts
 sessions, after the second libmilter hangs or crashes.  So the process leaves with os._exit, always.
 
-Called by `master` in a forked child.  With `session` the only importer of ``milter``.
+With `filter.session` the only importer of ``milter``.
 """
 
 from __future__ import annotations

@@ -2,8 +2,6 @@
 
 A bin is named by its beginning, in Unix seconds, and has one of the widths of `STEPS`; each of them divides
 the next, and all divide a day.  So counts of any width can be added to those of a wider one.
-
-Used by `maillog` and `proof`.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ have been, are accepted mail.
 
 The history counts recipients, a log counts messages where they are accepted; most mail has one recipient.
 
-Pure: called by the command ``report``, read by `graphs` and `reportpage`.
+Pure.
 """
 
 from __future__ import annotations

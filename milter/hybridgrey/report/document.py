@@ -2,8 +2,6 @@
 
 It loads nothing and runs nothing, and its Content-Security-Policy says so: only the style sheet in it, by its
 digest.  What comes from a log or from the store is escaped.
-
-Called by the command ``report``.
 """
 
 from __future__ import annotations

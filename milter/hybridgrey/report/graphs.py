@@ -1,4 +1,4 @@
-"""The graphs of `proof`, drawn by matplotlib: one figure, as SVG or PNG.
+"""The graphs of `comparison`, drawn by matplotlib: one figure, as SVG or PNG.
 
 The first two are the proof that the filter works: mail accepted per second, and spam identified later, each
 with the moment that it was switched on.  Below them rejected and greylisted, and the share of each list.

@@ -6,8 +6,6 @@ gets the latest year that fits, and the year changes where the months jump by ha
 is in the future then, the log is longer than a year; `Clock.excess` says by how many years it was begun too
 late, and it has to be read once more.  Only the last line decides that, for a machine without a battery logs
 ``Jan  1`` until it has heard the time.
-
-Called by `maillog`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,6 @@ Counted is, by the minute:
 What a client says (sender, recipient, HELO, headers, message id) never decides: it is cut off or passed over
 before a text is looked at.  Log lines are read as a stream; queue ids between their two lines are held, at
 most `MOST_WAITING`.
-
-Called by the command ``report`` with the lines of files.
 """
 
 from __future__ import annotations

@@ -11,8 +11,6 @@ whatever the rule.
 
 The same report comes from the counts of the store's history (`summed`): with numbers only where the log has
 names, and networks and domains for clients and senders.
-
-Called by the command ``report observed``.
 """
 
 from __future__ import annotations
@@ -211,7 +209,7 @@ class Reader:
 def summed(
     history: History, tops: Mapping[str, Sequence[tuple[str, int]]], step: int = 0, now: float = math.inf
 ) -> Summary:
-    """The report of counts by series and moment (`timeline` has their names), and of the heaviest of all.
+    """The report of counts by series and moment (`history.layout` has their names), and of the heaviest of all.
 
     A moment is the beginning of `step` seconds, of which those after `now` have not been.
     """

@@ -2,8 +2,6 @@
 
 A title and a description for screen readers come in, metadata and fixed sizes go; styles become attributes,
 for a strict Content-Security-Policy forbids ``style=``.
-
-Called by the command ``report`` and `reportpage`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A *shard* is what fails by itself: all of a single server, one primary of a Redi
 is open, calls about its keys fail at once, so that no mail waits for it, and those about other shards go on.
 To the log all of it is one trouble: it begins when the first shard is given up and ends when none is.
 
-Without I/O. Called by `store`.
+Without I/O.
 """
 
 from __future__ import annotations

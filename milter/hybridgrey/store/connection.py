@@ -2,7 +2,7 @@
 
 `Store.run` is all that the hot path needs. It takes an idle connection (or makes one), sends EVALSHA,
 reads the answer, and falls back to EVAL where the server has forgotten the script. A server on TCP or a unix
-socket is plain.py's, the other kinds (TLS, Sentinel, Cluster) are endpoints.py's; the exchange is in link.py.
+socket is `plain`'s, the other kinds (TLS, Sentinel, Cluster) are `redis_py`'s; the exchange is in `link`.
 
 When the server is away, mail must not wait for it: after a few failures in a row the *breaker* opens and
 every call fails at once, without a system call, until a probe succeeds. The worker's housekeeping calls
@@ -47,7 +47,7 @@ class Store:
     def open(cls, url: str, timeout: float, *, on_change: OnChange | None = None, failures: int = 3) -> Store:
         """The store at `url`, each call bounded to about `timeout` seconds; connects at the first call.
 
-        redis://, rediss://, unix://, sentinel://, cluster:// as in endpoints.py; embedded: is resolved by the
+        redis://, rediss://, unix://, sentinel://, cluster:// as in `redis_py`; embedded: is resolved by the
         caller to the unix:// URL of its server. Host names are resolved by the system, which has time limits
         of its own: addresses are safer. `on_change(available, reason)` is called once when a breaker opens,
         after `failures` in a row, and once when none is open any more. Raises StoreError for a bad URL.

@@ -1,8 +1,8 @@
 """One script call on one server: sockets, idle connections, the one repetition.
 
-Connections are made by plain.py, or by redis-py where TLS, Sentinel or options are wanted (endpoints.py). The
+Connections are made by `plain`, or by redis-py where TLS, Sentinel or options are wanted (`redis_py`). The
 exchange itself goes past redis-py, over the socket with hiredis, at half of the CPU: redis-py's read path
-counts, measures and translates for callers that need it. store.py is the caller.
+counts, measures and translates for callers that need it.
 
 A call is repeated once, on a new connection, when an idle one turned out dead or its server is no primary
 any more: that is what a restart and a fail-over look like. A reply that did not come in time is not waited

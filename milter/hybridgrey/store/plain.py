@@ -2,9 +2,7 @@
 
 Importing redis-py costs 8 MiB in each process and a tenth of a second at the start, most of it for its
 asyncio half; what it does for such a server is AUTH and SELECT.  The other kinds of server, and URLs with
-options, are `endpoints`' and redis-py's.
-
-Called by `store`.
+options, are `redis_py`' and redis-py's.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
     cluster://[user:password@]host:port,...        Redis Cluster; ?ssl=true
 
 The options after `?` are those of redis-py's connections. link.py makes the calls to a single server; the
-commonest kinds are plain.py's and need nothing from here. Called by store.py and entries.py.
+commonest kinds are `plain`'s and need nothing from here.
 """
 
 from __future__ import annotations

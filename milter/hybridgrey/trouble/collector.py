@@ -1,6 +1,6 @@
 """What the master makes of the children's reports: one line when trouble starts and one when it is over.
 
-``Collector`` does no I/O and has no clock of its own; it is fed with what arrives on the ``reports.Channel``
+``Collector`` does no I/O and has no clock of its own; it is fed with what arrives on the `reporter.Channel`
 and returns the lines to log:
 
     zone failing        warning, once, with the details of the first failure

@@ -1,7 +1,4 @@
-"""What the children report, as lines of the log: `reports` between its channel, its collector and the clock.
-
-Called by `master`.
-"""
+"""What the children report, as lines of the log: `reporter` between its channel, its collector and the clock."""
 
 from __future__ import annotations
 

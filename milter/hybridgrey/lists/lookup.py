@@ -123,7 +123,7 @@ class Resolver:
 class Lookup:
     """The questions of one client and the answers that are in; used by one thread at a time.
 
-    `answers` is by zone, as `policy.judge.Facts` wants it; `texts` has TXT records of lists that have the client.
+    `answers` is by zone, as `Facts` wants it; `texts` has TXT records of lists that have the client.
     An answer's `seconds` go from CONNECT to when it was read, so they are the list's own time only if we
     had to wait for it.
     """

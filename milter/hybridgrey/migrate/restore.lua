@@ -1,4 +1,4 @@
--- What another greylister knew of one client network, written beside what is known here .
+-- What another greylister knew of one client network, written beside what is known here.
 --
 -- KEYS  1 network, 2... triplets; their values as in triplets.lua
 -- ARGV  1 retry window  2 lifetime (seconds)  3 auto-allow threshold, 0 = never  4 "1" = only look

@@ -1,6 +1,6 @@
 """A span of time as the page shows it: rows of counts for its chart, and totals for its tables.
 
-Pure: counts by series and moment go in (see `history.layout` for the names of the series), what JSON is made of
+Pure: counts by series and moment go in (`history.layout` names the series), what JSON is made of
 comes out.  Series of another version, or that somebody else has written to the store, are passed over.
 """
 

@@ -4,7 +4,7 @@ A *rule* has conditions and an action; the first rule whose conditions all hold 
 three-valued: an answer that is not in yet, or a client's word not yet said, is unknown.  Nothing here opens
 a socket, reads a clock or asks the store.
 
-In reading order: `pattern` (return codes of DNS lists), `match` (entries for clients, names and addresses, and
-one index over all rules), `judge` (facts in; a verdict, or what is still awaited, out), `trace` (the way to a
-verdict, in words).
+In reading order: `pattern` (return codes of DNS lists), `match` (entries for clients, names and addresses,
+and one index over all rules), `judge` (facts in; a verdict, or what is still awaited, out), `trace` (the
+way to a verdict, in words).
 """

@@ -1,7 +1,7 @@
 """The keeper: the one child process for everything periodic and threaded, and for HTTP.
 
 The master must not start threads, for it forks; workers have mail to judge. So the master forks a keeper, and
-again when it dies. ``run`` is that process's main function: it serves what `page.site` has, runs the given tasks
+again when it dies. ``run`` is that process's main function: it serves `page.site`, runs the given tasks
 (such as the prober of the lists) in threads of their own, and returns when the master stops it or is gone.
 Mail never waits for it: with the keeper dead or its port taken, workers go on.
 """

@@ -1,7 +1,7 @@
 """What systemd is told about the daemon: sd_notify(3) without libsystemd.
 
-Without NOTIFY_SOCKET in the environment every call does nothing.  The variables are taken out of the environment,
-so that no child speaks in its name.
+Without NOTIFY_SOCKET in the environment every call does nothing.  The variables are taken out of the
+environment, so that no child speaks in its name.
 """
 
 from __future__ import annotations

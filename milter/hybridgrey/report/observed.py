@@ -209,7 +209,7 @@ class Reader:
 def summed(
     history: History, tops: Mapping[str, Sequence[tuple[str, int]]], step: int = 0, now: float = math.inf
 ) -> Summary:
-    """The report of counts by series and moment (`history.layout` has their names), and of the heaviest of all.
+    """The report of counts by series and moment (`history.layout` names them), and of the heaviest of all.
 
     A moment is the beginning of `step` seconds, of which those after `now` have not been.
     """

@@ -127,7 +127,7 @@ def test_only_root_can_become_another():
     """Who is not root is told so, not ignored."""
     program = """
 import os
-from hybridgrey import privileges
+from hybridgrey.process import privileges
 privileges.drop(privileges.account("nobody"))
 assert os.getuid() == os.geteuid() != 0
 try:

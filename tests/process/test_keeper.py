@@ -275,8 +275,8 @@ def test_off() -> None:
     # A process that has imported nothing yet, for this one has.
     code = """
 import os, sys, threading
-from hybridgrey import keeper
-from hybridgrey.metrics import Shared
+from hybridgrey.process import keeper
+from hybridgrey.metrics.shared import Shared
 class Silent:
     def failing(self, kind, **detail): pass
     def recovered(self, kind): pass

@@ -12,7 +12,7 @@ from hybridgrey.process.pidfile import PidFile, PidFileError, Record, read
 HOLDER = """
 import os, sys
 from pathlib import Path
-from hybridgrey.pidfile import PidFile, Record
+from hybridgrey.process.pidfile import PidFile, Record
 path, uid, what = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
 held = PidFile.claim(path, uid)
 if uid >= 0:

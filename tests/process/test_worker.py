@@ -162,7 +162,7 @@ def checked(prepare: str) -> subprocess.CompletedProcess[str]:
     program = f"""
 import sys, types
 {prepare}
-from hybridgrey import worker
+from hybridgrey.process import worker
 try:
     worker.check()
 except worker.UnfitError as error:

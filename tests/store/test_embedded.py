@@ -178,7 +178,7 @@ def test_session_of_its_own(server):
 MASTER = """
 import sys, time
 from pathlib import Path
-from hybridgrey.embedded import EmbeddedServer
+from hybridgrey.store.embedded import EmbeddedServer
 server = EmbeddedServer(Path(sys.argv[1]))
 server.start()
 print(server.pid or 0, flush=True)
@@ -501,7 +501,7 @@ def test_no_binary(tmp_path):
     code = (
         "import sys\nfrom pathlib import Path\nsys.path = [p for p in sys.path if 'site-packages' not in p]\n"
         f"sys.path.append({str(Path(embedded.__file__).parents[2])!r})\n"
-        "from hybridgrey.embedded import *\n"
+        "from hybridgrey.store.embedded import *\n"
         "try: EmbeddedServer(Path(sys.argv[1])).start()\nexcept EmbeddedError as error: print(error)"
     )
     done = subprocess.run(

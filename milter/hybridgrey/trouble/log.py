@@ -1,4 +1,4 @@
-"""What the children report, as lines of the log: the channel's end in the master, its collector and the clock."""
+"""What the children report, as lines of the log: the channel's end in the master, its collector, the clock."""
 
 from __future__ import annotations
 

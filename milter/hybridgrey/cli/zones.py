@@ -14,7 +14,7 @@ import click
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured
 from hybridgrey.cli.output import as_json, is_terminal, milliseconds, table, warn
-from hybridgrey.config.advice import PUBLIC_RESOLVERS
+from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, TEST_LISTED, TEST_UNLISTED
 from hybridgrey.config.load import Config
 from hybridgrey.lists import zones as lists
 from hybridgrey.lists.health import Health, Prober, State
@@ -105,7 +105,7 @@ def _known(zone: lists.Zone) -> str:
     if zone.listed is None and zone.unlisted is None:
         words.append("no test points")
     else:
-        own = (("listed", zone.listed, lists.TEST_LISTED), ("unlisted", zone.unlisted, lists.TEST_UNLISTED))
+        own = (("listed", zone.listed, TEST_LISTED), ("unlisted", zone.unlisted, TEST_UNLISTED))
         words += [f"{kind} test point {point or 'none'}" for kind, point, usual in own if point != usual]
     return ", ".join(words)
 

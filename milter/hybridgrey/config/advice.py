@@ -6,35 +6,16 @@ Each warning is one line that names the key and what follows from it.  None of t
 from __future__ import annotations
 
 import grp
-import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 
-from hybridgrey.config.mistakes import key_like
+from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, graded, public_label
+from hybridgrey.config.masking import key_like
 from hybridgrey.config.settings import Settings
 from hybridgrey.policy.judge import Action, Rule
 from hybridgrey.policy.match import Entry, Network
 
-# Lists refuse queries that come through these, for some with an answer that looks like a listing.
-PUBLIC_RESOLVERS = frozenset(
-    str(ipaddress.ip_address(a))
-    for a in (
-        *("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),
-        *("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"),
-        *("9.9.9.9", "9.9.9.10", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),
-        *("208.67.222.222", "208.67.220.220", "2620:119:35::35", "2620:119:53::53"),
-        *("4.2.2.1", "4.2.2.2", "94.140.14.14", "94.140.15.15"),
-    )
-)
-
 # Files of clients may be long, and each pair is compared.
 MOST_COMPARED = 100
-
-# Lists whose codes say how good or how bad a client is, by the end of the name: without codes both count.
-GRADED = {
-    "dnswl.org": "it lists clients without a reputation too; name codes, as =127.0.[0..255].[2..3]",
-    "rep.mailspike.net": "it lists clients of bad reputation too; name codes, as =127.0.0.[18..20]",
-    "hostkarma.junkemailfilter.com": "it lists good and bad clients; name codes, as =127.0.0.2",
-}
 
 
 def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
@@ -86,7 +67,8 @@ def _zones(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
         if zone not in asked:
             yield f'zones."{zone}": no rule asks this list'
     for zone in asked:
-        if key_like(zone) and not (zone in settings.zones and settings.zones[zone].label):
+        labelled = (zone in settings.zones and settings.zones[zone].label) or public_label(zone) != zone
+        if key_like(zone) and not labelled:
             yield f'zones."{zone}": the name seems to hold a key; give it a label that is shown instead'
 
 
@@ -111,7 +93,7 @@ def _graded(rules: Sequence[Rule]) -> Iterator[str]:
     """Lists that need return codes and have none."""
     for rule in rules:
         for entry in rule.lists:
-            advice = next((a for name, a in GRADED.items() if f".{entry.zone}".endswith(f".{name}")), "")
+            advice = graded(entry.zone)
             if entry.pattern is None and advice:
                 yield f'rule "{rule.name}": dns: {entry.zone} has no return codes: {advice}'
 

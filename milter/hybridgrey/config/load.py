@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hybridgrey.config import advice, durations, mistakes, rules, sockets, store_url, textfile
-from hybridgrey.config.mistakes import MASK, Secrets
+from hybridgrey.config.masking import MASK, Secrets
 from hybridgrey.config.rules import DEFAULT_RULES, Problem, Raw, RuleTable
 from hybridgrey.config.settings import Settings, Zone
 from hybridgrey.config.sockets import Address

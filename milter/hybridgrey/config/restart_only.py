@@ -8,7 +8,6 @@ from __future__ import annotations
 from hybridgrey.config.load import Config
 
 KEYS = ("listen", "socket_mode", "socket_group", "user", "pid_file")
-_EMBEDDED = "embedded:"
 
 
 def keep(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
@@ -17,12 +16,8 @@ def keep(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         key: getattr(old, key) for key in KEYS if getattr(new, key) != getattr(old, key)
     }
     names = list(update)
-    if _store_needs_restart(old.store.url.get_secret_value(), new.store.url.get_secret_value()):
+    # From one server elsewhere to another is easy; ours is started before privileges are dropped.
+    if old.store.url != new.store.url and (old.store.embedded or new.store.embedded):
         update["store"] = new.store.model_copy(update={"url": old.store.url})
         names.append("store.url")
     return new.model_copy(update=update), tuple(names)
-
-
-def _store_needs_restart(old: str, new: str) -> bool:
-    """From one server elsewhere to another is easy; ours is started before privileges are dropped."""
-    return old != new and (old.startswith(_EMBEDDED) or new.startswith(_EMBEDDED))

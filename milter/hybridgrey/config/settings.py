@@ -148,6 +148,11 @@ class Store(Section):
     timeout: Annotated[float, BeforeValidator(durations.between("1ms", "30s"))] = typed("500ms")
     key_secret: SecretStr = typed("")
 
+    @property
+    def embedded(self) -> Path | None:
+        """The folder of an embedded store, None for a server elsewhere."""
+        return store_url.embedded(self.url.get_secret_value())
+
     @field_validator("url")
     @classmethod
     def _url(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:

@@ -25,6 +25,14 @@ _SECRET_OPTION = re.compile(r"(?<=password=)[^&]+", re.IGNORECASE)
 _USERINFO = re.compile(r"[^:/?#@,]*(?::[^:/?#@,]*)?")
 
 
+EMBEDDED = "embedded:"
+
+
+def embedded(url: str) -> Path | None:
+    """The folder of an embedded store, None for a server elsewhere; `url` as `check` gives it."""
+    return Path(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
+
+
 def check(text: str, folder: Path | None = None) -> str:
     """Check the shape of a store URL and give it back with an absolute path; raises ValueError."""
     if not text.isprintable() or " " in text:
@@ -33,7 +41,7 @@ def check(text: str, folder: Path | None = None) -> str:
     if colon and scheme == "embedded":
         if not rest or rest.startswith("//"):
             raise ValueError("must be embedded:/PATH")
-        return f"embedded:{absolute(rest, folder)}"
+        return f"{EMBEDDED}{absolute(rest, folder)}"
     form = _FORMS.get(scheme)
     if form is None or not rest.startswith("//"):
         raise ValueError(f"is no store URL; its forms are {STORE_FORMS}")
@@ -143,7 +151,7 @@ def secrets(text: str) -> tuple[str, ...]:
     """
     _, slashes, rest = text.partition("//")
     if not slashes:
-        return () if text.startswith("embedded:") else (text,)
+        return () if text.startswith(EMBEDDED) else (text,)
     userinfo = rest.rpartition("@")[0]
     password = userinfo.partition(":")[2]
     return tuple(s for s in (userinfo, password, *_SECRET_OPTION.findall(text)) if s)

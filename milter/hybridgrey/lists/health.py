@@ -24,9 +24,10 @@ from functools import partial
 from typing import Protocol
 
 from hybridgrey.address import endpoint_text
+from hybridgrey.config.known_lists import TEST_LISTED, TEST_UNLISTED
 from hybridgrey.lists.lookup import Resolver
 from hybridgrey.lists.upstream import NoReporter
-from hybridgrey.lists.zones import TEST_LISTED, TEST_UNLISTED, Zone, test_point
+from hybridgrey.lists.zones import Zone, test_point
 from hybridgrey.metrics.series import HEALTH
 from hybridgrey.policy.judge import NOT_LISTED, Answer
 from hybridgrey.trouble.reporter import Report

@@ -3,7 +3,7 @@
 Lists say "I will not answer you" in the same records that say "listed": 127.255.255.254 from Spamhaus,
 127.0.0.255 from dnswl.org.  Who reads these as listings rejects all mail, or accepts all spam.  A list whose
 domain has died may be answered by a parking page for every name.  So each answer is checked here before it
-may vote.  Quirks of well-known lists are built in; ``[zones."NAME"]`` adds to them.
+may vote.  Quirks of well-known lists are built in (`config.known_lists`); ``[zones."NAME"]`` adds to them.
 """
 
 from __future__ import annotations
@@ -15,44 +15,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hybridgrey import address
+from hybridgrey.config.known_lists import REFUSED, TEST_UNLISTED, public_label, quirk
 from hybridgrey.config.settings import Zone as Settings
 from hybridgrey.lists import question
 from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Rule
 from hybridgrey.policy.pattern import Pattern
 
-# RFC 5782 section 5: every list has 127.0.0.2 and never has 127.0.0.1.
-TEST_LISTED = "127.0.0.2"
-TEST_UNLISTED = "127.0.0.1"
 # The head of ::ffff:a.b.c.d.
 MAPPED = bytes(10) + b"\xff\xff"
 
 
-@dataclass(frozen=True, slots=True)
-class Quirk:
-    """What a well-known list does differently from RFC 5782; a test point None: not to be asked."""
-
-    errors: tuple[str, ...] = ()
-    listed: str | None = TEST_LISTED
-    unlisted: str | None = TEST_UNLISTED
-
-
-# By the end of the zone's name, so that a zone with a customer's key before it is known too.
-_QUIRKS: Mapping[str, Quirk] = {
-    # Over the free quota every question, 127.0.0.1 too, is answered 127.0.0.255 or 127.0.10.x.
-    "dnswl.org": Quirk(errors=("127.0.0.255", "127.0.10.[0..255]")),
-    # 127.0.0.1 is its code for "good", and the address itself is listed on purpose.
-    "hostkarma.junkemailfilter.com": Quirk(unlisted=None),
-}
-_NO_QUIRK = Quirk()
-
-# The Data Query Service: KEY.zen.dq.spamhaus.net is zen.spamhaus.org for the customer with that key.
-_SPAMHAUS_KEYED = re.compile(r"[a-z0-9]+\.([a-z0-9-]+)\.dq\.spamhaus\.net")
-
 # Characters; keys are longer, and shorter names of zones are words that may be meant.
 _KEY_LEAST = 12
-
-# Spamhaus: query refused, by a public resolver or over the limit; others have taken the range over.
-_REFUSED = Pattern.parse("127.255.255.[0..255]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +76,7 @@ class Zone:
         shown = ".".join(map(str, code))
         if code[0] != 127:
             return f"answers {shown}, outside 127.0.0.0/8"
-        if _REFUSED.matches(code):
+        if REFUSED.matches(code):
             return f"answers {shown}, query refused"
         if any(p.matches(code) for p in self.errors):
             return f"answers {shown}, an error code of this list"
@@ -116,19 +90,6 @@ def build(rules: Iterable[Rule], settings: Mapping[str, Settings]) -> tuple[Zone
         for entry in rule.lists:
             quoted[entry.zone] = quoted.get(entry.zone, False) or rule.action is Action.REJECT
     return tuple(_zone(i, name, settings.get(name), text) for i, (name, text) in enumerate(quoted.items()))
-
-
-def quirk(name: str) -> Quirk:
-    """What is built in for a list, by the end of its name."""
-    labels = name.split(".")
-    ends = (".".join(labels[i:]) for i in range(len(labels)))
-    return next((_QUIRKS[end] for end in ends if end in _QUIRKS), _NO_QUIRK)
-
-
-def public_label(name: str) -> str:
-    """The name that may be shown: without the customer's key that Spamhaus puts before its zones."""
-    keyed = _SPAMHAUS_KEYED.fullmatch(name)
-    return f"{keyed[1]}.spamhaus.org" if keyed else name
 
 
 def _zone(index: int, name: str, settings: Settings | None, wants_text: bool) -> Zone:

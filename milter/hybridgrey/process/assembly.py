@@ -31,7 +31,7 @@ from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
 from hybridgrey.process import keeper
 from hybridgrey.process.children import Ready
-from hybridgrey.process.daemon import EMBEDDED, Build
+from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
@@ -197,8 +197,7 @@ class Worker:
 
 def store_url(config: Config, embedded_url: str) -> str:
     """Where the store is; an embedded one where its server has been started."""
-    url = config.store.url.get_secret_value()
-    return embedded_url if url.startswith(EMBEDDED) else url
+    return embedded_url if config.store.embedded else config.store.url.get_secret_value()
 
 
 def open_store(config: Config, url: str, reports: Report) -> Store:

@@ -16,15 +16,13 @@ import importlib
 import os
 import signal
 from collections.abc import Callable
-from pathlib import Path
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import triplets
 from hybridgrey.history import writer
-from hybridgrey.metrics.shared import Shared
 from hybridgrey.process import privileges, worker
-from hybridgrey.process.generation import Parts
+from hybridgrey.process.generation import Build
 from hybridgrey.process.listener import Listener, ListenError, inherited, open_listener
 from hybridgrey.process.loop import Loop
 from hybridgrey.process.master import Master, World
@@ -37,11 +35,6 @@ from hybridgrey.store.binary import EmbeddedError
 from hybridgrey.store.embedded import EmbeddedServer
 from hybridgrey.trouble.log import Troubles
 from hybridgrey.trouble.reporter import Channel
-
-EMBEDDED = "embedded:"
-
-Build = Callable[[Config, Shared | None], Parts]
-"""What a configuration puts into the processes; the second is the shared memory of the one before."""
 
 Assemble = Callable[[str, Channel], Build]
 """Makes a Build, given the URL of the embedded store ("" without one) and the children's channel."""
@@ -119,8 +112,7 @@ def _become(
     config: Config, account: privileges.Account | None, notifier: Notifier
 ) -> tuple[EmbeddedServer | None, PidFile | None]:
     """Give up what only root may do, then start the store; its server and the pid file, if there are any."""
-    url = config.store.url.get_secret_value()
-    folder = Path(url.removeprefix(EMBEDDED)) if url.startswith(EMBEDDED) else None
+    folder = config.store.embedded
     if folder is not None:
         privileges.state_directory(folder, account)
     pid_file = _claim(config, account)

@@ -37,6 +37,10 @@ class Parts(Protocol):
     def keeper(self, ready: Ready) -> NoReturn: ...
 
 
+Build = Callable[[Config, Shared | None], Parts]
+"""What a configuration puts into the processes; the second is the shared memory of the one before."""
+
+
 class Generation:
     """One configuration at work."""
 

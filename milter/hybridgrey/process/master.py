@@ -26,7 +26,7 @@ from hybridgrey.config.load import Config, ConfigError
 from hybridgrey.config.restart_only import keep
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.process.children import Child, how
-from hybridgrey.process.generation import KEEPER, WORKER, Generation, Parts
+from hybridgrey.process.generation import KEEPER, WORKER, Build, Generation
 from hybridgrey.process.listener import Listener
 from hybridgrey.process.loop import Loop
 from hybridgrey.process.pidfile import PidFile, Record
@@ -45,7 +45,7 @@ class World:
     listener: Listener
     load: Callable[[], Config]
     """Read the configuration again; raises ConfigError."""
-    build: Callable[[Config, Shared | None], Parts]
+    build: Build
     """What a configuration puts into the processes, given the shared memory of the one before."""
     notifier: Notifier
     troubles: Troubles

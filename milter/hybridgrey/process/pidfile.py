@@ -23,7 +23,6 @@ from hybridgrey.config.sockets import absolute
 
 NAME: Final = "hybridgrey.pid"
 RUN: Final = Path("/var/run/hybridgrey")
-_EMBEDDED = "embedded:"
 _SIZE = 16384  # bytes; what a record takes at most, and what is read
 
 
@@ -55,9 +54,8 @@ def place(config: Config) -> Path | None:
     """
     if config.pid_file:
         return absolute(config.pid_file, config.path.parent if config.path else None)
-    url = config.store.url.get_secret_value()
-    if url.startswith(_EMBEDDED):
-        return Path(url.removeprefix(_EMBEDDED)) / NAME
+    if config.store.embedded is not None:
+        return config.store.embedded / NAME
     socket = config.address.path
     if socket is not None:
         return socket.with_name(f"{socket.name}.pid")

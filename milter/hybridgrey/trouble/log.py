@@ -1,4 +1,4 @@
-"""What the children report, as lines of the log: the channel's end in the master, its collector, the clock."""
+"""What the children report, as lines of the log: the master's end of the channel, its collector, its clock."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the children report, as lines of the log: the master's end of the channel, its collector, its clock."""
+"""What the children report, as lines of the log: the end of the channel, its collector and its clock."""
 
 from __future__ import annotations
 

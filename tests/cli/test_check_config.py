@@ -50,15 +50,21 @@ def write(tmp_path):
 
 def test_good_file_is_printed_in_full():
     """The effective configuration of a good file is TOML on stdout, with every default; the status is 0."""
-    done = run("check-config", "-c", SAMPLE)
+    done = run("check-config", "--show", "-c", SAMPLE)
     assert (done.returncode, done.stderr) == (0, "")
     assert tomllib.loads(done.stdout) == load.default().shown
+
+
+def test_good_file_is_ok():
+    """One line says so, and which file was looked at."""
+    done = run("check-config", "-c", SAMPLE)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"ok: {SAMPLE}\n", "")
 
 
 def test_printed_configuration_means_the_same(write, tmp_path):
     """What is printed can be used as a config file."""
     source = write('workers = 3\n[greylist]\ndelay = "90s"\n[zones.z]\nhealth = "off"\n')
-    printed = run("check-config", "-c", source).stdout
+    printed = run("check-config", "--show", "-c", source).stdout
     (tmp_path / "again.toml").write_text(printed)
     again = load.load(tmp_path / "again.toml")
     first = load.load(source)
@@ -73,9 +79,10 @@ def test_bad_file_has_all_errors_on_stderr(write):
     done = run("check-config", "-c", path)
     assert (done.returncode, done.stdout) == (78, "")
     assert done.stderr.splitlines() == [
-        f"{path}: workers: must be a whole number, without quotes",
-        f"{path}: store.url: the port must be a number from 1 to 65535",
-        f'{path}: rule "lists": dns[1]: a range runs backwards at "zen.spamhaus.org=127.0.0.[>4..1<]"',
+        f"{path}: line 2: workers: must be a whole number, without quotes",
+        f"{path}: line 4: store.url: the port must be a number from 1 to 65535",
+        f'{path}: line 7: rule "lists": dns[1]: a range runs backwards at '
+        '"zen.spamhaus.org=127.0.0.[>4..1<]"',
     ]
 
 
@@ -91,7 +98,7 @@ def test_json_has_errors_and_warnings(write):
     report = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
     assert (report["ok"], report["errors"]) == (True, [])
-    assert report["warnings"] == [f'{path}: zones."unused": no rule asks this list']
+    assert report["warnings"] == [f"{path}: line 4: zones.unused: no rule asks this list"]
     assert report["config"]["store"]["url"] == "redis://:********@127.0.0.1"
 
 
@@ -110,7 +117,10 @@ def test_warnings_are_on_stderr(write):
     """A file with warnings only can be used: status 0, the warnings on stderr."""
     path = write(WARNED)
     done = run("check-config", "-c", path)
-    assert (done.returncode, done.stderr) == (0, f'warning: {path}: zones."unused": no rule asks this list\n')
+    assert (done.returncode, done.stderr) == (
+        0,
+        f"warning: {path}: line 4: zones.unused: no rule asks this list\n",
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +138,7 @@ def test_config_option_may_stand_anywhere(tmp_path, args, named):
     if named == cli.DEFAULT_CONFIG and cli.DEFAULT_CONFIG.exists():
         pytest.skip("this machine has a configuration")
     done = run(*args, cwd=tmp_path)
-    hint = "name another file with -c FILE\n" if named == cli.DEFAULT_CONFIG else ""
+    hint = "name another file with -c FILE, or in HYBRIDGREY_CONFIG\n" if named == cli.DEFAULT_CONFIG else ""
     assert (done.returncode, done.stderr) == (78, f"{tmp_path / named}: does not exist\n{hint}")
 
 
@@ -216,16 +226,53 @@ def test_path_that_is_no_text_is_printed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("args", "status"), [(["--version"], 0), (["--help"], 0), ([], 2), (["nonsense"], 2)]
+    ("args", "status"), [(["--version"], 0), (["--help"], 0), ([], 2), (["nonsense"], 2), (["version"], 0)]
 )
 def test_group_answers(args, status):
     """Help and version end with 0, wrong usage with 2."""
     done = run(*args)
     assert done.returncode == status
-    if args == ["--version"]:
+    if args in (["--version"], ["version"]):
         assert done.stdout == f"hybridgrey, version {hybridgrey.__version__}\n"
     else:
         assert "check-config" in done.stdout + done.stderr or args == ["nonsense"]
+
+
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["stauts"], "status"),
+        (["chek"], "check-config"),
+        (["checkconfig"], "check-config"),
+        (["help", "greylst"], "greylist"),
+        (["greylist", "lst"], "list"),
+        (["import", "postfx"], "postfix"),
+        (["reprot"], "report"),
+        (["xyzzy"], ""),
+    ],
+)
+def test_misspelt_commands(words, meant):
+    """The command that was meant is named; the status is that of wrong usage."""
+    done = run(*words)
+    assert done.returncode == 2
+    assert (f"Did you mean '{meant}'?" in done.stderr) == bool(meant)
+    assert ("Did you mean" in done.stderr) == bool(meant)
+
+
+@pytest.mark.parametrize("words", [["explain"], ["greylist", "list"], ["import", "postgrey"], []])
+def test_help_is_that_of_the_option(words):
+    """`help COMMAND` prints what `COMMAND --help` does."""
+    assert run("help", *words).stdout == run(*words, "--help").stdout != ""
+
+
+def test_environment_names_a_config(tmp_path, write):
+    """HYBRIDGREY_CONFIG stands for the default; -c is stronger, wherever it stands."""
+    path = write("workers = 3\n")
+    environment = {**os.environ, "HYBRIDGREY_CONFIG": str(path)}
+    assert run("check-config", env=environment).stdout == f"ok: {path}\n"
+    for args in (["check-config", "-c", "other.toml"], ["-c", "other.toml", "check-config"]):
+        done = run(*args, env=environment, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (78, f"{tmp_path}/other.toml: does not exist\n")
 
 
 def test_check_needs_no_libmilter():

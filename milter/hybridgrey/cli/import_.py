@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hybridgrey.cli import import_senders
+from hybridgrey.cli import Group, import_senders
 from hybridgrey.cli.output import as_json, fail
 from hybridgrey.config import textfile
 from hybridgrey.migrate import configfile, postfix
@@ -17,7 +17,7 @@ STDIN = "-"
 MAX_BYTES = 64 * 2**20
 
 
-@click.group("import")
+@click.group("import", cls=Group)
 def import_() -> None:
     """Bring along rules and known senders from other programs.
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import click
 
-from hybridgrey.cli import config_option
+from hybridgrey.cli import Group, config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.moments import moment
 from hybridgrey.cli.output import as_json, fail, table
@@ -35,7 +35,7 @@ NOTHING: Final = (
 )
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="An .html, .svg or .png file."
 )

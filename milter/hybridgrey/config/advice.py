@@ -1,35 +1,40 @@
 """Warnings: what a valid configuration may still get wrong.
 
-Each warning is one line that names the key and what follows from it.  None of them stops the daemon.
+Each warning names the key and what follows from it.  None of them stops the daemon.
 """
 
 from __future__ import annotations
 
 import grp
+import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, graded, public_label
 from hybridgrey.config.masking import key_like
+from hybridgrey.config.rules import Problem
 from hybridgrey.config.settings import Settings
-from hybridgrey.policy.judge import Action, Rule
+from hybridgrey.policy.judge import Action, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Entry, Network
+
+LOOPBACK = bytes((127, 0, 0, 1))
 
 # Files of clients may be long, and each pair is compared.
 MOST_COMPARED = 100
 
 
-def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
+def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     """All warnings, those of the rules last."""
     yield from _accounts(settings)
     yield from _nameservers(settings)
+    yield from _metrics(settings)
     yield from _networks(settings)
     yield from _zones(settings, rules)
     yield from _rules(rules)
 
 
-def _accounts(settings: Settings) -> Iterator[str]:
+def _accounts(settings: Settings) -> Iterator[Problem]:
     if settings.socket_group and not _exists(settings.socket_group, grp.getgrnam):
-        yield "socket_group: no such group on this host; hybridgrey will not start"
+        yield ("socket_group",), "no such group on this host; hybridgrey will not start"
 
 
 def _exists(name: str, look_up: Callable[[str], object]) -> bool:
@@ -40,72 +45,99 @@ def _exists(name: str, look_up: Callable[[str], object]) -> bool:
     return True
 
 
-def _nameservers(settings: Settings) -> Iterator[str]:
-    for i, (host, _) in enumerate(settings.dns.nameservers, 1):
+def _nameservers(settings: Settings) -> Iterator[Problem]:
+    for i, (host, _) in enumerate(settings.dns.nameservers):
         if host in PUBLIC_RESOLVERS:
-            yield (
-                f"dns.nameservers[{i}]: {host} is a public resolver, which most lists refuse to answer; "
-                "use a resolver of your own"
-            )
+            text = f"{host} is a public resolver, which most lists refuse to answer; use one of your own"
+            yield ("dns", "nameservers", i), text
 
 
-def _networks(settings: Settings) -> Iterator[str]:
+def _metrics(settings: Settings) -> Iterator[Problem]:
+    metrics = settings.metrics
+    open_to_others = metrics.listen is not None and not _is_loopback(metrics.listen[0])
+    if open_to_others and not metrics.password.get_secret_value():
+        yield ("metrics", "listen"), "whoever reaches this address reads the page; set [metrics] password"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _networks(settings: Settings) -> Iterator[Problem]:
     greylist = settings.greylist
     for key, prefix, least in (
         ("ipv4_prefix", greylist.ipv4_prefix, 16),
         ("ipv6_prefix", greylist.ipv6_prefix, 32),
     ):
         if prefix < least:
-            yield f"greylist.{key}: one passed client lets in all of its /{prefix}"
+            yield ("greylist", key), f"one passed client lets in all of its /{prefix}"
     if greylist.lifetime < greylist.retry_window:
-        yield "greylist.lifetime: a passed triplet is forgotten sooner than one that never came back"
+        yield ("greylist", "lifetime"), "a passed triplet is forgotten sooner than one that never came back"
 
 
-def _zones(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
+def _zones(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     asked = {entry.zone: None for rule in rules for entry in rule.lists}
     for zone in settings.zones:
         if zone not in asked:
-            yield f'zones."{zone}": no rule asks this list'
+            yield ("zones", zone), "no rule asks this list"
     for zone in asked:
         labelled = (zone in settings.zones and settings.zones[zone].label) or public_label(zone) != zone
         if key_like(zone) and not labelled:
-            yield f'zones."{zone}": the name seems to hold a key; give it a label that is shown instead'
+            yield ("zones", zone), "the name seems to hold a key; give it a label that is shown instead"
 
 
-def _rules(rules: Sequence[Rule]) -> Iterator[str]:
+def _rules(rules: Sequence[Rule]) -> Iterator[Problem]:
     allowing: Rule | None = None
-    for rule in rules:
+    for number, rule in enumerate(rules):
         if rule.lists and rule.action is Action.ACCEPT and allowing is None:
             allowing = rule
         elif rule.lists and rule.action is Action.REJECT and allowing is not None:
-            yield (
-                f'rule "{rule.name}": a client on the lists of rule "{allowing.name}" before it is accepted '
-                "even when it is on these; blocklists react faster, so they should come first"
+            text = (
+                f'a client on the lists of rule "{allowing.name}" before it is accepted even when it is on '
+                "these; blocklists react faster, so they should come first"
             )
+            yield ("rule", number), text
             allowing = None
     yield from _graded(rules)
     yield from _covered(rules)
     if not any(_decides_all(rule) for rule in rules):
-        yield "rule: no rule decides on everybody else at the end; a client that none matches is accepted"
+        text = "no rule decides on everybody else at the end; a client that none matches is accepted"
+        yield ("rule",), text
+    if not _accepted(LOOPBACK, rules):
+        text = (
+            "mail of this host itself, from 127.0.0.1, is accepted by no rule: what its programs send "
+            "would be held up too"
+        )
+        yield ("rule",), text
 
 
-def _graded(rules: Sequence[Rule]) -> Iterator[str]:
+def _accepted(client: bytes, rules: Sequence[Rule]) -> bool:
+    """Whether a client is let in, whatever else it says and lists answer."""
+    policy = Policy(rules)
+    outcome = judge(policy, policy.connect(client, None))
+    return isinstance(outcome, Verdict) and outcome.action is Action.ACCEPT
+
+
+def _graded(rules: Sequence[Rule]) -> Iterator[Problem]:
     """Lists that need return codes and have none."""
-    for rule in rules:
-        for entry in rule.lists:
+    for number, rule in enumerate(rules):
+        for index, entry in enumerate(rule.lists):
             advice = graded(entry.zone)
             if entry.pattern is None and advice:
-                yield f'rule "{rule.name}": dns: {entry.zone} has no return codes: {advice}'
+                yield ("rule", number, "dns", index), f"{entry.zone} has no return codes: {advice}"
 
 
-def _covered(rules: Sequence[Rule]) -> Iterator[str]:
+def _covered(rules: Sequence[Rule]) -> Iterator[Problem]:
     """Rules that are never reached, because one before decides on each of their clients."""
     deciding: list[tuple[Rule, Sequence[Network]]] = []
-    for rule in rules:
+    for number, rule in enumerate(rules):
         own = _networks_of(rule)
         for before, networks in deciding:
             if own and all(any(_holds(n, one) for n in networks) for one in own):
-                yield f'rule "{rule.name}": is never reached: rule "{before.name}" has all of its clients'
+                yield ("rule", number), f'is never reached: rule "{before.name}" has all of its clients'
                 break
         if own and _clients_alone(rule) and rule.action is not Action.NONE:
             deciding.append((rule, own))

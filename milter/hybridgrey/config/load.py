@@ -18,6 +18,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from hybridgrey.config import advice, durations, mistakes, rules, sockets, store_url, textfile
+from hybridgrey.config.lines import Lines
 from hybridgrey.config.masking import MASK, Secrets
 from hybridgrey.config.rules import DEFAULT_RULES, Problem, Raw, RuleTable
 from hybridgrey.config.settings import Settings, Zone
@@ -84,7 +85,7 @@ def _cores() -> int:
 
 def default() -> Config:
     """What an empty file means, with no file of allowed clients beside it."""
-    return _build({}, None)
+    return _build({}, None, Lines(""))
 
 
 def load(path: Path) -> Config:
@@ -96,7 +97,7 @@ def load(path: Path) -> Config:
         raise ConfigError(_lines(path, ["does not exist"])) from None
     except ValueError as e:
         raise ConfigError(_lines(path, [str(e)])) from None
-    return _build(_parse(text, path), path)
+    return _build(_parse(text, path), path, Lines(text))
 
 
 def _lines(path: Path | None, texts: Iterable[str]) -> list[str]:
@@ -128,7 +129,7 @@ def _syntax(reason: str, text: str) -> str:
     return mistakes.one_line(f"{where}: not valid TOML: {what[:1].lower()}{what[1:]}")
 
 
-def _build(raw: Raw, path: Path | None) -> Config:
+def _build(raw: Raw, path: Path | None, places: Lines) -> Config:
     secrets = Secrets.of(raw)
     tables = raw if "rule" in raw else {**raw, "rule": [dict(r) for r in DEFAULT_RULES]}
     file, found = _validate(tables, path.parent if path else None)
@@ -136,11 +137,11 @@ def _build(raw: Raw, path: Path | None) -> Config:
     if file is None or found:
         ordered = mistakes.in_order(found, tables)
         raise ConfigError(
-            _lines(path, (secrets.hide(mistakes.line(p, tables)) for p in dict.fromkeys(ordered)))
+            _lines(path, (secrets.hide(mistakes.line(p, tables, places)) for p in dict.fromkeys(ordered)))
         )
     policy = tuple(table.rule(n) for n, table in enumerate(file.rule, 1))
     values = {name: getattr(file, name) for name in Settings.model_fields}
-    warnings = (secrets.hide(mistakes.one_line(w)) for w in advice.warnings(file, policy))
+    warnings = (secrets.hide(mistakes.line(p, tables, places)) for p in advice.warnings(file, policy))
     return Config.model_construct(
         **values,
         rules=policy,

@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hybridgrey.config.lines import Lines
 from hybridgrey.config.rules import MistakesError, Problem, Raw, RuleTable, name_of
 from hybridgrey.config.settings import Settings, Zone
 
@@ -120,14 +121,15 @@ def _walk(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[str | in
             yield from _walk(item, (*path, i))
 
 
-def line(problem: Problem, raw: Raw) -> str:
-    """One problem as one line of text."""
+def line(problem: Problem, raw: Raw, places: Lines) -> str:
+    """One problem as one line of text, with the line of the file that it is about."""
     path, text = problem
-    prefix = ""
+    number = places.of(path)
+    prefix = f"line {number}: " if number else ""
     if len(path) > 1 and path[0] == "rule" and isinstance(path[1], int):
         tables = raw.get("rule")
         name = name_of(tables[path[1]], path[1] + 1) if isinstance(tables, list) else ""
-        prefix = f"{name}: " if name == f"rule {path[1] + 1}" else f'rule "{name}": '
+        prefix += f"{name}: " if name == f"rule {path[1] + 1}" else f'rule "{name}": '
         path = path[2:]
     key = ""
     for part in path:

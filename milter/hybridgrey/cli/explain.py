@@ -18,6 +18,7 @@ from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, 
 from hybridgrey.config.load import Config
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
 from hybridgrey.greylist.triplets import State
+from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.policy.trace import Question
 from hybridgrey.process import assembly
 from hybridgrey.store.connection import StoreError
@@ -93,6 +94,8 @@ def _print_json(config: Config, asked: Question, found: Explanation) -> None:
 
 
 def _print(config: Config, asked: Question, found: Explanation) -> None:
+    if found.no_list_works:
+        click.echo(f"{coloured('warning')}: {NO_LIST_WORKS}")
     by = f'rule "{found.rule}"' if found.rule else "no rule matches"
     click.echo(f"{clean(asked.client)}: {coloured(found.action)}, {by}")
     click.echo(f"client gets: {found.reply or 'let in'}")

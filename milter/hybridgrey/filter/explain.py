@@ -24,9 +24,10 @@ from hybridgrey.config.load import Config
 from hybridgrey.filter.screen import Client, Decision, Screen, plain
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.lists import question, zones
-from hybridgrey.lists.health import Prober
+from hybridgrey.lists.health import Health, Prober
 from hybridgrey.lists.lookup import SUSPENDED, Resolver
 from hybridgrey.lists.resolv import nameservers
+from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.judge import Action, Answer, Facts, Policy
 from hybridgrey.policy.trace import ANYBODY, SOMEBODY, Question, Step, steps
 
@@ -60,6 +61,7 @@ class Explanation:
     delay: int
     store_error: str
     nameserver_error: str
+    no_list_works: bool = False
 
     @property
     def passes(self) -> bool:
@@ -85,9 +87,9 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
     policy = Policy(config.rules)
     packed = address.packed(asked.client)
     suspended = bytearray(len(built))
-    reasons = _probe(
-        built, servers, policy, policy.connect(packed, asked.host), suspended, config.dns.timeout
-    )
+    facts = policy.connect(packed, asked.host)
+    health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
+    reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     screen = Screen(config, policy, built, resolver, Peek(greylist))
     client = screen.connect(asked.client, asked.host)
@@ -111,6 +113,7 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
         delay=config.greylist.delay if rule is None or rule.delay is None else rule.delay,
         store_error=decision.store_error,
         nameserver_error=_nameserver_error(answers, servers),
+        no_list_works=none_works(str(one.state) for one in health),
     )
 
 
@@ -121,14 +124,11 @@ def _probe(
     facts: Facts,
     suspended: bytearray,
     timeout: float,
-) -> dict[str, str]:
-    """Find out which lists the daemon would have suspended; why, by label."""
+) -> Sequence[Health]:
+    """How the lists are that have a say; those that the daemon would have suspended are marked."""
     names = () if policy.trusted(facts) else policy.questions(facts)
     wanted = [zone for zone in built if zone.name in names]
-    if not wanted:
-        return {}
-    health = Prober(built, servers, flags=suspended, timeout=timeout).probe_once(wanted)
-    return {one.label: one.reason for one in health}
+    return Prober(built, servers, flags=suspended, timeout=timeout).probe_once(wanted) if wanted else []
 
 
 def _lists(

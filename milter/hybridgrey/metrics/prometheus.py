@@ -66,6 +66,20 @@ class Exposition(Collector):
             for one in HEALTH:
                 health.add_metric((label, one), float(one == state))
         yield health
+        working = sum(state == "healthy" for state in self._shared.flags.states().values())
+        yield GaugeMetricFamily(
+            PREFIX + "lists_healthy", "Lists that answer their test points", value=working
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "no_list_works",
+            "1 while no list can have a say: nothing is rejected or allowed by lists",
+            value=float(self._shared.flags.none_works),
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "enforced",
+            "1 while verdicts are carried out, 0 in observe mode",
+            value=self._shared.enforced,
+        )
         build = GaugeMetricFamily(PREFIX + "build_info", "Versions", labels=("version", "python"))
         build.add_metric((__version__, platform.python_version()), 1)
         yield build

@@ -17,6 +17,8 @@ OUTCOMES = ("accept", "reject", "delay", "tempfail")
 """What a client gets for a recipient, or in observe mode would get; delay: greylisted, come again later."""
 HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
 """What the test points of a list say of it, the worse the later (`health.State`)."""
+NO_LIST_WORKS = "no list works: nothing is rejected or allowed by lists"
+"""What is said first, everywhere, when `none_works`."""
 NO_RULE = "(none)"
 """The rule label of a recipient that no rule matched."""
 
@@ -140,6 +142,16 @@ def _series(
         yield from ((("list_answers", (label, result)), True) for result in RESULTS)
         yield ("list_latency_seconds", (label,)), True
         yield from ((("list_rejects", (label, sole)), True) for sole in ("true", "false"))
+
+
+def none_works(states: Iterable[str]) -> bool:
+    """Whether no list can have a say, by the states of all of them (`HEALTH`).
+
+    One whose test points are not asked may work, unless the others are silent: then the way to all is broken.
+    """
+    every = set(states)
+    known = every - {"unchecked"}
+    return bool(known) and "healthy" not in known and (known == every or known == {"silent"})
 
 
 def flag(value: bool) -> str:

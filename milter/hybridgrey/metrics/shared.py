@@ -25,7 +25,7 @@ from zlib import crc32
 from hybridgrey.metrics.journal import Journal
 from hybridgrey.metrics.meter import Meter
 from hybridgrey.metrics.ring import Rings
-from hybridgrey.metrics.series import CAPACITY, HEALTH, Schema
+from hybridgrey.metrics.series import CAPACITY, HEALTH, Schema, none_works
 
 
 class Counters:
@@ -97,6 +97,11 @@ class Flags:
         for label, byte in zip(self.labels, self.health, strict=False):
             found[label] = max(found.get(label, 0), byte)
         return {label: HEALTH[worst] for label, worst in found.items()}
+
+    @property
+    def none_works(self) -> bool:
+        """Whether no list can have a say."""
+        return none_works(HEALTH[byte] for byte in self.health[: len(self.labels)])
 
 
 class Board:

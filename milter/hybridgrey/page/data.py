@@ -192,7 +192,7 @@ class Data:
             "now": self._clock(),
             "workers": shared.board.alive,
             "observe": self._host.observes,
-            "problems": list(self._health()),
+            "problems": [*([series.NO_LIST_WORKS] if shared.flags.none_works else []), *self._health()],
             "lists": [
                 {
                     "list": label,

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.store.connection import Store
 from parts.base import LOOPBACK, free_port
 from parts.commandline import in_terminal, run
@@ -237,7 +238,8 @@ def test_nameserver_down(write, tmp_path):
     done = run("explain", "-c", write(dns={"nameservers": [where], "timeout": "300ms"}), "192.0.2.1")
     assert (done.status, len(done.error.splitlines())) == (0, 1)
     assert done.error.startswith(f"warning: no list has answered through {where}")
-    assert 'greylist, rule "rest"' in done.lines[0]
+    assert done.lines[0] == f"warning: {NO_LIST_WORKS}"
+    assert 'greylist, rule "rest"' in done.lines[1]
 
 
 def test_suspended_list(write):

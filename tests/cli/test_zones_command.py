@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from hybridgrey.metrics.series import NO_LIST_WORKS
 from parts.base import LOOPBACK, free_port
 from parts.commandline import in_terminal, run
 from parts.daemon import toml
@@ -73,8 +74,9 @@ def test_text(write, dns):
     """Piped, there is one line a list, with what is known of it and without its key."""
     lists = ("good.test", "list.dnswl.org", "hostkarma.junkemailfilter.com", KEYED)
     done = run("zones", "-c", write(dns.address, *lists, zones={"good.test": {"health": "off"}}))
-    assert (done.status, done.error, len(done.lines)) == (0, "", 5)
-    rows = [line.split(None, 2) for line in done.lines]
+    assert (done.status, done.error, len(done.lines)) == (0, "", 6)
+    assert done.lines[0] == "4 lists: 3 healthy, 1 unchecked"
+    rows = [line.split(None, 2) for line in done.lines[1:]]
     assert [row[:2] for row in rows] == [
         ["LIST", "STATE"],
         ["good.test", "unchecked"],
@@ -101,11 +103,23 @@ def test_terminal(write, dns):
 
 
 def test_nameserver_down(write):
-    """When no list answers at all, a line names the nameserver; the status is 1."""
+    """When no list answers at all, the first line says so, and one names the nameserver; the status is 1."""
     where = f"{LOOPBACK}:{free_port()}"
     done = run("zones", "-c", write(where, "good.test"))
     assert (done.status, len(done.error.splitlines())) == (1, 1)
-    assert f"no list answers through {where}" in done.error
+    assert done.lines[0] == f"warning: {NO_LIST_WORKS}"
+    assert f"asked through {where}: check [dns] nameservers" in done.error
+
+
+def test_no_list_works(write, dns):
+    """A resolver that knows no list is what small hosts have most often: said first, and the status is 1."""
+    done = run("zones", "-c", write(dns.address, "nowhere.test", "elsewhere.test"))
+    assert (done.status, done.lines[0]) == (1, f"warning: {NO_LIST_WORKS}")
+    assert json.loads(run("zones", "--json", "-c", write(dns.address, "nowhere.test")).output)[
+        "no_list_works"
+    ]
+    mixed = run("zones", "-c", write(dns.address, "nowhere.test", "good.test"))
+    assert (mixed.status, mixed.lines[0]) == (0, "2 lists: 1 healthy, 1 warning")
 
 
 def test_public_resolver(write):

@@ -251,9 +251,10 @@ def _watch(store: Store, reports: Report, stop: threading.Event) -> None:
 
     One failure is enough to tell: the breaker's patience is for a store that has served.
     """
-    while (error := _reachable(store)) and not stop.is_set():
+    while error := _reachable(store):
         reports.failing("store", error=error)
-        stop.wait(WATCH_SECONDS)
+        if stop.wait(WATCH_SECONDS):
+            return
     reports.recovered("store")
     while not stop.wait(WATCH_SECONDS):
         store.probe()

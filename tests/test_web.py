@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from hybridgrey import config, pagedata, pagefiles, spans, verdicts, web, zones
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.history import Mark
 from hybridgrey.metrics import Shared
 from hybridgrey.policy import Policy
@@ -364,7 +365,7 @@ def test_search(wanted: str, number: int) -> None:
     """Every word must be somewhere; a network means the clients in it."""
     other = {"client": "2001:db8::5", "outcome": "delay", "lists": {}, "rule": "rest", "state": "early"}
     some = [verdicts.shown(RECORD), verdicts.shown(RECORD | other)]
-    assert len(verdicts.search([one for one in some if one], wanted)) == number
+    assert len(verdicts.search([one for one in some if one], wanted, ClientReader())) == number
 
 
 WAYS = [

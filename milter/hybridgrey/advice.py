@@ -10,6 +10,7 @@ from __future__ import annotations
 import grp
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv6Network
 
 from hybridgrey.match import Entry, Network
 from hybridgrey.policy import Action, Rule
@@ -45,7 +46,7 @@ def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
     yield from _nameservers(settings)
     yield from _networks(settings)
     yield from _zones(settings, rules)
-    yield from _rules(rules)
+    yield from _rules(settings, rules)
 
 
 def _accounts(settings: Settings) -> Iterator[str]:
@@ -92,7 +93,7 @@ def _zones(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
             yield f'zones."{zone}": the name seems to hold a key; give it a label that is shown instead'
 
 
-def _rules(rules: Sequence[Rule]) -> Iterator[str]:
+def _rules(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
     allowing: Rule | None = None
     for rule in rules:
         if rule.lists and rule.action is Action.ACCEPT and allowing is None:
@@ -103,10 +104,21 @@ def _rules(rules: Sequence[Rule]) -> Iterator[str]:
                 "even when it is on these; blocklists react faster, so they should come first"
             )
             allowing = None
+    yield from _translated(settings, rules)
     yield from _graded(rules)
     yield from _covered(rules)
     if not any(_decides_all(rule) for rule in rules):
         yield "rule: no rule decides on everybody else at the end; a client that none matches is accepted"
+
+
+def _translated(settings: Settings, rules: Sequence[Rule]) -> Iterator[str]:
+    """Rules that let in all that come through a translator: the IPv4 clients of the world."""
+    for rule in rules:
+        for key in _networks_of(rule) if rule.action is Action.ACCEPT else ():
+            if not isinstance(key, IPv6Network) or not key.prefixlen:
+                continue
+            if any(key.supernet_of(prefix) for prefix in settings.dns.nat64):
+                yield f'rule "{rule.name}": clients: {key} has every IPv4 client that comes through NAT64'
 
 
 def _graded(rules: Sequence[Rule]) -> Iterator[str]:

@@ -92,7 +92,8 @@ class Assembly:
             wait=pool.wait,
         )
         greylist = open_greylist(config, store)
-        return Screen(config, Policy(config.rules), self.zones, resolver, greylist), store
+        policy = Policy(config.rules, config.dns.clients)
+        return Screen(config, policy, self.zones, resolver, greylist), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -135,7 +136,7 @@ class Assembly:
                 observes=config.observe,
                 alone=alone,
             ),
-            Policy(config.rules),
+            Policy(config.rules, config.dns.clients),
             self.zones,
             shared=self.shared,
             chronicle=chronicle,
@@ -220,6 +221,7 @@ def open_greylist(config: Config, store: Store) -> Greylist:
         ipv6_prefix=terms.ipv6_prefix,
         auto_allow_after=terms.auto_allow_after,
         key_secret=config.store.key_secret.get_secret_value(),
+        clients=config.dns.clients,
     )
 
 

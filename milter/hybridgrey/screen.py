@@ -7,13 +7,13 @@ command line.
 
 from __future__ import annotations
 
-import socket
 import string
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from hybridgrey import address, lookup
+from hybridgrey import lookup
+from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config import Config
 from hybridgrey.greylist import Touch
 from hybridgrey.lookup import Lookup, Resolver
@@ -80,17 +80,21 @@ class Decision(NamedTuple):
 class Client:
     """A connected client: what is known of it, its look-up under way, and how many recipients it had."""
 
-    __slots__ = ("address", "facts", "host", "judged", "lookup", "packed", "refused", "trusted")
+    __slots__ = ("facts", "host", "judged", "lookup", "refused", "source", "trusted")
 
-    def __init__(self, text: str, packed: bytes | None, host: str | None, facts: Facts) -> None:
-        self.address = text
-        self.packed = packed
+    def __init__(self, source: ClientAddress, host: str | None, facts: Facts) -> None:
+        self.source = source
         self.host = host
         self.facts = facts
         self.trusted: Verdict | None = None
         self.lookup: Lookup | Recalled | None = None
         # Recipients judged, and those of them that were rejected for what lists said: for `counts`.
         self.judged = self.refused = 0
+
+    @property
+    def address(self) -> str:
+        """The address as the MTA has it, for the log."""
+        return self.source.text
 
     def close(self) -> None:
         """End the look-up."""
@@ -116,15 +120,15 @@ class Screen:
 
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
-        packed = address.packed(text)
-        if packed is not None and ":" in text:
-            # Mapped IPv4, or a macro's "IPv6:…", which would be a network of its own for the greylist.
-            text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
-        facts = self.policy.connect(packed, host)
-        client = Client(text, packed, host, facts)
-        client.trusted, zones = self._plan(facts)
-        if zones and packed is not None:
-            client.lookup = self._resolver.ask(packed, zones)
+        source = self.policy.clients.read(text)
+        facts = self.policy.connect(source.packed, host, source.carried)
+        return self._looked_up(Client(source, host, facts))
+
+    def _looked_up(self, client: Client) -> Client:
+        client.trusted, zones = self._plan(client.facts)
+        asked = client.source.asked
+        if zones and asked is not None:
+            client.lookup = self._resolver.ask(asked, zones)
         return client
 
     def _plan(self, facts: Facts) -> tuple[Verdict | None, tuple[str, ...]]:
@@ -152,7 +156,7 @@ class Screen:
             case Action.TEMPFAIL:
                 reply = _reply("451", _rule_text(verdict) or LATER)
                 return Decision(verdict, reply, waited=time.monotonic() - started)
-            case _ if client.packed is None:
+            case _ if client.source.packed is None:
                 # A process of this host, or a client the MTA cannot name: no network to remember it by.
                 return Decision(verdict)
             case _:
@@ -181,7 +185,7 @@ class Screen:
         reply = touch = None
         error = ""
         try:
-            touch = self._greylist.touch(client.address, sender, recipient, delay)
+            touch = self._greylist.touch(client.source.listed, sender, recipient, delay)
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:
@@ -205,7 +209,7 @@ class Screen:
         if client.lookup is not None:
             zone, reason = client.lookup.await_text(zones)
         listed = self.zones[zone]
-        text = f"{REFUSED.format(client=client.address)} using {listed.label}"
+        text = f"{REFUSED.format(client=client.source.listed)} using {listed.label}"
         # Many a list's reason names the zone that was asked, with the customer's key in it.
         return f"{text}; {plain(listed.without_key(reason))[:MAX_REASON]}" if reason else text
 

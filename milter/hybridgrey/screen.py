@@ -131,6 +131,18 @@ class Screen:
             client.lookup = self._resolver.ask(asked, zones)
         return client
 
+    def renew(self, client: Client) -> Client:
+        """The client as a new connection would find it: itself, unless what lists said of it is too old.
+
+        To be called when a transaction begins.  If another one is returned, the look-up of the first has
+        ended; to count what it has heard is the caller's part.
+        """
+        if client.lookup is None or self._resolver.is_fresh(client.lookup):
+            return client
+        # First: what has come late then is in the cache, and is not asked for again.
+        client.close()
+        return self._looked_up(Client(client.source, client.host, client.facts))
+
     def _plan(self, facts: Facts) -> tuple[Verdict | None, tuple[str, ...]]:
         """What follows from CONNECT alone: the verdict, or the lists to ask; alike for most clients."""
         plan = self._plans.get(facts.maybe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import urllib.request
 from collections.abc import Iterator
 
 import pytest
@@ -16,7 +17,7 @@ from hybridgrey.pattern import ListEntry
 from hybridgrey.policy import Action, Policy, Rule
 from hybridgrey.recall import Recalled
 from hybridgrey.screen import Client, Screen
-from parts.base import wait_until
+from parts.base import LOOPBACK, free_port, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -268,10 +269,12 @@ def test_through_the_daemon():
     """Through the milter: listed, delisted, failed and listed again, on one connection."""
     with FakeDns() as server, Redis() as redis:
         server.zone("bl.test", ttl=1, negative_ttl=1)
+        port = free_port()
         settings = {
             "workers": 1,
             "store": {"url": redis.unix_url},
             "dns": {"nameservers": [server.address]},
+            "metrics": {"listen": f"{LOOPBACK}:{port}"},
             "rule": [{"name": "bl", "dns": ["bl.test"], "action": "reject"}],
         }
         with Daemon(settings) as daemon, MilterPeer(daemon.address) as peer:
@@ -295,3 +298,13 @@ def test_through_the_daemon():
             server.zone("bl.test", listed=LISTED, ttl=1)
             wait_until(lambda: said() == "554", "the list that is back")
             daemon.await_events("list recovered")
+
+            def counted(result: str) -> int:
+                with urllib.request.urlopen(f"http://{LOOPBACK}:{port}/metrics", timeout=20) as answer:
+                    name = f'hybridgrey_list_answers_total{{list="bl.test",result="{result}"}} '
+                    found = [line for line in answer.read().decode().splitlines() if line.startswith(name)]
+                return int(float(found[0].removeprefix(name)))
+
+            # Those of each look-up of the connection, though it is still open: of the last one not yet.
+            least = {"unlisted": 2, "listed": 1, "error": 1}
+            wait_until(lambda: all(counted(what) >= n for what, n in least.items()), "the counts")

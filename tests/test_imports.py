@@ -15,7 +15,7 @@ ROOT = Path(hybridgrey.__file__).parent
 
 # Bottom first.  A module may import those of its own storey or below, `FREE` anywhere.
 STOREYS = (
-    ("address", "pattern", "durations", "textfile", "backoff"),
+    ("address", "pattern", "durations", "textfile", "backoff", "rdns"),
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
     ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile", "observed"),
@@ -40,6 +40,7 @@ STOREYS = (
         "greylist",
         "entries",
         "history",
+        "spf",
         "restore",
         "peerfiles",
     ),

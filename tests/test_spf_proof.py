@@ -1,0 +1,397 @@
+"""What SPF proves and what it does not: hostile records, the records of large senders, errors."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+
+import pytest
+
+from hybridgrey.spf.evaluate import MAX_QUESTIONS, Identity, evaluate
+from hybridgrey.spf.pools import collect
+from hybridgrey.spf.proof import Widths, area
+from hybridgrey.spf.question import Answer, Ask, Question, Status
+from hybridgrey.spf.record import Result
+from spf.zone import TIMEOUT, resolve, simple
+
+CLIENT = "41.0.0.5"
+CLIENT_ADDRESS = ipaddress.ip_address(CLIENT)
+HELO = "mail.x.example"
+
+
+def checked(records, client=CLIENT, local="user", widths=None, domain="x.example"):
+    family = socket.AF_INET6 if ":" in client else socket.AF_INET
+    identity = Identity.of(socket.inet_pton(family, client), domain, local, HELO)
+    zone = simple(records)
+    outcome = resolve(evaluate(identity, widths or Widths()), zone)
+    assert len(zone.asked) <= MAX_QUESTIONS
+    return outcome
+
+
+def pool(records, domain="x.example", widths=None):
+    return resolve(collect(domain, widths or Widths()), simple(records))
+
+
+def nets(first, count, length=14):
+    return " ".join(f"ip4:{first + n // 64}.{4 * (n % 64)}.0.0/{length}" for n in range(count))
+
+
+def shared(count, per):
+    """Forty /14s split over includes, the client's network in the first."""
+    records = {"x.example": "v=spf1 " + " ".join(f"include:i{n}.example" for n in range(count // per))}
+    for n in range(count // per):
+        records[f"i{n}.example"] = "v=spf1 " + " ".join(
+            f"ip4:{41 + (n * per + k) // 64}.{4 * ((n * per + k) % 64)}.0.0/14" for k in range(per)
+        )
+    return records
+
+
+A = [("A", CLIENT)]
+HOSTILE = {
+    # name: records, result, the reason why a pass is no proof
+    "+all": ({"x.example": "v=spf1 +all"}, "pass", "by all"),
+    "all in an include": (
+        {"x.example": "v=spf1 include:y.example -all", "y.example": "v=spf1 all"},
+        "pass",
+        "by all",
+    ),
+    "all by redirect": (
+        {"x.example": "v=spf1 redirect=y.example", "y.example": "v=spf1 all"},
+        "pass",
+        "by all",
+    ),
+    "two halves": ({"x.example": "v=spf1 ip4:0.0.0.0/1 ip4:128.0.0.0/1 -all"}, "pass", "wider"),
+    "a /8": ({"x.example": "v=spf1 ip4:41.0.0.0/8 -all"}, "pass", "wider"),
+    "a /13": ({"x.example": "v=spf1 ip4:41.0.0.0/13 -all"}, "pass", "wider"),
+    "a /8 beside": ({"x.example": "v=spf1 ip4:41.0.0.5 ip4:1.0.0.0/8 -all"}, "pass", "records"),
+    "exists with the client": (
+        {"x.example": "v=spf1 exists:%{i}.y.example", "41.0.0.5.y.example": A},
+        "pass",
+        "macro",
+    ),
+    "exists": ({"x.example": "v=spf1 exists:y.example", "y.example": A}, "pass", "by exists"),
+    "a with the client": (
+        {"x.example": "v=spf1 a:%{i}.y.example", "41.0.0.5.y.example": A},
+        "pass",
+        "macro",
+    ),
+    "a with HELO": ({"x.example": "v=spf1 a:%{h} -all", HELO: A}, "pass", "macro"),
+    "a with the version": (
+        {"x.example": "v=spf1 a:%{v}.y.example", "in-addr.y.example": A},
+        "pass",
+        "macro",
+    ),
+    "a with the sender": (
+        {"x.example": "v=spf1 a:%{s}.y.example", "user@x.example.y.example": A},
+        "pass",
+        "macro",
+    ),
+    "a with the verified name": (
+        {
+            "x.example": "v=spf1 a:%{p}",
+            "5.0.0.41.in-addr.arpa": [("PTR", "h.example")],
+            "h.example": A,
+        },
+        "pass",
+        "macro",
+    ),
+    "mx with the local part": (
+        {"x.example": "v=spf1 mx:%{l}.y.example", "user.y.example": [("MX", "h.example")], "h.example": A},
+        "pass",
+        "macro",
+    ),
+    "include with the client": (
+        {"x.example": "v=spf1 include:%{i}.y.example", "41.0.0.5.y.example": "v=spf1 ip4:41.0.0.5"},
+        "pass",
+        "macro",
+    ),
+    "redirect with the local part": (
+        {"x.example": "v=spf1 redirect=%{l}.y.example", "user.y.example": "v=spf1 ip4:41.0.0.5 -all"},
+        "pass",
+        "macro",
+    ),
+    "deep below a macro": (
+        {
+            "x.example": "v=spf1 include:%{l}.y.example -all",
+            "user.y.example": "v=spf1 redirect=z.example",
+            "z.example": "v=spf1 include:w.example",
+            "w.example": [("TXT", "v=spf1 a"), *A],
+        },
+        "pass",
+        "macro",
+    ),
+    "forty /14s": ({"x.example": f"v=spf1 {nets(41, 40)} -all"}, "pass", "records"),
+    "nine /14s": ({"x.example": f"v=spf1 {nets(41, 9)} -all"}, "pass", "records"),
+    "forty /14s in four includes": (shared(40, 10), "pass", "records"),
+    "an address for all, by a/8": ({"x.example": [("TXT", "v=spf1 a/8"), *A]}, "pass", "wider"),
+    "mx/0": (
+        {"x.example": [("TXT", "v=spf1 mx/0"), ("MX", "h.example")], "h.example": [("A", "1.1.1.1")]},
+        "pass",
+        "wider",
+    ),
+    "forty addresses, by a/14": (
+        {"x.example": [("TXT", "v=spf1 a/14"), *[("A", f"41.{4 * n}.0.1") for n in range(40)]]},
+        "pass",
+        "records",
+    ),
+    "ptr": (
+        {
+            "x.example": "v=spf1 ptr",
+            "5.0.0.41.in-addr.arpa": [("PTR", "h.x.example")],
+            "h.x.example": A,
+        },
+        "pass",
+        "by ptr",
+    ),
+    "a loop": ({"x.example": "v=spf1 include:x.example ip4:41.0.0.5"}, "permerror", ""),
+    "a loop of two": (
+        {"x.example": "v=spf1 include:y.example all", "y.example": "v=spf1 redirect=x.example"},
+        "permerror",
+        "",
+    ),
+    "a syntax error": ({"x.example": "v=spf1 ip4:41.0.0.5 ip4:41.0.0.300"}, "permerror", ""),
+    "an include's syntax error": (
+        {"x.example": "v=spf1 include:y.example ip4:41.0.0.5", "y.example": "v=spf1 a:"},
+        "permerror",
+        "",
+    ),
+    "a dead nameserver": ({"x.example": [TIMEOUT]}, "temperror", ""),
+    "an include's dead nameserver": (
+        {"x.example": "v=spf1 include:y.example ip4:41.0.0.5", "y.example": [TIMEOUT]},
+        "temperror",
+        "",
+    ),
+    "two records": (
+        {"x.example": [("TXT", "v=spf1 ip4:41.0.0.5"), ("TXT", "v=spf1 -all")]},
+        "permerror",
+        "",
+    ),
+    "a record of 64 kB": ({"x.example": "v=spf1 " + "ip4:41.0.0.5 " * 5000}, "permerror", ""),
+    "twelve names": (
+        {f"h{n}.example": A for n in range(12)}
+        | {
+            "x.example": [
+                ("TXT", "v=spf1 mx ip4:41.0.0.5"),
+                *[("MX", f"h{n}.example") for n in range(12)],
+            ]
+        },
+        "permerror",
+        "",
+    ),
+    "three dead names": (
+        {"x.example": "v=spf1 a:a.example a:b.example a:c.example ip4:41.0.0.5"},
+        "permerror",
+        "",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_proof(name):
+    """A record that authorises anybody, or is broken, proves nobody, and says why."""
+    records, result, doubt = HOSTILE[name]
+    outcome = checked(records)
+    assert outcome.result == result, outcome
+    assert not outcome.proven
+    assert doubt in outcome.doubt
+    assert bool(outcome.doubt) is (result == "pass")
+    assert bool(outcome.error) is (result != "pass")
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_pool(name):
+    """Nor does it give a pool in which the client is, but for what it names before it breaks."""
+    records, _, _ = HOSTILE[name]
+    found = pool(records)
+    assert not any(CLIENT_ADDRESS in network for network in found.networks if network.version == 4)
+
+
+PROVEN = {
+    # name: records, the term that matches, whose record it is in
+    "an address": ({"x.example": "v=spf1 ip4:41.0.0.5 -all"}, "ip4:41.0.0.5", "x.example"),
+    "a /14": ({"x.example": "v=spf1 ip4:41.0.0.0/14 -all"}, "ip4:41.0.0.0/14", "x.example"),
+    "eight /14s": ({"x.example": f"v=spf1 {nets(41, 8)} -all"}, "ip4:41.0.0.0/14", "x.example"),
+    "the same /14 in four includes": (
+        {
+            "x.example": "v=spf1 include:a.example include:b.example include:c.example include:y.example",
+            **{f"{n}.example": "v=spf1 ip4:51.0.0.0/12 -all" for n in "abc"},
+            "y.example": "v=spf1 ip4:41.0.0.5 -all",
+        },
+        "ip4:41.0.0.5",
+        "y.example",
+    ),
+    "before all": ({"x.example": "v=spf1 ip4:41.0.0.5 +all"}, "ip4:41.0.0.5", "x.example"),
+    "a": ({"x.example": [("TXT", "v=spf1 a -all"), *A]}, "a", "x.example"),
+    "mx": (
+        {"x.example": [("TXT", "v=spf1 mx/24 -all"), ("MX", "H.example.")], "h.example": [("A", "41.0.0.9")]},
+        "mx/24",
+        "x.example",
+    ),
+    "mx with one dead host": (
+        {
+            "x.example": [("TXT", "v=spf1 mx -all"), ("MX", "dead.example"), ("MX", "h.example")],
+            "dead.example": [TIMEOUT],
+            "h.example": A,
+        },
+        "mx",
+        "x.example",
+    ),
+    "include and redirect": (
+        {
+            "x.example": "v=spf1 redirect=y.example",
+            "y.example": "v=spf1 include:z.example ~all",
+            "z.example": "v=spf1 ip4:41.0.0.0/16 ?all",
+        },
+        "ip4:41.0.0.0/16",
+        "z.example",
+    ),
+    "a macro of the domain": (
+        {
+            "x.example": "v=spf1 include:%{d}._spf.y.example -all",
+            "x.example._spf.y.example": "v=spf1 a:%{o} -all",
+        }
+        | {"x.example": [("TXT", "v=spf1 include:%{d}._spf.y.example -all"), *A]},
+        "a:%{o}",
+        "x.example._spf.y.example",
+    ),
+    "a macro that only excludes": (
+        {"x.example": "v=spf1 -exists:%{i}.bad.example ip4:41.0.0.5 -all"},
+        "ip4:41.0.0.5",
+        "x.example",
+    ),
+    "a wide network that only excludes": (
+        {
+            "x.example": "v=spf1 -ip4:128.0.0.0/1 -include:y.example ip4:41.0.0.5 -all",
+            "y.example": "v=spf1 ip4:1.0.0.0/8",
+        },
+        "ip4:41.0.0.5",
+        "x.example",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", PROVEN)
+def test_proof(name):
+    """A client that is named is proven, and the match is told."""
+    records, term, domain = PROVEN[name]
+    outcome = checked(records)
+    assert outcome.proven, outcome
+    assert (outcome.term, outcome.domain) == (term, domain)
+    assert outcome.ttl == (0 if "dead" in name else 300)
+
+
+def test_proven_area_is_bounded():
+    """However forty /14s are split over includes, no more than a /11 of clients is proven."""
+    for per in (1, 2, 4, 5, 8, 10, 20, 40):
+        if 40 // per > 10:
+            continue
+        records = shared(40, per)
+        proven = [n for n in range(40) if checked(records, f"41.{4 * n}.0.1").proven]
+        assert len(proven) <= 8, per
+        assert len(proven) == (8 // per * per), per
+        assert not pool(records).networks
+
+
+def test_a_record_that_changes_at_each_question():
+    """A nameserver with another eight /14s for each question about one name gets no more than a /11."""
+    zone = simple({})
+    texts = iter(f"v=spf1 {nets(n, 8)} include:x.example" for n in range(41, 60))
+    records = {"x.example": [("TXT", "")]}
+
+    def answer(question):
+        records["x.example"] = [("TXT", next(texts))]
+        return simple(records).answer(question)
+
+    zone.answer = answer
+    outcome = resolve(evaluate(Identity.of(bytes([44, 0, 0, 1]), "x.example")), zone)
+    assert outcome.result is Result.PASS
+    assert not outcome.proven
+
+
+IPV6 = [
+    # record, client, whether it is a proof
+    ("v=spf1 ip6:2001:db8::/32 -all", "2001:db8::1", True),
+    ("v=spf1 ip6:2001:db8::/31 -all", "2001:db8::1", False),
+    ("v=spf1 ip6:::/0 -all", "2001:db8::1", False),
+    ("v=spf1 ip6:2001:db8::1 ip4:0.0.0.0/0 -all", "2001:db8::1", True),
+    ("v=spf1 ip4:41.0.0.5 ip6:::/0 -all", CLIENT, True),
+    ("v=spf1 ip4:41.0.0.5 -all", "::ffff:41.0.0.5", True),
+    ("v=spf1 " + " ".join(f"ip6:2001:{n:x}::/32" for n in range(1, 9)), "2001:1::1", True),
+    ("v=spf1 " + " ".join(f"ip6:2001:{n:x}::/32" for n in range(1, 10)), "2001:1::1", False),
+]
+
+
+@pytest.mark.parametrize(("record", "client", "wanted"), IPV6)
+def test_each_family_has_its_limits(record, client, wanted):
+    """IPv4 and IPv6 are measured apart; a mapped address is IPv4."""
+    outcome = checked({"x.example": record}, client)
+    assert outcome.result is Result.PASS
+    assert outcome.proven is wanted
+
+
+def test_widths_are_settings():
+    """An admin may trust wider networks; then one of them does not break the sum."""
+    record = {"x.example": "v=spf1 ip4:41.0.0.0/8 -all"}
+    assert checked(record, widths=Widths(8, 32)).proven
+    assert not checked(record, widths=Widths(9, 32)).proven
+    assert [str(n) for n in pool(record, widths=Widths(8, 32)).networks] == ["41.0.0.0/8"]
+    assert not checked({"x.example": "v=spf1 ip4:41.0.0.0/24"}, widths=Widths(25, 32)).proven
+
+
+PERSONAL = [
+    ("v=spf1 exists:%{l}.y.example ip4:41.0.0.5", True),
+    ("v=spf1 exists:%{h}.y.example ip4:41.0.0.5", True),
+    ("v=spf1 exists:%{S}.y.example ip4:41.0.0.5", True),
+    ("v=spf1 exists:%{ir}.%{v}.%{d}.%{o}.y.example ip4:41.0.0.5", False),
+    ("v=spf1 ip4:41.0.0.5 exists:%{l}.y.example", False),
+]
+
+
+@pytest.mark.parametrize(("record", "wanted"), PERSONAL)
+def test_personal(record, wanted):
+    """Whether the result holds for the domain's other senders is told, by what has been asked."""
+    outcome = checked({"x.example": record})
+    assert outcome.result is Result.PASS
+    assert outcome.personal is wanted
+
+
+def test_least_ttl():
+    """The outcome holds as long as the shortest answer that was used."""
+    steps = evaluate(Identity.of(bytes([41, 0, 0, 5]), "x.example"))
+    assert next(steps) == Ask((Question("x.example", "TXT"),), ())
+    ask = steps.send([Answer(Status.FOUND, 600, (b"v=spf1 a:a.example mx:b.example ip4:41.0.0.5",))])
+    assert ask == Ask((Question("a.example", "A"),), (Question("b.example", "MX"),))
+    ask = steps.send([Answer(Status.EMPTY, 60)])
+    assert ask == Ask((Question("b.example", "MX"),), ())
+    ask = steps.send([Answer(Status.FOUND, 3600, names=("h.example", "i.example"))])
+    assert ask == Ask((Question("h.example", "A"), Question("i.example", "A")), ())
+    with pytest.raises(StopIteration) as stop:
+        steps.send([Answer(Status.NXDOMAIN, 900), Answer(Status.FOUND, 30, (b"\1\1\1\1",))])
+    assert stop.value.value.ttl == 30
+
+
+def test_what_comes_is_told_in_time():
+    """The first question of a record brings those behind it, as far as they are known and can matter."""
+    steps = evaluate(Identity.of(bytes([41, 0, 0, 5]), "x.example"))
+    next(steps)
+    record = b"v=spf1 include:a.example a:%{i}.b mx exists:c.example ip4:41.0.0.0/24 include:d.example"
+    ask = steps.send([Answer(Status.FOUND, 600, (record,))])
+    assert ask.soon == (Question("x.example", "MX"), Question("c.example", "A"))
+    steps = evaluate(Identity.of(bytes([41, 0, 0, 5]), "x.example"))
+    next(steps)
+    ask = steps.send(
+        [Answer(Status.FOUND, 600, (b"v=spf1 a " + b"a:a.example " * 20 + b"redirect=b.example",))]
+    )
+    assert len(ask.soon) == 9
+
+
+def test_local_part_in_utf8():
+    """A term with such a local part matches nobody (RFC 8616)."""
+    outcome = checked({"x.example": "v=spf1 include:%{l}.y.example ip4:41.0.0.5 -all"}, local="\u00fcser")
+    assert outcome.proven
+
+
+def test_area():
+    """Networks count once, however they overlap."""
+    assert area([]) == 0
+    assert area([(0, 9), (5, 6), (9, 10), (20, 20)]) == 12

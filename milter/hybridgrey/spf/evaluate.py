@@ -258,9 +258,10 @@ class _Check(Walk):
 
     def _coming(self, record: Record, begin: int, domain: str) -> tuple[Question, ...]:
         """What terms from there on will ask, those with macros left out, up to one that surely matches."""
-        coming = []
+        coming: list[Question] = []
+        room = MAX_LOOKUPS - self.lookups - 1
         for term in record.terms[begin:]:
-            if term.kind is Kind.ALL or (term.bits and term.holds(self.bits, self.client)):
+            if len(coming) >= room or term.kind is Kind.ALL or term.holds(self.bits, self.client):
                 break
             kind = self.address_type if term.kind is Kind.A else _FIRST.get(term.kind)
             if kind and not (term.spec and term.spec.letters):
@@ -268,9 +269,9 @@ class _Check(Walk):
                 if askable(name):
                     coming.append(Question(name, kind))
         else:
-            if record.redirect and not record.redirect.letters:
+            if record.redirect and not record.redirect.letters and len(coming) < room:
                 coming.append(Question(macro.target(record.redirect, {}), "TXT"))
-        return tuple(coming[: MAX_LOOKUPS - self.lookups - 1])
+        return tuple(coming)
 
 
 def _taint(spec: Spec) -> str:

@@ -56,11 +56,19 @@ def collect(domain: str, widths: Widths = DEFAULT) -> Steps[Pool]:
     found: list[IPv4Network | IPv6Network] = [*networks4(four.spans, MAX_NETWORKS)]
     found += networks6(six.spans, MAX_NETWORKS)
     ttl = min(four.ttl, six.ttl)
-    problem = four.problem or six.problem
+    problem = _both(four.problem, six.problem)
     partial = four.partial or six.partial
     if len(found) > MAX_NETWORKS:
         return Pool((), ttl, f"over {MAX_NETWORKS} networks", partial)
     return Pool(tuple(found), ttl, problem, partial)
+
+
+def _both(four: str, six: str) -> str:
+    """What is wrong, and for which clients where it is not for all: an IPv4-only domain is all right."""
+    if four == six:
+        return four
+    told = [(four, "for IPv4 clients"), (six, "for IPv6 clients")]
+    return "; ".join([f"{problem}, {whom}" for problem, whom in told if problem])
 
 
 class _End(Exception):  # noqa: N818  # no error: from here on nothing is known for all clients

@@ -237,7 +237,7 @@ def _hosts(kind: Kind, result: Result, text: str, rest: str) -> Term:
     lengths = _LENGTHS.fullmatch(rest, end if spec else 0)
     if not lengths:
         raise MacroError("bad prefix length", end if spec else 0)
-    prefixes = (_length(lengths[1], 32), _length(lengths[2], 128))
+    prefixes = (_length(lengths, 1, 32), _length(lengths, 2, 128))
     return Term(kind, result, text, spec, prefixes=prefixes)
 
 
@@ -257,10 +257,11 @@ def _mx(result: Result, text: str, rest: str) -> Term:
     return _hosts(Kind.MX, result, text, rest)
 
 
-def _length(digits: str | None, bits: int) -> int:
+def _length(found: re.Match[str], group: int, bits: int) -> int:
+    digits = found[group]
     length = bits if digits is None else int(digits)
     if length > bits:
-        raise MacroError(f"prefix length over {bits}", 0)
+        raise MacroError(f"prefix length over {bits}", found.start(group))
     return length
 
 
@@ -283,7 +284,7 @@ def _network(
         packed = socket.inet_pton(family, found[1])
     except OSError:
         raise MacroError("no network", 0) from None
-    shift = bits - _length(found[2], bits)
+    shift = bits - _length(found, 2, bits)
     return Term(kind, result, text, None, bits, int.from_bytes(packed, "big") >> shift, shift)
 
 

@@ -115,7 +115,9 @@ class Walk:
                 raise Stop(Result.PERMERROR, f"over {MAX_HOSTS} hosts, at {shown(term.text)}")
             answers = yield from self.ask_all([plain_name(name) for name in mx.names], self.address_type)
         shift = self.shift(term)
-        found = [int.from_bytes(packed, "big") >> shift for answer in answers for packed in answer.data]
+        size = self.bits // 8
+        packed = [one for answer in answers for one in answer.data if len(one) == size]
+        found = [int.from_bytes(one, "big") >> shift for one in packed]
         return found, any(answer.status is Status.FAILED for answer in answers)
 
     def shift(self, term: Term) -> int:

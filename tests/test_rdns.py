@@ -35,8 +35,8 @@ def test_table(capsys):
     with capsys.disabled():
         print(f"\nrdns: {len(positive)} of {counts[Name.NAMED]} chosen names called generic: {positive}")
         print(f"rdns: {len(negative)} of {counts[Name.GENERIC]} made names called named: {negative}")
-    assert len(positive) <= 3
-    assert len(negative) <= 8
+    assert len(positive) <= 2
+    assert len(negative) <= 11
     assert min(counts.values()) > 200
 
 

@@ -395,3 +395,53 @@ def test_area():
     """Networks count once, however they overlap."""
     assert area([]) == 0
     assert area([(0, 9), (5, 6), (9, 10), (20, 20)]) == 12
+
+
+# Shapes and networks as large senders publish them; a company that uses them all.
+SENDERS = {
+    "company.example": "v=spf1 mx include:_spf.google.example include:outlook.example include:ses.example "
+    "include:sendgrid.example include:servers.mcsv.example include:_spf.salesforce.example -all",
+    "_spf.google.example": "v=spf1 ip4:35.190.247.0/24 ip4:64.233.160.0/19 ip4:66.102.0.0/20 "
+    "ip4:66.249.80.0/20 ip4:72.14.192.0/18 ip4:74.125.0.0/16 ip4:108.177.8.0/21 "
+    "ip4:173.194.0.0/16 ip4:209.85.128.0/17 ip4:216.58.192.0/19 ip4:216.239.32.0/19 ip4:172.217.0.0/16 "
+    "ip6:2001:4860:4864::/56 ip6:2404:6800:4864::/56 ip6:2607:f8b0:4864::/56 ip6:2a00:1450:4864::/56 ~all",
+    "outlook.example": "v=spf1 ip4:40.92.0.0/14 ip4:40.107.0.0/16 ip4:52.100.0.0/14 ip4:104.47.0.0/17 "
+    "ip6:2a01:111:f400::/48 ip6:2a01:111:f403::/48 -all",
+    "ses.example": "v=spf1 ip4:199.255.192.0/22 ip4:199.127.232.0/22 ip4:54.240.0.0/18 ip4:69.169.224.0/20 "
+    "ip4:23.249.208.0/20 ip4:23.251.224.0/19 ip4:76.223.176.0/20 ip4:54.240.64.0/18 -all",
+    "sendgrid.example": "v=spf1 ip4:167.89.0.0/17 ip4:208.117.48.0/20 ip4:50.31.32.0/19 ip4:198.37.144.0/20 "
+    "ip4:198.21.0.0/21 ip4:192.254.112.0/20 ip4:168.245.0.0/17 ip4:149.72.0.0/16 ip4:159.183.0.0/16 ~all",
+    "servers.mcsv.example": "v=spf1 ip4:205.201.128.0/20 ip4:198.2.128.0/18 ip4:148.105.0.0/16 ?all",
+    "_spf.salesforce.example": "v=spf1 exists:%{i}._spf.mta.salesforce.example -all",
+}
+
+
+@pytest.mark.parametrize(
+    "client",
+    [
+        "209.85.214.173",
+        "40.92.1.9",
+        "52.103.255.1",
+        "54.240.27.19",
+        "159.183.3.4",
+        "198.2.133.20",
+        "2a00:1450:4864::9",
+    ],
+)
+def test_large_senders_prove(client):
+    """A company that includes half a dozen of the largest senders still has all of them proven."""
+    zone = dict(SENDERS)
+    zone["company.example"] = [("TXT", SENDERS["company.example"]), ("MX", "mx.company.example")]
+    zone["mx.company.example"] = [("A", "192.0.2.25"), ("AAAA", "2001:db8::25")]
+    assert checked(zone, client, domain="company.example").proven
+    found = pool(zone, "company.example")
+    assert found.problem == ""
+    assert any(ipaddress.ip_address(client) in network for network in found.networks)
+
+
+def test_a_list_of_the_client_proves_nobody():
+    """What a sender's own nameserver says of each client is a pass and no proof."""
+    zone = SENDERS | {"192.0.2.7._spf.mta.salesforce.example": [("A", "127.0.0.1")]}
+    outcome = checked(zone, "192.0.2.7", domain="_spf.salesforce.example")
+    assert outcome.result is Result.PASS
+    assert not outcome.proven

@@ -66,7 +66,7 @@ BAD = [
     ("v=spf1 redirect=", "domain is missing", 17, "redirect="),
     ("v=spf1 redirect=a.example redirect=b.example", "a second one", 36, "redirect=b.example"),
     ("v=spf1 exp=a.example exp=a.example", "a second one", 26, "exp=a.example"),
-    ("v=spf1 a\tmx", "neither", 8, "a\\x09mx"),
+    ("v=spf1 a\tmx", "neither", 8, "a\\tmx"),
     ("v=spf1 a:\u00fc.example", "not allowed", 10, "a:\\xfc.example"),
     ("v=spf1 a:x.example\x00", "not allowed", 19, "a:x.example\\x00"),
 ]
@@ -184,7 +184,7 @@ def test_any_text(text):
     found = read(b"v=spf1 " + text.encode("utf-8", "surrogatepass"))
     if isinstance(found, RecordError):
         assert str(found).isprintable()
-        assert len(str(found)) < 250
+        assert len(str(found)) < 200
     else:
         assert all(isinstance(term.kind, Kind) and isinstance(term.result, Result) for term in found.terms)
 

@@ -25,7 +25,7 @@ from hybridgrey.spf.macro import Spec
 from hybridgrey.spf.proof import DEFAULT, Widths
 from hybridgrey.spf.question import MAX_TTL, Question, Status, Steps, Type, askable, plain_name
 from hybridgrey.spf.record import Kind, Record, Result, Term
-from hybridgrey.spf.walk import MAX_HOSTS, MAX_LOOKUPS, Stop, Walk
+from hybridgrey.spf.walk import MAX_HOSTS, MAX_LOOKUPS, Stop, Walk, shown
 
 # The first record; ten terms, each with its hosts; the client's names, once.
 MAX_QUESTIONS = 1 + (MAX_LOOKUPS + 1) * (1 + MAX_HOSTS)
@@ -64,7 +64,8 @@ class Identity:
 class Outcome:
     """What an evaluation has found.
 
-    `term`: the mechanism that matched, as its record has it, "" for none; `domain`: whose record that was.
+    `term`: the mechanism that matched, as its record has it, "" for none; `domain`: whose record that was;
+    both are fit to print, and cut where they are long.
     `doubt`: why a pass does not prove the client; "" when it does, and for all other results.  `error`: what
     is wrong, with temperror and permerror.  `ttl`: seconds for which all answers hold that were used.
     `personal`: HELO or local part were asked for, so that other senders of the domain may fare otherwise.
@@ -105,7 +106,8 @@ def evaluate(identity: Identity, widths: Widths = DEFAULT) -> Steps[Outcome]:
     except Stop as stop:
         return Outcome(stop.result, check.ttl, error=stop.error, personal=check.personal)
     doubt = found.doubt or check.excess() if found.result is Result.PASS else ""
-    return Outcome(found.result, check.ttl, found.term, found.domain, doubt, "", check.personal)
+    term, where = shown(found.term), shown(found.domain)
+    return Outcome(found.result, check.ttl, term, where, doubt, "", check.personal)
 
 
 class _Check(Walk):
@@ -162,7 +164,7 @@ class _Check(Walk):
         target = yield from self._target(spec, domain)
         found = yield from self.host(target, doubt or _taint(spec), counts=counts)
         if found.result is Result.NONE:
-            raise Stop(Result.PERMERROR, f"no record of {target[:80]}, for redirect=")
+            raise Stop(Result.PERMERROR, f"no record of {shown(target)}, for redirect=")
         return found
 
     def _looked_up(self, term: Term, domain: str, doubt: str, *, counts: bool) -> Steps[_Match | None]:
@@ -191,7 +193,7 @@ class _Check(Walk):
         """Section 5.2: a pass of the other domain matches, and is told as the match if it stays a pass."""
         found = yield from self.host(target, doubt, counts=counts)
         if found.result is Result.NONE:
-            raise Stop(Result.PERMERROR, f"no record of {target[:80]}, for {term.text[:80]}")
+            raise Stop(Result.PERMERROR, f"no record of {shown(target)}, for {shown(term.text)}")
         if found.result is not Result.PASS:
             return None
         return found if term.result is Result.PASS else _Match(term.result, term.text, domain, "")
@@ -204,7 +206,7 @@ class _Check(Walk):
             self.areas[self.bits == 128] += len(set(found)) << shift
         matched = self.client >> shift in found
         if partial and not matched:
-            raise Stop(Result.TEMPERROR, f"no answer, at {term.text[:80]}")
+            raise Stop(Result.TEMPERROR, f"no answer, at {shown(term.text)}")
         return matched
 
     def _exists(self, term: Term, target: str) -> Steps[bool]:

@@ -24,7 +24,7 @@ from hybridgrey.spf.proof import DEFAULT, Span, Widths
 from hybridgrey.spf.question import MAX_TTL, Answer, Ask, Question, Steps, askable, plain_name
 from hybridgrey.spf.ranges import merged, networks4, networks6, without
 from hybridgrey.spf.record import Kind, Record, Result, Term
-from hybridgrey.spf.walk import Stop, Walk
+from hybridgrey.spf.walk import Stop, Walk, shown
 
 # A record made to be cut to pieces by its exclusions; the largest real pools have some hundred networks.
 MAX_NETWORKS = 4096
@@ -124,7 +124,7 @@ class _Walk(Walk):
         """Add what a domain's record authorises, without `excluded`; whether there is a record."""
         record = yield from self.record(domain, counts=True)
         if record is None and domain == self.domain:
-            raise Stop(Result.PERMERROR, f"no record of {domain}")
+            raise Stop(Result.PERMERROR, f"no record of {shown(domain)}")
         if record is not None:
             yield from self._read(record, domain, list(excluded))
         return record is not None
@@ -162,7 +162,7 @@ class _Walk(Walk):
             raise _End
         target = self._target(spec, domain)
         if not (yield from self._host(target, excluded)):
-            raise Stop(Result.PERMERROR, f"no record of {target[:80]}")
+            raise Stop(Result.PERMERROR, f"no record of {shown(target)}")
 
     def _addressed(self, term: Term, domain: str, excluded: list[Span]) -> Steps[None]:
         target = self._target(term.spec, domain) if term.spec else domain
@@ -173,7 +173,7 @@ class _Walk(Walk):
             self.areas[self.bits == 128] += len(numbers) << shift
         self._take(term, [(n << shift, (n << shift) + (1 << shift) - 1) for n in numbers], excluded)
         if partial:
-            raise Stop(Result.TEMPERROR, f"no answer, at {term.text[:80]}")
+            raise Stop(Result.TEMPERROR, f"no answer, at {shown(term.text)}")
 
     def _take(self, term: Term, spans: list[Span], excluded: list[Span]) -> None:
         """Add a term's networks to the pool; what is too wide, or does not pass, to what later terms lack."""

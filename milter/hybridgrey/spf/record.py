@@ -14,6 +14,7 @@ from enum import Enum, StrEnum
 from functools import lru_cache
 from typing import NamedTuple
 
+from hybridgrey.cleaning import clean
 from hybridgrey.spf import macro
 from hybridgrey.spf.macro import MacroError, Spec
 from hybridgrey.spf.proof import Span, area
@@ -22,7 +23,7 @@ from hybridgrey.spf.proof import Span, area
 MAX_TEXT = 8192
 # Octets up to which a record is kept parsed.
 _KEPT_TEXT = 1024
-_SHOWN = 60
+_SHOWN = 80
 
 
 class Result(StrEnum):
@@ -88,9 +89,7 @@ class RecordError(ValueError):
     """A record that breaks the grammar; `str()` has the reason, the term, and the place in the record."""
 
     def __init__(self, reason: str, text: str, at: int) -> None:
-        shown = "".join(c if " " <= c <= "~" else f"\\x{ord(c):02x}" for c in text[:_SHOWN])
-        if len(text) > _SHOWN:
-            shown += "..."
+        shown = clean(text.encode("latin-1"), _SHOWN)
         super().__init__(f'{reason} at character {at + 1}, in "{shown}"')
 
 
@@ -141,7 +140,7 @@ _LENGTHS_AT_END = re.compile(r"(?:/[0-9]{1,9})?(?://[0-9]{1,9})?\Z")
 def parse(text: bytes) -> Record:
     """Read a record; raises RecordError, which is a permerror."""
     if len(text) > MAX_TEXT:
-        raise RecordError(f"over {MAX_TEXT} octets", text[:_SHOWN].decode("latin-1") + "...", MAX_TEXT)
+        raise RecordError(f"over {MAX_TEXT} octets", text[:_SHOWN].decode("latin-1"), MAX_TEXT)
     # Octets beyond ASCII are refused where they stand, by the terms' own grammar.
     line = text.decode("latin-1")
     terms: list[Term] = []

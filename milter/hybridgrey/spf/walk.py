@@ -7,6 +7,7 @@ are not terms.  A client's missing PTR is not counted: the sender has no hand in
 
 from __future__ import annotations
 
+from hybridgrey.cleaning import clean
 from hybridgrey.spf.question import MAX_TTL, Answer, Ask, Question, Status, Steps, Type, askable, plain_name
 from hybridgrey.spf.record import Kind, Record, RecordError, Result, Term, read, select
 
@@ -135,5 +136,5 @@ class Walk:
 
 
 def shown(text: str) -> str:
-    """A stranger's text, cut to what a message needs of it."""
-    return text if len(text) <= 80 else f"{text[:80]}..."
+    """A stranger's text as far as a message needs it, fit to print."""
+    return clean(text, 120)

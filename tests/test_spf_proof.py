@@ -313,8 +313,9 @@ IPV6 = [
     ("v=spf1 ip6:2001:db8::/32 -all", "2001:db8::1", True),
     ("v=spf1 ip6:2001:db8::/31 -all", "2001:db8::1", False),
     ("v=spf1 ip6:::/0 -all", "2001:db8::1", False),
-    ("v=spf1 ip6:2001:db8::1 ip4:0.0.0.0/0 -all", "2001:db8::1", True),
-    ("v=spf1 ip4:41.0.0.5 ip6:::/0 -all", CLIENT, True),
+    ("v=spf1 ip6:2001:db8::1 ip4:0.0.0.0/0 -all", "2001:db8::1", False),
+    ("v=spf1 ip4:41.0.0.5 ip6:::/0 -all", CLIENT, False),
+    ("v=spf1 ip6:2001:db8::1 -ip4:0.0.0.0/0 -all", "2001:db8::1", True),
     ("v=spf1 ip4:41.0.0.5 -all", "::ffff:41.0.0.5", True),
     ("v=spf1 " + " ".join(f"ip6:2001:{n:x}::/32" for n in range(1, 9)), "2001:1::1", True),
     ("v=spf1 " + " ".join(f"ip6:2001:{n:x}::/32" for n in range(1, 10)), "2001:1::1", False),
@@ -322,8 +323,8 @@ IPV6 = [
 
 
 @pytest.mark.parametrize(("record", "client", "wanted"), IPV6)
-def test_each_family_has_its_limits(record, client, wanted):
-    """IPv4 and IPv6 are measured apart; a mapped address is IPv4."""
+def test_both_families_have_their_limits(record, client, wanted):
+    """IPv4 and IPv6 are measured apart, and either breaks a record; a mapped address is IPv4."""
     outcome = checked({"x.example": record}, client)
     assert outcome.result is Result.PASS
     assert outcome.proven is wanted
@@ -383,6 +384,31 @@ def test_what_comes_is_told_in_time():
         [Answer(Status.FOUND, 600, (b"v=spf1 a " + b"a:a.example " * 20 + b"redirect=b.example",))]
     )
     assert len(ask.soon) == 9
+    steps = evaluate(Identity.of(bytes([41, 0, 0, 5]), "x.example"))
+    next(steps)
+    ask = steps.send([Answer(Status.FOUND, 600, (b"v=spf1 a ip4:1.1.1.1 redirect=B.example",))])
+    assert ask.soon == (Question("b.example", "TXT"),)
+
+
+def test_of_many_addresses_the_first_count():
+    """A host has some hundred addresses at most: thousands are an attack on our time."""
+    many = [("A", f"41.{n // 200}.0.{n % 200}") for n in range(600)]
+    records = {"x.example": [("TXT", "v=spf1 a -all"), *many]}
+    assert checked(records, "41.0.0.199").proven
+    assert checked(records, "41.2.0.199").result is Result.FAIL
+
+
+def test_nobody_without_a_domain():
+    """What is no domain name is not asked about."""
+    for domain in (
+        "",
+        "localhost",
+        "[192.0.2.1]",
+        "a..example",
+        f"{'a' * 64}.example",
+        "a." * 200 + "example",
+    ):
+        assert checked({}, domain=domain).result is Result.NONE
 
 
 def test_local_part_in_utf8():

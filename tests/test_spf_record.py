@@ -8,7 +8,17 @@ from hypothesis import strategies as st
 
 from hybridgrey.spf import macro
 from hybridgrey.spf.macro import MacroError
-from hybridgrey.spf.record import MAX_TEXT, Kind, Record, RecordError, Result, is_record, parse, read
+from hybridgrey.spf.record import (
+    MAX_TERMS,
+    MAX_TEXT,
+    Kind,
+    Record,
+    RecordError,
+    Result,
+    is_record,
+    parse,
+    read,
+)
 
 GOOD = [
     # text, what its terms are: kind, result, domain, network or prefixes
@@ -86,7 +96,10 @@ def test_refused(text, reason, at, term):
 def test_long():
     """A record over the limit is refused at once, one below it is read; a long term is shown in part."""
     assert isinstance(read(b"v=spf1" + b" a" * 40_000), RecordError)
-    assert isinstance(read(b"v=spf1" + b" a" * ((MAX_TEXT - 6) // 2)), Record)
+    assert isinstance(read(b"v=spf1" + b" a" * MAX_TERMS + b" " * 99), Record)
+    assert isinstance(read(b"v=spf1" + b" a" * (MAX_TERMS + 1)), RecordError)
+    assert isinstance(read(b"v=spf1" + b" " * (MAX_TEXT - 6)), Record)
+    assert isinstance(read(b"v=spf1" + b" " * (MAX_TEXT - 5)), RecordError)
     assert len(str(read(b"v=spf1 " + b"x" * 8000))) < 150
 
 

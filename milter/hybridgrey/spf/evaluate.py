@@ -64,11 +64,11 @@ class Identity:
 class Outcome:
     """What an evaluation has found.
 
-    `term`: the mechanism that matched, as its record has it, "" for none; `domain`: whose record that was;
-    both are fit to print, and cut where they are long.
+    `ttl`: seconds for which all answers hold that were used.  `term`: the mechanism that matched, as its
+    record has it, "" for none; `domain`: whose record that was; both fit to print, and cut where they are long.
     `doubt`: why a pass does not prove the client; "" when it does, and for all other results.  `error`: what
-    is wrong, with temperror and permerror.  `ttl`: seconds for which all answers hold that were used.
-    `personal`: HELO or local part were asked for, so that other senders of the domain may fare otherwise.
+    is wrong, with temperror and permerror.  `personal`: HELO or local part were asked for, so that other
+    senders of the domain may fare otherwise; where it is false the outcome is that of client and domain.
     """
 
     result: Result
@@ -105,7 +105,9 @@ def evaluate(identity: Identity, widths: Widths = DEFAULT) -> Steps[Outcome]:
         found = yield from check.host(domain, "", counts=True)
     except Stop as stop:
         return Outcome(stop.result, check.ttl, error=stop.error, personal=check.personal)
-    doubt = found.doubt or check.excess() if found.result is Result.PASS else ""
+    doubt = ""
+    if found.result is Result.PASS:
+        doubt = found.doubt or check.excess(widths)
     term, where = shown(found.term), shown(found.domain)
     return Outcome(found.result, check.ttl, term, where, doubt, "", check.personal)
 
@@ -147,13 +149,6 @@ class _Check(Walk):
         if term.bits and not term.holds(self.bits, self.client):
             return None
         return _Match(term.result, term.text, domain, doubt or self._doubt(term))
-
-    def excess(self) -> str:
-        """Why the records that were read prove nobody, "" if they do not authorise too much."""
-        side = int(self.bits == 128)
-        if self.areas[side] <= self.widths.total(self.bits):
-            return ""
-        return f"in records of {self.areas[side] / self.widths.total(self.bits):.3g} times the widest total"
 
     def _redirected(self, record: Record, domain: str, doubt: str, *, counts: bool) -> Steps[_Match]:
         """The result when no mechanism has matched (sections 4.7, 6.1)."""

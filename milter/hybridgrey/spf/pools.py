@@ -101,11 +101,9 @@ class _Walk(Walk):
         except Stop as stop:
             self.problem = stop.error
             self.partial = stop.result is Result.TEMPERROR
-        widest = self.widths.total(self.bits)
-        area = self.areas[self.bits == 128]
-        if area > widest:
+        if excess := self.excess(self.widths):
             self.spans = []
-            self.problem = f"{area / widest:.3g} times as many addresses as a pool may have"
+            self.problem = excess
 
     def _through(self, steps: Steps[bool]) -> Steps[None]:
         """Ask only what the other family's walk has not asked."""

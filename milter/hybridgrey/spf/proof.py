@@ -11,7 +11,8 @@ Hence the clients that a domain can prove at one time fit into a /11, in whateve
 hidden.  The large providers' records, all that a company includes of them summed up, stay well below it.
 
 IPv6 has the same limit by the same measure, eight networks of the widest kind: a record has room for some
-hundred /32, and each is an access provider.
+hundred /32, and each is an access provider.  Records that authorise too much of one prove nobody of the other
+either: who writes such things is not to be believed.
 """
 
 from __future__ import annotations

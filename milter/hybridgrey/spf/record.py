@@ -1,8 +1,8 @@
 """An SPF record as frozen values, or what is wrong with it and where (RFC 7208 sections 4.5, 4.6, 5, 6, 12).
 
 A syntax error anywhere makes the whole record void (section 4.6), so everything is read at once, macros too.
-Records come from strangers: one over `MAX_TEXT` octets is refused, which real ones are far from, and what
-remains is read in one pass.
+Records come from strangers: one over `MAX_TEXT` octets or `MAX_TERMS` terms is refused, which real ones are
+far from, and what remains is read in one pass.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from hybridgrey.spf.proof import Span, area
 
 # Octets; the longest ones of senders that write all their networks out have some 4,000.
 MAX_TEXT = 8192
+# Terms; so many networks fit into that.
+MAX_TERMS = 700
 # Octets up to which a record is kept parsed.
 _KEPT_TEXT = 1024
 _SHOWN = 80
@@ -115,7 +117,7 @@ def _read(text: bytes) -> Record | RecordError:
         return error
 
 
-_kept = lru_cache(maxsize=512)(_read)
+_kept = lru_cache(maxsize=256)(_read)
 
 _QUALIFIERS = {
     "": Result.PASS,
@@ -145,9 +147,12 @@ def parse(text: bytes) -> Record:
     line = text.decode("latin-1")
     terms: list[Term] = []
     modifiers: dict[str, Spec] = {}
-    at = 6
+    at, left = 6, MAX_TERMS
     for word in line[6:].split(" "):
         if word:
+            left -= 1
+            if left < 0:
+                raise RecordError(f"over {MAX_TERMS} terms", word, at)
             _word(word, at, terms, modifiers)
         at += len(word) + 1
     return _record(terms, modifiers.get("redirect"))

@@ -8,6 +8,7 @@ are not terms.  A client's missing PTR is not counted: the sender has no hand in
 from __future__ import annotations
 
 from hybridgrey.cleaning import clean
+from hybridgrey.spf.proof import Widths
 from hybridgrey.spf.question import MAX_TTL, Answer, Ask, Question, Status, Steps, Type, askable, plain_name
 from hybridgrey.spf.record import Kind, Record, RecordError, Result, Term, read, select
 
@@ -15,6 +16,8 @@ MAX_LOOKUPS = 10
 MAX_VOIDS = 2
 MAX_HOSTS = 10
 """Of an MX, and of a client's PTR."""
+MAX_ADDRESSES = 256
+"""Of a host; RFC 7208 has no limit, but an answer over TCP has room for thousands, a hundred times over."""
 
 
 class Stop(Exception):  # noqa: N818  # the end of a walk, and not always an error of somebody
@@ -83,6 +86,13 @@ class Walk:
             self.areas[0] += record.areas[0]
             self.areas[1] += record.areas[1]
 
+    def excess(self, widths: Widths) -> str:
+        """What makes the records that were read prove nobody, "" if they do not authorise too much."""
+        for bits, area in zip((32, 128), self.areas, strict=True):
+            if area > widths.total(bits):
+                return f"records with {area / widths.total(bits):.3g} times the addresses that may be proven"
+        return ""
+
     def record(self, domain: str, *, counts: bool) -> Steps[Record | None]:
         """The record of a domain, None where there is none; raises Stop (section 4.4, 4.5).
 
@@ -117,7 +127,7 @@ class Walk:
             answers = yield from self.ask_all([plain_name(name) for name in mx.names], self.address_type)
         shift = self.shift(term)
         size = self.bits // 8
-        packed = [one for answer in answers for one in answer.data if len(one) == size]
+        packed = [one for answer in answers for one in answer.data[:MAX_ADDRESSES] if len(one) == size]
         found = [int.from_bytes(one, "big") >> shift for one in packed]
         return found, any(answer.status is Status.FAILED for answer in answers)
 

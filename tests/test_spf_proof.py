@@ -161,6 +161,15 @@ HOSTILE = {
         "temperror",
         "",
     ),
+    "an MX host's dead nameserver": (
+        {
+            "x.example": [("TXT", "v=spf1 mx -all"), ("MX", "h.example"), ("MX", "i.example")],
+            "h.example": [("A", "1.1.1.1")],
+            "i.example": [TIMEOUT],
+        },
+        "temperror",
+        "",
+    ),
     "two records": (
         {"x.example": [("TXT", "v=spf1 ip4:41.0.0.5"), ("TXT", "v=spf1 -all")]},
         "permerror",
@@ -396,6 +405,15 @@ def test_of_many_addresses_the_first_count():
     records = {"x.example": [("TXT", "v=spf1 a -all"), *many]}
     assert checked(records, "41.0.0.199").proven
     assert checked(records, "41.2.0.199").result is Result.FAIL
+
+
+@pytest.mark.parametrize(("place", "wanted"), [(9, Result.PASS), (10, Result.FAIL)])
+def test_ten_names_of_a_client(place, wanted):
+    """Of a client's PTR records ten are looked at."""
+    names = [f"h{n}.x.example" for n in range(12)]
+    records = {"x.example": "v=spf1 ptr -all", names[place]: A}
+    records["5.0.0.41.in-addr.arpa"] = [("PTR", name) for name in names]
+    assert checked(records).result is wanted
 
 
 def test_nobody_without_a_domain():

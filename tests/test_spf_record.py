@@ -47,6 +47,14 @@ def test_read(text, wanted):
     assert all(term.text in text for term in record.terms)
 
 
+def test_redirect():
+    """It is kept as it was written, unless "all" decides before."""
+    redirect = parse(b"v=spf1 redirect=%{d}.a.example").redirect
+    assert redirect is not None
+    assert macro.target(redirect, {"d": "x"}) == "x.a.example"
+    assert parse(b"v=spf1 redirect=a.example ?all").redirect is None
+
+
 BAD = [
     # text, reason, character, term shown
     ("v=spf1 moo -all", "neither", 8, "moo"),

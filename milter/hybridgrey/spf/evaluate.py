@@ -65,7 +65,7 @@ class Outcome:
     """What an evaluation has found.
 
     `ttl`: seconds for which all answers hold that were used.  `term`: the mechanism that matched, as its
-    record has it, "" for none; `domain`: whose record that was; both fit to print, and cut where they are long.
+    record has it, "" for none; `domain`: whose record that was; both fit to print, and cut where long.
     `doubt`: why a pass does not prove the client; "" when it does, and for all other results.  `error`: what
     is wrong, with temperror and permerror.  `personal`: HELO or local part were asked for, so that other
     senders of the domain may fare otherwise; where it is false the outcome is that of client and domain.

@@ -25,6 +25,11 @@ from hybridgrey.lists.cache import Cache
 from hybridgrey.lists.lookup import Resolver
 from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
+from hybridgrey.policy.rdns import Name, classify
+from hybridgrey.spf import record
+from hybridgrey.spf.evaluate import Identity, Outcome, evaluate
+from hybridgrey.spf.question import Answer as SpfAnswer
+from hybridgrey.spf.question import Status
 from hybridgrey.store.connection import Store
 from parts.daemon import toml
 from parts.rbldnsd import Rbldnsd
@@ -165,6 +170,43 @@ def test_lookup_cached(benchmark: Any, loaded: Config) -> None:
 def test_normalise_sender(benchmark: Any) -> None:
     """A sender's variable parts folded."""
     assert benchmark(normalise.sender, "<bounces+12345-6789=u=example.test@mail7.example.org>")
+
+
+SPF_TEXT = b"v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.7 ip6:2001:db8::/32 ip4:33.1.0.0/16 -all"
+
+
+def spf_checked(answer: SpfAnswer) -> Outcome:
+    """A client checked against a domain of one record, from its identity to the outcome."""
+    steps = evaluate(Identity.of(CLIENT, "example.org", "someone", "mail.example.org"))
+    next(steps)
+    try:
+        steps.send((answer,))
+    except StopIteration as stop:
+        outcome = stop.value
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def test_spf_anew(benchmark: Any) -> None:
+    """SPF of a domain of one record, parsed anew; the look-up is not in it."""
+    answer = SpfAnswer(Status.FOUND, 300, (SPF_TEXT,))
+
+    def check() -> Outcome:
+        record._kept.cache_clear()
+        return spf_checked(answer)
+
+    assert benchmark(check).proven
+
+
+def test_spf_parsed(benchmark: Any) -> None:
+    """The same with the record as it was parsed before."""
+    answer = SpfAnswer(Status.FOUND, 300, (SPF_TEXT,))
+    assert benchmark(spf_checked, answer).proven
+
+
+def test_host_name(benchmark: Any) -> None:
+    """The kind of a host name."""
+    assert benchmark(classify, "c-33-1-2-3.hsd1.ma.example.net", CLIENT) is Name.GENERIC
 
 
 def test_touch(benchmark: Any) -> None:

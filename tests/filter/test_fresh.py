@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_lookup import sockets
+from lists.test_lookup import sockets
 
 from hybridgrey.config import load
 from hybridgrey.filter.screen import Client, Screen

@@ -384,7 +384,12 @@ TARGETS = {
     ),
     "header": Target(
         header,
-        [b"mx.test; dkim=pass", b'(a (b)) "mx.test" 1; x=y', b"=?utf-8?q?x?=", b"delayed 1 seconds by x at y"],
+        [
+            b"mx.test; dkim=pass",
+            b'(a (b)) "mx.test" 1; x=y',
+            b"=?utf-8?q?x?=",
+            b"delayed 1 seconds by x at y",
+        ],
         [b"(", b")", b"\\", b'"', b";", b"\r\n ", b"mx.test", b"=?", b"\xff", b"by hybridgrey at "],
         10,
     ),

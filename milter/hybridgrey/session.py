@@ -23,6 +23,7 @@ from hybridgrey import address, forged
 from hybridgrey.config import Config
 from hybridgrey.events import Events, Judged
 from hybridgrey.greylist import State
+from hybridgrey.headers import NAME, TOO_MANY, Headers
 from hybridgrey.match import NULL_SENDER
 from hybridgrey.reports import Report
 from hybridgrey.screen import Client, Decision, Reply, Screen, plain
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 Context: TypeAlias = "milter.milterContext"
 
-NAME = "hybridgrey"
-
 _CONNECT_MACROS = "j v {client_addr} {client_resolve}"
 _MAIL_MACROS = "{auth_authen}"
 _RCPT_MACROS = "i"
@@ -42,7 +41,6 @@ _UNUSED_STEPS = milter.P_NODATA | milter.P_NOEOH | milter.P_NOBODY | milter.P_NO
 # Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
 # RCPT, and the lists would be asked no sooner.
 _SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_HDR
-_TOO_MANY = Reply("554", "5.7.1", "Too many header fields that claim to be this site's")
 
 
 class Session:
@@ -110,10 +108,7 @@ class Milter:
         # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
         # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
         self._over_tcp = config.address.family != "unix"
-        self._add_greylist = config.headers.greylist
-        self._add_results = config.headers.authentication_results
-        self._actions = milter.ADDHDRS if self._add_greylist or self._add_results else 0
-        self._actions |= milter.CHGHDRS if config.headers.remove_forged else 0
+        self._headers = Headers(config, log)
         self._names_helo = screen.policy.needs_helo or events.told
         self._sessions: set[Session] = set()
 
@@ -125,14 +120,14 @@ class Milter:
     def register(self) -> None:
         """Make the callbacks known to libmilter; call after `milter.setconn`, before `milter.main`."""
         milter.set_exception_policy(milter.CONTINUE)
-        milter.set_flags(self._actions | milter.SETSYMLIST)
+        milter.set_flags(self._headers.actions | milter.SETSYMLIST)
         milter.set_connect_callback(self._guarded(self.connect, milter.P_NR_CONN))
         milter.set_helo_callback(self._guarded(self.hello, milter.P_NR_HELO))
         milter.set_envfrom_callback(self._guarded(self.envfrom, milter.P_NR_MAIL))
         milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
-        if self._actions & milter.CHGHDRS:
-            milter.set_header_callback(self._guarded(self.header, milter.P_NR_HDR))
-        if self._actions:
+        if self._headers.removes:
+            milter.set_header_callback(self._passing_over(self._guarded(self.header, milter.P_NR_HDR)))
+        if self._headers.actions:
             milter.set_eom_callback(self._guarded(self.eom, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
         milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))
@@ -159,14 +154,14 @@ class Milter:
             unused &= ~milter.P_NODATA
         if not self._names_helo:
             unused |= milter.P_NOHELO
-        if not actions & self._actions & milter.CHGHDRS:
+        if not (self._headers.removes and actions & milter.CHGHDRS):
             unused |= milter.P_NOHDRS
         flags = steps & (unused | _SILENT_STEPS)
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_CONNECT, _CONNECT_MACROS)
             ctx.setsymlist(milter.M_ENVFROM, _MAIL_MACROS)
             ctx.setsymlist(milter.M_ENVRCPT, _RCPT_MACROS)
-        options[0] = actions & (self._actions | milter.SETSYMLIST)
+        options[0] = actions & (self._headers.actions | milter.SETSYMLIST)
         options[1] = flags
         options[2] = options[3] = 0
         # Headers that an MTA sends all the same are not for us.
@@ -263,45 +258,42 @@ class Milter:
         """Remember what the message's headers are to say."""
         if decision.touch is not None and decision.touch.state is State.PASSED and not self._observe:
             session.delay = max(session.delay, decision.touch.age)
-        if self._add_results:
+        if self._headers.adds_results:
             session.dnswl.update(dict.fromkeys(self._screen.dnswl(decision.verdict)))
 
     def _name(self, ctx: Context) -> str:
         return plain(self._hostname or _macro(ctx, "j") or socket.gethostname())
 
+    @staticmethod
+    def _passing_over(header: Callable[..., int]) -> Callable[..., int]:
+        """The callback for header fields, which come by the dozen, called for those only that may be ours."""
+
+        def pass_over(ctx: Context, field: str, value: bytes) -> int:
+            if field.lower() in forged.FIELDS or (session := _session_of(ctx)) is None:
+                return header(ctx, field, value)
+            return milter.NOREPLY if session.flags & milter.P_NR_HDR else milter.CONTINUE
+
+        return pass_over
+
     def header(self, ctx: Context, field: str, value: bytes) -> int:
-        """A header field of the message; its value as it came, folds and all."""
+        """A header field of the message that may be ours; its value as it came, folds and all."""
         session = self._session(ctx)
-        low = field.lower()
-        if low in forged.FIELDS and not session.flags & milter.P_NOHDRS:
+        if not session.flags & milter.P_NOHDRS:
             if session.tally is None:
                 session.tally = forged.Tally()
-            session.tally.note(low, value, self._name(ctx))
+            session.tally.note(field.lower(), value, self._name(ctx))
         return session.answer(milter.P_NR_HDR)
-
-    def _remove(self, ctx: Context, tally: forged.Tally) -> bool:
-        """Take out forged headers; False if there are more than anybody honest has."""
-        if tally.too_many and not self._observe:
-            self._log.warning("too many forged headers", queue_id=_macro(ctx, "i"), at_least=tally.count)
-            return False
-        for field, index in tally.backwards():
-            ctx.chgheader(field, index, None)
-        self._log.info("forged headers removed", queue_id=_macro(ctx, "i"), count=tally.count)
-        return True
 
     def eom(self, ctx: Context) -> int:
         """End of message: the only step at which headers can be added and taken out."""
         session = _session_of(ctx)
         if session is None:
             return milter.CONTINUE
-        # Before we add any: ours would count among those of its name.
-        if session.tally is not None and session.tally.count and not self._remove(ctx, session.tally):
-            return _refuse(ctx, _TOO_MANY)
-        if self._add_greylist and session.delay:
-            said = f"delayed {session.delay} seconds by {NAME} at {self._name(ctx)}"
-            ctx.addheader("X-Greylist", said, 0)
-        if session.dnswl:
-            ctx.addheader("Authentication-Results", ";\n\t".join([self._name(ctx), *session.dnswl]), 0)
+        tally = session.tally
+        if tally is not None and tally.count and not self._headers.remove(ctx, tally, _macro(ctx, "i")):
+            return _refuse(ctx, TOO_MANY)
+        if session.delay or session.dnswl:
+            self._headers.add(ctx, self._name(ctx), session.delay, session.dnswl)
         session.reset()
         return milter.CONTINUE
 

@@ -109,6 +109,8 @@ class Milter:
         # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
         self._over_tcp = config.address.family != "unix"
         self._headers = Headers(config, log)
+        self._actions = milter.ADDHDRS if self._headers.adds else 0
+        self._actions |= milter.CHGHDRS if self._headers.removes else 0
         self._names_helo = screen.policy.needs_helo or events.told
         self._sessions: set[Session] = set()
 
@@ -120,14 +122,14 @@ class Milter:
     def register(self) -> None:
         """Make the callbacks known to libmilter; call after `milter.setconn`, before `milter.main`."""
         milter.set_exception_policy(milter.CONTINUE)
-        milter.set_flags(self._headers.actions | milter.SETSYMLIST)
+        milter.set_flags(self._actions | milter.SETSYMLIST)
         milter.set_connect_callback(self._guarded(self.connect, milter.P_NR_CONN))
         milter.set_helo_callback(self._guarded(self.hello, milter.P_NR_HELO))
         milter.set_envfrom_callback(self._guarded(self.envfrom, milter.P_NR_MAIL))
         milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
         if self._headers.removes:
             milter.set_header_callback(self._passing_over(self._guarded(self.header, milter.P_NR_HDR)))
-        if self._headers.actions:
+        if self._actions:
             milter.set_eom_callback(self._guarded(self.eom, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
         milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))
@@ -154,14 +156,14 @@ class Milter:
             unused &= ~milter.P_NODATA
         if not self._names_helo:
             unused |= milter.P_NOHELO
-        if not (self._headers.removes and actions & milter.CHGHDRS):
+        if not actions & self._actions & milter.CHGHDRS:
             unused |= milter.P_NOHDRS
         flags = steps & (unused | _SILENT_STEPS)
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_CONNECT, _CONNECT_MACROS)
             ctx.setsymlist(milter.M_ENVFROM, _MAIL_MACROS)
             ctx.setsymlist(milter.M_ENVRCPT, _RCPT_MACROS)
-        options[0] = actions & (self._headers.actions | milter.SETSYMLIST)
+        options[0] = actions & (self._actions | milter.SETSYMLIST)
         options[1] = flags
         options[2] = options[3] = 0
         # Headers that an MTA sends all the same are not for us.

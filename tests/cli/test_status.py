@@ -3,6 +3,7 @@
 import json
 import signal
 import threading
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
@@ -113,6 +114,57 @@ class Stranger(BaseHTTPRequestHandler):
 
     def log_message(self, *_arguments):
         """Say nothing."""
+
+
+class Bait(BaseHTTPRequestHandler):
+    """Wants a password, and leads on whoever has it; what was said to it is kept."""
+
+    def do_GET(self):
+        self.server.said.append((self.path, self.headers.get("Authorization")))
+        status, name, value = self.server.answers[min(len(self.server.said), len(self.server.answers)) - 1]
+        self.send_response(status)
+        self.send_header(name, value)
+        self.end_headers()
+
+    def log_message(self, *_arguments):
+        """Say nothing."""
+
+
+@contextmanager
+def bait(*answers):
+    server = HTTPServer((LOOPBACK, 0), Bait)
+    server.answers, server.said = answers, []
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+    try:
+        yield server, f"http://{LOOPBACK}:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+ASKS = (401, "WWW-Authenticate", "Basic")
+
+
+@pytest.mark.parametrize("code", [301, 302, 303, 307, 308])
+@pytest.mark.parametrize("first", [(), (ASKS,)], ids=["at once", "after the password"])
+def test_a_redirect_takes_no_password_along(code, first):
+    """Wherever a redirect leads, even back to the same host, nobody is asked there."""
+    with bait(ASKS) as (thief, there):
+        for place in (f"{there}/metrics", "/metrics", "//x.test/", "file:///etc/passwd", "\x1b[31m"):
+            with bait(*first, (code, "Location", place)) as (server, url):
+                error = liveness.ask(url, "geheim").error
+                assert error.startswith("redirects elsewhere, which is not followed: ")
+                assert error.isprintable()
+                assert len(server.said) == 1 + len(first)
+        assert thief.said == []
+
+
+def test_a_url_with_a_password_is_not_shown():
+    """What an admin puts into a URL by mistake is neither sent nor said again."""
+    done = run("status", "--url", "http://me:geheim@127.0.0.1:1")
+    assert done.status == 69
+    assert "must not have a user or a password" in done.output + done.error
+    assert "geheim" not in done.output + done.error
 
 
 def test_port_that_changes_hands(monkeypatch):

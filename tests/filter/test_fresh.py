@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from lists.test_lookup import sockets
 
 from hybridgrey.config import load
 from hybridgrey.filter.screen import Client, Screen
@@ -19,6 +18,7 @@ from hybridgrey.lists.lookup import Resolver
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
+from lists.test_lookup import sockets
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns

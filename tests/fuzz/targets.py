@@ -23,7 +23,7 @@ from hybridgrey import cleaning, logs
 from hybridgrey.config import load
 from hybridgrey.config.load import ConfigError
 from hybridgrey.config.store_url import check as check_store_url
-from hybridgrey.filter import screen
+from hybridgrey.filter import forged, screen
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist, parse_key
 from hybridgrey.lists import lookup, question, zones
@@ -47,6 +47,7 @@ TESTS = Path(__file__).parents[1]
 CLIENT = bytes((192, 0, 2, 1))
 ASKED = question.reversed_name(CLIENT) + question.tail("bl.test", question.A)
 ASKED_TEXT = question.reversed_name(CLIENT) + question.tail("bl.test", question.TXT)
+HERE = "mx.test"
 ZONE = zones.build([Rule("x", Action.REJECT, lists=(ListEntry.parse("bl.test"),))], {})[0]
 GREYLIST = Greylist(
     None,  # type: ignore[arg-type]  # keys are made without a store
@@ -314,6 +315,20 @@ SPF = (
 )
 
 
+def header(data: bytes) -> None:
+    """A header field is ours or not whatever follows the part that says so, and whatever a comment holds."""
+    for reading in forged.FIELDS.values():
+        reading(data, HERE)
+    name = HERE.encode()
+    assert forged.results(name + b";" + data, HERE)
+    assert forged.results(b'"' + name + b'"\r\n\t1 ;' + data, HERE)
+    assert not forged.results(b"other.test;" + data, HERE)
+    assert forged.greylist(b"by hybridgrey at " + name + b" " + data, HERE)
+    said = re.sub(rb"[()\\]", b"", data)[: forged.LEAD // 4]
+    assert forged.results(b"(" + said + b"(" + said + b")) " + name + b"(" + said + b");", HERE)
+    assert not forged.results(b"(" + said + b"(" + said + b")) other.test (" + said + b");", HERE)
+
+
 def shown(data: bytes) -> None:
     """A client's text is printable, one line and bounded, in logs and in replies."""
     text = text_of(data)
@@ -432,6 +447,17 @@ TARGETS = {
     ),
     "envelope": Target(
         envelope, ADDRESSES, [b"@", b"<", b">", b"=", b"+", b"SRS0=", b"prvs=", b"%", b"{", b"}"], 15
+    ),
+    "header": Target(
+        header,
+        [
+            b"mx.test; dkim=pass",
+            b'(a (b)) "mx.test" 1; x=y',
+            b"=?utf-8?q?x?=",
+            b"delayed 1 seconds by x at y",
+        ],
+        [b"(", b")", b"\\", b'"', b";", b"\r\n ", b"mx.test", b"=?", b"\xff", b"by hybridgrey at "],
+        10,
     ),
     # A real server answers some thirty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),

@@ -11,14 +11,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPResponse
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hybridgrey import logs
 from hybridgrey.metrics.shared import Board, Shared
-from hybridgrey.page import site
+from hybridgrey.page import server, site
 from hybridgrey.process import assembly, keeper
 from hybridgrey.store.connection import Store
 from hybridgrey.trouble.collector import Direct
@@ -420,9 +423,9 @@ def test_slow_clients_do_not_shut_others_out(
     keep: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Clients that send a byte at a time are ended, and a scrape gets through."""
-    monkeypatch.setattr(keeper, "REQUEST_SECONDS", 1.0)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 1.0)
     kept = keep()
-    slow = [socket.create_connection(("127.0.0.1", kept.port)) for _ in range(keeper.REQUESTS_MAX + 5)]
+    slow = [socket.create_connection(("127.0.0.1", kept.port)) for _ in range(server.REQUESTS_MAX + 5)]
 
     def answered() -> bool:
         for one in slow:
@@ -440,6 +443,131 @@ def test_slow_clients_do_not_shut_others_out(
     finally:
         for one in slow:
             one.close()
+
+
+class Crowd:
+    """Connections to a keeper that do what they like."""
+
+    def __init__(self, kept: Kept, number: int, said: bytes = b"", **options: int) -> None:
+        self.members = []
+        for _ in range(number):
+            one = socket.socket()
+            for name, value in options.items():
+                one.setsockopt(socket.SOL_SOCKET, getattr(socket, name), value)
+            one.connect(("127.0.0.1", kept.port))
+            one.sendall(said)
+            self.members.append(one)
+
+    def __enter__(self) -> Crowd:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for one in self.members:
+            one.close()
+
+
+def threads(kept: Kept) -> int:
+    return len(list(Path(f"/proc/{kept.pid}/task").iterdir()))
+
+
+class Odd:
+    """A site with an answer that is large and one that must be waited for."""
+
+    headers: Mapping[str, str] = {}
+
+    def __init__(self, gate: int) -> None:
+        self.gate = gate
+        self.large = bytes(8 << 20)
+
+    def answer(self, target: str, headers: Mapping[str, str], *, loopback: bool) -> site.Answer:
+        body = b"ok\n"
+        if target == "/slow":
+            os.read(self.gate, 1)
+        if target == "/large":
+            body = self.large
+        return site.Answer(HTTPStatus.OK, site.PLAIN, body, {})
+
+
+SILENT = [
+    (b"", {}),
+    (b"GET /metr", {}),
+    (b"GET /healthz HTTP/1.0\r\nX-A: b\r\n", {}),
+    (b"GET /large HTTP/1.0\r\n\r\n", {"SO_RCVBUF": 2048}),
+]
+
+
+@pytest.mark.parametrize(("said", "options"), SILENT, ids=["silent", "line", "headers", "slow reader"])
+def test_who_holds_connections_starves_nobody(
+    keep: Callable[..., Kept], said: bytes, options: Mapping[str, int]
+) -> None:
+    """With hundreds that say nothing, go on for ever or do not read, each that asks is answered at once.
+
+    None of them has been there for as long as a request may take.
+    """
+    gate, hand = os.pipe()
+    kept = keep(site=lambda health: Odd(gate))
+    assert kept.get("/healthz")[0].status == 200
+    with Crowd(kept, 100, said, **options):
+        for _ in range(3):
+            assert kept.get("/healthz")[1] == b"ok\n"
+            assert kept.get("/metrics")[0].status == 200
+        assert threads(kept) <= 2 * server.REQUESTS_MAX + 3
+        with Crowd(kept, 100, said, **options):
+            assert kept.get("/healthz")[1] == b"ok\n"
+    until(lambda: threads(kept) <= 3)
+    os.close(gate)
+    os.close(hand)
+
+
+def test_answers_that_wait_leave_a_lane_for_health(
+    keep: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the store silent and everybody at the page, /healthz is answered; others shall come back."""
+    monkeypatch.setattr(server, "BUSY_SECONDS", 0.2)
+    gate, hand = os.pipe()
+    kept = keep(site=lambda health: Odd(gate))
+    with Crowd(kept, 100, b"GET /slow HTTP/1.0\r\n\r\n") as crowd:
+        assert kept.get("/healthz")[1] == b"ok\n"
+        assert kept.get("/metrics")[0].status == 503
+        os.write(hand, bytes(200))
+        until(lambda: kept.get("/metrics")[0].status == 200)
+        answered = [one for one in crowd.members if b"200 OK" in received(one)]
+        assert len(answered) >= server.REQUESTS_MAX // 2
+    os.close(gate)
+    os.close(hand)
+
+
+def received(client: socket.socket) -> bytes:
+    client.settimeout(PATIENCE)
+    try:
+        return client.recv(100)
+    except ConnectionResetError:
+        return b""
+
+
+def test_a_request_without_end(keep: Callable[..., Kept]) -> None:
+    """Headers are read up to a bound, whoever sends them."""
+    kept = keep()
+    lines = b"".join(b"X-%d: %s\r\n" % (n, bytes(60_000).replace(b"\0", b"a")) for n in range(3))
+    with Crowd(kept, 1, b"GET /metrics HTTP/1.0\r\n") as crowd:
+        with suppress(ConnectionError):
+            crowd.members[0].sendall(lines)
+        assert received(crowd.members[0]).startswith((b"HTTP/1.0 431", b""))
+    assert kept.get("/healthz")[0].status == 200
+
+
+@pytest.mark.parametrize(
+    ("address", "want"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_who_counts_as_one(address: str, want: str) -> None:
+    """One address, or one network of IPv6, whose addresses cost nothing."""
+    assert server._neighbourhood(address) == want
 
 
 GARBAGE = [
@@ -482,7 +610,7 @@ def test_garbage(keep: Callable[..., Kept], data: bytes) -> None:
 )
 def test_loopback(address: str, want: bool) -> None:
     """What is connected to on a loopback address comes from this host."""
-    assert keeper.is_loopback(address) is want
+    assert server.is_loopback(address) is want
 
 
 def test_ipv6(keep: Callable[..., Kept]) -> None:

@@ -1,7 +1,8 @@
 """What running daemons say of themselves: their counters and their health, over HTTP.
 
 Counters are those of `series`, read from ``/metrics`` and added up over hosts; ``/healthz`` says what is
-wrong.
+wrong.  A redirect is never followed: the password is for the place that the admin has named, and a daemon
+sends none.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from dataclasses import dataclass, field
 from prometheus_client.parser import text_string_to_metric_families
 
 from hybridgrey.address import endpoint_text
+from hybridgrey.cleaning import clean
 from hybridgrey.config.load import Config
 from hybridgrey.metrics.prometheus import PREFIX
 
 TIMEOUT = 5.0  # s
 HANDOVER = 0.3  # s; after a reload the port changes hands, and for a moment nobody has it
 MAX_BYTES = 16 * 2**20
+_NO_USER = "the URL must not have a user or a password: that is [metrics] password of the configuration"
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}
 
 Labels = tuple[tuple[str, str], ...]
@@ -60,6 +63,9 @@ def url_of(config: Config) -> str | None:
 def ask(url: str, password: str = "") -> Host:
     """Ask one daemon; the password is only told to one that wants it."""
     url = url.rstrip("/").removesuffix("/metrics")
+    scheme, _, place = url.partition("://")
+    if "@" in place.partition("/")[0]:
+        return Host(f"{scheme}://{place.rpartition('@')[2]}", error=_NO_USER)
     try:
         families = text_string_to_metric_families(_get(f"{url}/metrics", password))
         samples: dict[tuple[str, Labels], float] = {}
@@ -91,7 +97,14 @@ def added(hosts: Iterable[Host]) -> Host:
 
 
 class _RefusedError(Exception):
-    """The daemon wants a password, or another one."""
+    """The daemon wants a password, or another one, or it is no daemon."""
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """Leaves a redirect as it is; urllib would send the password along to wherever it leads."""
+
+    def redirect_request(self, *_arguments: object) -> None:
+        """Follow none."""
 
 
 def _get(url: str, password: str = "", *, told: bool = False) -> str:
@@ -109,12 +122,16 @@ def _get(url: str, password: str = "", *, told: bool = False) -> str:
                 return _get(url, password, told=True)
             fault = "is not the right one there" if password else "is not set here, but there"
             raise _RefusedError(f"[metrics] password {fault}") from None
+        if error.code // 100 == 3:
+            where = error.headers.get("Location", "")
+            raise _RefusedError(f"redirects elsewhere, which is not followed: {clean(where)}") from None
         raise
 
 
 def _open(request: urllib.request.Request) -> http.client.HTTPResponse:
     """The answer; who is refused asks once more."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # a daemon is no web site
+    # A daemon is no web site.
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirect)
     try:
         page: http.client.HTTPResponse = opener.open(request, timeout=TIMEOUT)
     except urllib.error.URLError as error:

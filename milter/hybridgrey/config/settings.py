@@ -217,10 +217,11 @@ class Greylist(Section):
 
 
 class Headers(Section):
-    """``[headers]``: what is added to accepted messages."""
+    """``[headers]``: what is added to accepted messages, and taken out of them."""
 
     greylist: bool = True
     authentication_results: bool = True
+    remove_forged: bool = True
 
 
 class Metrics(Section):

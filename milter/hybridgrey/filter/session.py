@@ -1,9 +1,9 @@
 """Milter callbacks to `screen` and back, and one reply and one event for each recipient.
 
 Uses the C module ``milter`` directly; the package ``Milter`` costs twice the CPU.  Only steps that something
-needs are negotiated: CONNECT, MAIL without a reply, RCPT, end of message for headers, and HELO where a
-rule or the log wants the name.  A recipient passes with CONTINUE: ACCEPT at RCPT would end the filtering of
-the whole message (Postfix src/milter/milter8.c), and the next recipient would skip its judgement.
+needs are negotiated: CONNECT, MAIL and headers without a reply, RCPT, end of message, and HELO where a rule
+or the log wants the name.  A recipient passes with CONTINUE: ACCEPT at RCPT would end the filtering of the
+whole message (Postfix src/milter/milter8.c), and the next recipient would skip its judgement.
 
 With Sendmail the host name at CONNECT may be forged; it counts as verified only if ``{client_resolve}`` is
 OK.  Postfix has no such macro and passes ``unknown`` for what it could not verify.
@@ -19,7 +19,9 @@ from typing import TYPE_CHECKING, TypeAlias
 import milter
 from hybridgrey import address
 from hybridgrey.config.load import Config
+from hybridgrey.filter import forged
 from hybridgrey.filter.followup import Events, Judged
+from hybridgrey.filter.headers import NAME, TOO_MANY, Headers
 from hybridgrey.filter.screen import Client, Decision, Reply, Screen, plain
 from hybridgrey.greylist.triplets import State
 from hybridgrey.policy.match import NULL_SENDER
@@ -30,16 +32,14 @@ if TYPE_CHECKING:
 
 Context: TypeAlias = "milter.milterContext"
 
-NAME = "hybridgrey"
-
 _CONNECT_MACROS = "j v {client_addr} {client_resolve}"
 _MAIL_MACROS = "{auth_authen}"
 _RCPT_MACROS = "i"
 # Steps that no rule, header or log line needs.
-_UNUSED_STEPS = milter.P_NODATA | milter.P_NOHDRS | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
+_UNUSED_STEPS = milter.P_NODATA | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
 # Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
 # RCPT, and the lists would be asked no sooner.
-_SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL
+_SILENT_STEPS = milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_HDR
 
 
 class Session:
@@ -53,6 +53,7 @@ class Session:
         "flags",
         "helo",
         "sender",
+        "tally",
         "transaction",
     )
 
@@ -70,6 +71,7 @@ class Session:
         self.transaction: int | None = None
         self.delay = 0
         self.dnswl: dict[str, None] = {}
+        self.tally: forged.Tally | None = None
 
     def answer(self, silent: int) -> int:
         """What a step returns that needs no reply: none, if the MTA has agreed to do without."""
@@ -105,8 +107,9 @@ class Milter:
         # answer.  Over TCP its next write, the end of the message, then waits for our delayed acknowledgement
         # (Nagle), 40 ms.  The answer to DATA carries the acknowledgement; libmilter gives it without us.
         self._over_tcp = config.address.family != "unix"
-        self._add_greylist = config.headers.greylist
-        self._add_results = config.headers.authentication_results
+        self._headers = Headers(config, log)
+        self._actions = milter.ADDHDRS if self._headers.adds else 0
+        self._actions |= milter.CHGHDRS if self._headers.removes else 0
         self._names_helo = screen.policy.needs_helo or events.told
         self._sessions: set[Session] = set()
 
@@ -117,14 +120,15 @@ class Milter:
 
     def register(self) -> None:
         """Make the callbacks known to libmilter; call after `milter.setconn`, before `milter.main`."""
-        headers = self._add_greylist or self._add_results
         milter.set_exception_policy(milter.CONTINUE)
-        milter.set_flags((milter.ADDHDRS if headers else 0) | milter.SETSYMLIST)
+        milter.set_flags(self._actions | milter.SETSYMLIST)
         milter.set_connect_callback(self._guarded(self.connect, milter.P_NR_CONN))
         milter.set_helo_callback(self._guarded(self.hello, milter.P_NR_HELO))
         milter.set_envfrom_callback(self._guarded(self.envfrom, milter.P_NR_MAIL))
         milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
-        if headers:
+        if self._headers.removes:
+            milter.set_header_callback(self._passing_over(self._guarded(self.header, milter.P_NR_HDR)))
+        if self._actions:
             milter.set_eom_callback(self._guarded(self.eom, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
         milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))
@@ -151,16 +155,18 @@ class Milter:
             unused &= ~milter.P_NODATA
         if not self._names_helo:
             unused |= milter.P_NOHELO
+        if not actions & self._actions & milter.CHGHDRS:
+            unused |= milter.P_NOHDRS
         flags = steps & (unused | _SILENT_STEPS)
         if actions & milter.SETSYMLIST:
             ctx.setsymlist(milter.M_CONNECT, _CONNECT_MACROS)
             ctx.setsymlist(milter.M_ENVFROM, _MAIL_MACROS)
             ctx.setsymlist(milter.M_ENVRCPT, _RCPT_MACROS)
-        wanted = milter.ADDHDRS if self._add_greylist or self._add_results else 0
-        options[0] = actions & (wanted | milter.SETSYMLIST)
+        options[0] = actions & (self._actions | milter.SETSYMLIST)
         options[1] = flags
         options[2] = options[3] = 0
-        self._open(ctx, flags)
+        # Headers that an MTA sends all the same are not for us.
+        self._open(ctx, flags | unused & milter.P_NOHDRS)
         return milter.CONTINUE
 
     def _session(self, ctx: Context) -> Session:
@@ -261,21 +267,42 @@ class Milter:
         """Remember what the message's headers are to say."""
         if decision.touch is not None and decision.touch.state is State.PASSED and not self._observe:
             session.delay = max(session.delay, decision.touch.age)
-        if self._add_results:
+        if self._headers.adds_results:
             session.dnswl.update(dict.fromkeys(self._screen.dnswl(decision.verdict)))
 
+    def _name(self, ctx: Context) -> str:
+        return plain(self._hostname or _macro(ctx, "j") or socket.gethostname())
+
+    @staticmethod
+    def _passing_over(header: Callable[..., int]) -> Callable[..., int]:
+        """The callback for header fields, which come by the dozen, called for those only that may be ours."""
+
+        def pass_over(ctx: Context, field: str, value: bytes) -> int:
+            if field.lower() in forged.FIELDS or (session := _session_of(ctx)) is None:
+                return header(ctx, field, value)
+            return milter.NOREPLY if session.flags & milter.P_NR_HDR else milter.CONTINUE
+
+        return pass_over
+
+    def header(self, ctx: Context, field: str, value: bytes) -> int:
+        """A header field of the message that may be ours; its value as it came, folds and all."""
+        session = self._session(ctx)
+        if not session.flags & milter.P_NOHDRS:
+            if session.tally is None:
+                session.tally = forged.Tally()
+            session.tally.note(field.lower(), value, self._name(ctx))
+        return session.answer(milter.P_NR_HDR)
+
     def eom(self, ctx: Context) -> int:
-        """End of message: the only step at which headers can be added."""
+        """End of message: the only step at which headers can be added and taken out."""
         session = _session_of(ctx)
         if session is None:
             return milter.CONTINUE
-        if not session.delay and not session.dnswl:
-            return milter.CONTINUE
-        name = plain(self._hostname or _macro(ctx, "j") or socket.gethostname())
-        if self._add_greylist and session.delay:
-            ctx.addheader("X-Greylist", f"delayed {session.delay} seconds by {NAME} at {name}", 0)
-        if session.dnswl:
-            ctx.addheader("Authentication-Results", ";\n\t".join([name, *session.dnswl]), 0)
+        tally = session.tally
+        if tally is not None and tally.count and not self._headers.remove(ctx, tally, _macro(ctx, "i")):
+            return _refuse(ctx, TOO_MANY)
+        if session.delay or session.dnswl:
+            self._headers.add(ctx, self._name(ctx), session.delay, session.dnswl)
         session.reset()
         return milter.CONTINUE
 

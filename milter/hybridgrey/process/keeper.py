@@ -8,23 +8,19 @@ Mail never waits for it: with the keeper dead or its port taken, workers go on.
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from http import HTTPStatus
-from http.server import BaseHTTPRequestHandler
-from socketserver import TCPServer, ThreadingMixIn
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hybridgrey import logs
 from hybridgrey.address import endpoint_text
 from hybridgrey.cleaning import clean
 from hybridgrey.metrics.shared import Board, Shared
+from hybridgrey.page.server import Server
 from hybridgrey.trouble.reporter import Report
 
 if TYPE_CHECKING:
@@ -38,14 +34,9 @@ RETRY = 30.0
 """Seconds between tries to bind a port that is in use."""
 HANDOVER_TRIES = 120
 HANDOVER_PAUSE = 0.05
-REQUESTS_MAX = 16
-REQUEST_SECONDS = 10.0
 CHECK_SECONDS = 2.0
 TASK_PAUSE = 10.0
 STOP_SECONDS = 2.0
-
-_LINE_MAX = 2048
-_POLL = 0.5
 
 
 def run(
@@ -178,7 +169,7 @@ def serve(
     tries = 0
     while not stop.is_set():
         try:
-            server = _Server(listen, made)
+            server = Server(listen, made)
         except OSError as error:
             tries += 1
             # After a reload the keeper before us may take a moment to let go of the port.
@@ -197,97 +188,3 @@ def serve(
             while not stop.is_set():
                 server.handle_request()
                 server.close_overdue()
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this host can have connected to an address, as getsockname() gives it."""
-    found = ipaddress.ip_address(address.partition("%")[0])
-    mapped = found.ipv4_mapped if isinstance(found, ipaddress.IPv6Address) else None
-    return (mapped or found).is_loopback
-
-
-class _Handler(BaseHTTPRequestHandler):
-    """GET and HEAD; the base class answers 501 to the rest. HTTP/1.0: one request a connection."""
-
-    server: _Server
-    timeout = 5.0
-    server_version = "hybridgrey"
-    sys_version = ""
-
-    def do_GET(self) -> None:
-        self._answer(body=True)
-
-    def do_HEAD(self) -> None:
-        self._answer(body=False)
-
-    def _answer(self, *, body: bool) -> None:
-        if len(self.requestline) > _LINE_MAX:
-            self.send_error(HTTPStatus.REQUEST_URI_TOO_LONG)
-            return
-        asked = {name.lower(): value for name, value in self.headers.items()}
-        loopback = is_loopback(self.connection.getsockname()[0])
-        answer = self.server.site.answer(self.path, asked, loopback=loopback)
-        headers = {
-            "Content-Type": answer.content_type,
-            "Content-Length": str(len(answer.body)),
-            "Cache-Control": "no-store",
-        }
-        self.send_response(answer.status)
-        for name, value in {**headers, **answer.headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if body:
-            self.wfile.write(answer.body)
-
-    def end_headers(self) -> None:
-        """What browsers are told with every answer, the base class's own refusals among them."""
-        for name, value in self.server.site.headers.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Keep quiet: scrapes are no events."""
-
-
-class _Server(ThreadingMixIn, TCPServer):
-    """A thread a request, at most ``REQUESTS_MAX`` at once, each ended after ``REQUEST_SECONDS``.
-
-    TCPServer, not http.server's own: that looks up the host's name in DNS when it binds.
-    """
-
-    allow_reuse_address = True
-    daemon_threads = True
-    block_on_close = False
-    timeout = _POLL
-
-    def __init__(self, listen: tuple[str, int], site: Site) -> None:
-        self.address_family = socket.AF_INET6 if ":" in listen[0] else socket.AF_INET
-        self.site = site
-        self._open: dict[socket.socket, float] = {}
-        super().__init__(listen, _Handler)
-
-    def verify_request(self, request: Any, client_address: Any) -> bool:  # noqa: ANN401  # as in the base
-        """Refuse a connection above the limit; the caller closes it."""
-        if len(self._open) >= REQUESTS_MAX:
-            return False
-        self._open[request] = time.monotonic()
-        return True
-
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401  # as in the base
-        """Close a connection and forget it."""
-        self._open.pop(request, None)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401  # as in the base
-        """Log a failed request at debug level: a client that went away is no event."""
-        logs.get().debug("metrics request failed", exc_info=True)
-
-    def close_overdue(self) -> None:
-        """End requests that take too long: the handler's time limit is for each read, not for all of them."""
-        now = time.monotonic()
-        for request, began in list(self._open.items()):
-            if now - began > REQUEST_SECONDS:
-                try:
-                    request.shutdown(socket.SHUT_RDWR)
-                except OSError:
-                    self._open.pop(request, None)  # its thread has closed it meanwhile

@@ -20,6 +20,7 @@ import click
 import redis
 
 from hybridgrey.cli import greylist as shown
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist.entries import Entries, Query, Status, network_key, networks
 from hybridgrey.greylist.triplets import Greylist, State, Touch
 from hybridgrey.history import layout
@@ -159,7 +160,7 @@ def stored(data: bytes) -> None:
     entries.let_pass(greylist.keys(*who)[0], LIFETIME)
     assert greylist.peek(*who, DELAY).state is State.KNOWN
     fill(client, greylist, data)
-    entries.allow(network_key(greylist, networks(CLIENT, PREFIXES)[0]), LIFETIME)
+    entries.allow(network_key(greylist, networks(CLIENT, PREFIXES, ClientReader())[0]), LIFETIME)
     assert greylist.peek(*who, DELAY).state in (State.NETWORK, State.KNOWN)
     fill(client, greylist, data)
     now = int(client.time()[0])

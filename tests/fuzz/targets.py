@@ -21,6 +21,7 @@ import dns.rrset
 from fuzz import stored
 from hybridgrey import cleaning, logs
 from hybridgrey.config import load
+from hybridgrey.config.lines import Lines
 from hybridgrey.config.load import ConfigError
 from hybridgrey.config.store_url import check as check_store_url
 from hybridgrey.filter import forged, screen
@@ -128,7 +129,7 @@ def dns_reply(data: bytes) -> None:
 def dns_datagram(data: bytes) -> None:
     """A look-up takes a datagram only if it has the id and the question of an open question."""
     resolver = Resolver([ZONE], [("127.0.0.1", 9)])
-    found = lookup.Lookup(resolver, CLIENT)
+    found = lookup.Lookup(resolver, CLIENT, bytes(1))
     ident = b"\x12\x34"
     found._pending[ident] = (ZONE, ASKED, 0)
     found._closed = True  # asks nothing more
@@ -209,7 +210,7 @@ def main_cf(data: bytes) -> None:
     shown = configfile.render(found, "main.cf")
     tables = tomllib.loads(shown)
     try:
-        load._build(tables, None)
+        load._build(tables, None, Lines(""))
     except ConfigError as error:
         raise AssertionError(f"{error.problems} in {shown!r}") from None
 
@@ -227,7 +228,7 @@ def access_map(data: bytes) -> None:
             if key == "senders":
                 del table[key]
     if tables.get("rule"):
-        load._build(tables, None)
+        load._build(tables, None, Lines(""))
 
 
 # -- what a client says

@@ -53,6 +53,7 @@ STOREYS = (
         "listener",
         "notify",
         "privileges",
+        "statefolder",
         "loop",
         "children",
         "keeper",
@@ -67,7 +68,7 @@ STOREYS = (
         "pagedata",
     ),
     ("worker",),
-    ("generation", "pace", "pidfile", "restart_only", "storewatch", "troubles"),
+    ("generation", "holder", "pace", "pidfile", "restart_only", "storewatch", "troubles"),
     ("master",),
     ("daemon",),
     ("assembly",),
@@ -76,6 +77,7 @@ STOREYS = (
 )
 FREE = (
     "cleaning",
+    "folders",
     "logfile",
     "logs",
     "reports",

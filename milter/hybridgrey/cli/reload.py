@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import click
 
 from hybridgrey import pidfile
+from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.output import fail, warn
@@ -47,9 +47,11 @@ def reload(config_path: Path, timeout: float) -> None:
         )
     before = _running(path)
     if before.config and Path(before.config) != (config.path or config_path).absolute():
-        warn(f"the daemon reads {before.config}")
+        warn(f"the daemon reads {clean(before.config)}")
     try:
-        os.kill(before.pid, signal.SIGHUP)
+        pidfile.tell(path, before.pid, signal.SIGHUP)
+    except PidFileError as error:
+        fail(str(error), UNAVAILABLE)
     except PermissionError:
         fail(f"process {before.pid}: not permitted to signal it; be root or the daemon's user")
     except ProcessLookupError:
@@ -80,7 +82,7 @@ def _outcome(path: Path, before: Record, timeout: float) -> Record:
 
 def _tell(record: Record, config: Config) -> None:
     if record.problems:
-        fail(f"reload failed, the old configuration stays: {'; '.join(record.problems)}")
+        fail(f"reload failed, the old configuration stays: {'; '.join(map(clean, record.problems))}")
     for key in record.needs_restart:
-        warn(f"{config.path}: {key}: a change needs a restart, the old value stays")
-    click.echo(f"reloaded: process {record.pid}, {record.workers} workers, mode {record.mode}")
+        warn(f"{config.path}: {clean(key)}: a change needs a restart, the old value stays")
+    click.echo(f"reloaded: process {record.pid}, {record.workers} workers, mode {clean(record.mode)}")

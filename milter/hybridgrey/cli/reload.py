@@ -26,7 +26,8 @@ def reload(config_path: Path, timeout: float) -> None:
     """Check the configuration, make the running daemon take it, and wait for the outcome.
 
     The daemon is found by its pid file: `pid_file`, else beside the embedded store or the unix socket, else
-    in /var/run/hybridgrey.  Sessions in flight go on with the old configuration.
+    in /var/run/hybridgrey.  It must be the process that the kernel names as the holder of that file, and is
+    signalled with the rights of the file's owner.  Sessions in flight go on with the old configuration.
 
     \b
     Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon is found,

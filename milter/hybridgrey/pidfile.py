@@ -3,7 +3,10 @@
 The first line is the master's process id, the second a JSON object (`Record`).  The master holds a lock on
 the file for all its life, which the kernel takes away when it ends in whatever way: an unlocked file is
 stale, so no signal ever goes to a process that merely has the same number.  It is a lock of the process
-(POSIX), not of the descriptor: the children do not inherit it.
+(POSIX), not of the descriptor: the children do not inherit it, and the kernel can name who has it (`holder`).
+
+The file stands in a folder that the daemon's account may write to, and is opened by root there: never by way
+of a link, never one with a second name, and emptied or given an owner only if it is the account's or new.
 
 Where it is follows from the configuration alone, so that the command finds it (`place`).  Claimed by `daemon`
 before privileges are dropped, written by `master`, read by `cli.reload`.

@@ -131,3 +131,15 @@ def test_exchanged_while_it_is_made(tmp_path, kind, monkeypatch):
     with pytest.raises(OSError, match="exchanges folders" if kind != "link" else "irector"):
         folders.made(tmp_path / "new", 0o755, uid=OTHER)
     assert (tmp_path / "target").stat().st_uid == 0
+
+
+def test_filled_by_another_starter(tmp_path, monkeypatch):
+    """A folder that is not given away may be in use by the time it is opened."""
+    real = os.mkdir
+
+    def mkdir(name, mode, dir_fd):
+        real(name, mode, dir_fd=dir_fd)
+        (tmp_path / name / "master.lock").touch()
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    assert folders.made(tmp_path / "new", 0o700)

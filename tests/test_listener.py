@@ -131,6 +131,21 @@ def test_root_follows_no_link_of_the_account(tmp_path):
 
 
 @needs_root
+def test_folder_of_roots_in_the_place_of_the_private_one(tmp_path, monkeypatch):
+    """Another folder that only root can reach into is not taken for the one just made, nor cleared."""
+    (tmp_path / "roots").mkdir(0o700)
+    (tmp_path / "roots" / "precious").touch()
+
+    def mkdir(name, _mode, dir_fd):
+        (tmp_path / "roots").rename(tmp_path / name)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(ListenError, match="somebody exchanges folders"):
+        open_listener(unix(tmp_path / "s"))
+    assert [path.name for path in tmp_path.rglob("precious")] == ["precious"]
+
+
+@needs_root
 def test_without_rights_and_from_anywhere(tmp_path):
     """An account opens and removes its socket, be the working directory one that it may not enter."""
     for folder in (tmp_path, *tmp_path.parents[:2]):

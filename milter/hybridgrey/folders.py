@@ -81,29 +81,31 @@ def made(path: Path, mode: int, *, uid: int = -1, gid: int = -1, parents: bool =
     except FileNotFoundError:
         if parents and path.parent != path:
             made(path.parent, 0o777, parents=True)
+    given = (uid, gid) != (-1, -1)
     with opened(path.parent) as above:
         try:
-            fd = new(above.fd, path.name, mode)
+            fd = new(above.fd, path.name, mode, empty=given)
         except FileExistsError:
             return False
         try:
-            if (uid, gid) != (-1, -1):
+            if given:
                 os.fchown(fd, uid, gid)
         finally:
             os.close(fd)
     return True
 
 
-def new(above: int, name: str, mode: int) -> int:
+def new(above: int, name: str, mode: int, *, empty: bool = False) -> int:
     """Make a folder in the open folder `above`; a readable descriptor of it.  Raises OSError.
 
-    In the moment between making and opening it may be exchanged.  What is opened is then an empty folder of
-    ours, too, that nobody may do more with than with the one wanted; anything else is an error.
+    In the moment between making and opening it may be exchanged.  What is opened is then a folder of ours,
+    too, that nobody may do more with than with the one wanted; anything else is an error.  Unless it must be
+    `empty` there may be something in it, for example of another starter.
     """
     os.mkdir(name, mode, dir_fd=above)
     fd = os.open(name, _DIRECTORY | os.O_RDONLY | os.O_NOFOLLOW, dir_fd=above)
     status = os.fstat(fd)
-    if status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode or names(fd):
+    if status.st_uid != os.geteuid() or status.st_mode & 0o777 & ~mode or (empty and names(fd)):
         os.close(fd)
         raise OSError(errno.EBUSY, "somebody exchanges folders there", name)
     return fd

@@ -186,7 +186,7 @@ def _bind_unix(sock: socket.socket, folder: int, name: str, mode: int, gid: int)
 def _private(folder: int) -> Iterator[int]:
     """A folder in `folder` into which only we can reach, for a moment."""
     name = f".hybridgrey-{secrets.token_hex(8)}"
-    inner = folders.new(folder, name, 0o700)
+    inner = folders.new(folder, name, 0o700, empty=True)
     try:
         yield inner
     finally:

@@ -2,7 +2,6 @@
 
 What a client sends in HELO, MAIL FROM and RCPT TO is text of its choosing: quoted, source-routed, in any
 case, in UTF-8 or in no encoding at all.  The functions here never fail; they return the best reading.
-Used by `match` for entries and for what is matched against them, and by `normalise` for triplets.
 """
 
 from __future__ import annotations
@@ -72,3 +71,8 @@ def packed(address: str) -> bytes | None:
     except (OSError, ValueError):
         return None
     return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+def endpoint_text(host: str, port: int) -> str:
+    """An address and a port as an admin writes them: ``192.0.2.1:53``, ``[::1]:53``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

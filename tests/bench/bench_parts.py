@@ -15,14 +15,17 @@ from typing import Any
 import pytest
 
 from bench import population, rig, scale
-from hybridgrey import config, logs, normalise, question, zones
-from hybridgrey.cache import Cache
-from hybridgrey.config import Config
-from hybridgrey.greylist import Greylist
-from hybridgrey.lookup import Resolver
-from hybridgrey.pattern import Pattern
-from hybridgrey.policy import Answer, Facts, Policy, Verdict, judge
-from hybridgrey.store import Store
+from hybridgrey import logs
+from hybridgrey.config import load
+from hybridgrey.config.load import Config
+from hybridgrey.greylist import normalise
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.lists import question, zones
+from hybridgrey.lists.cache import Cache
+from hybridgrey.lists.lookup import Resolver
+from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
+from hybridgrey.policy.pattern import Pattern
+from hybridgrey.store.connection import Store
 from parts.daemon import toml
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
@@ -59,7 +62,7 @@ def loaded(tmp_path: Path, server: Rbldnsd) -> Config:
     """The benchmark's rules."""
     path = tmp_path / "hybridgrey.toml"
     path.write_text(toml({"dns": {"nameservers": [server.address]}, "rule": population.RULES}))
-    return config.load(path)
+    return load.load(path)
 
 
 @pytest.fixture
@@ -102,7 +105,7 @@ def test_match_many(benchmark: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     path = tmp_path / "hybridgrey.toml"
     path.write_text(toml({"rule": rules}))
-    policy = Policy(config.load(path).rules)
+    policy = Policy(load.load(path).rules)
 
     def match() -> int:
         client = policy.connect(CLIENT, "mail.example.net").maybe

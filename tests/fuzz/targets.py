@@ -18,30 +18,24 @@ import dns.message
 import dns.rrset
 
 from fuzz import stored
-from hybridgrey import (
-    cleaning,
-    config,
-    logs,
-    lookup,
-    maillog,
-    normalise,
-    postfix,
-    question,
-    rulesfile,
-    screen,
-    zones,
-)
-from hybridgrey.config import ConfigError
-from hybridgrey.greylist import Greylist, parse_key
-from hybridgrey.link import clean
-from hybridgrey.logtime import OLDEST, TOLERANCE, Clock
-from hybridgrey.lookup import Resolver
-from hybridgrey.maincf import MainCfError
-from hybridgrey.match import EntryError, Index, Kind, parse_entry, parse_file
-from hybridgrey.pattern import ListEntry, Pattern, PatternError
-from hybridgrey.policy import Action, Rule
-from hybridgrey.store_url import check as check_store_url
-from hybridgrey.takeover import Unreadable
+from hybridgrey import cleaning, logs
+from hybridgrey.config import load
+from hybridgrey.config.load import ConfigError
+from hybridgrey.config.store_url import check as check_store_url
+from hybridgrey.filter import screen
+from hybridgrey.greylist import normalise
+from hybridgrey.greylist.triplets import Greylist, parse_key
+from hybridgrey.lists import lookup, question, zones
+from hybridgrey.lists.lookup import Resolver
+from hybridgrey.migrate import configfile, postfix
+from hybridgrey.migrate.found import Unreadable
+from hybridgrey.migrate.maincf import MainCfError
+from hybridgrey.policy.judge import Action, Rule
+from hybridgrey.policy.match import EntryError, Index, Kind, parse_entry, parse_file
+from hybridgrey.policy.pattern import ListEntry, Pattern, PatternError
+from hybridgrey.report import maillog
+from hybridgrey.report.logtime import OLDEST, TOLERANCE, Clock
+from hybridgrey.store.link import clean
 
 TESTS = Path(__file__).parents[1]
 CLIENT = bytes((192, 0, 2, 1))
@@ -180,7 +174,7 @@ def settings(data: bytes) -> None:
         file.write(data)
         file.flush()
         try:
-            config.load(Path(file.name))
+            load.load(Path(file.name))
         except ConfigError as error:
             assert error.problems
             for problem in error.problems:
@@ -205,10 +199,10 @@ def main_cf(data: bytes) -> None:
     except MainCfError as error:
         one_line(str(error))
         return
-    shown = rulesfile.render(found, "main.cf")
+    shown = configfile.render(found, "main.cf")
     tables = tomllib.loads(shown)
     try:
-        config._build(tables, None)
+        load._build(tables, None)
     except ConfigError as error:
         raise AssertionError(f"{error.problems} in {shown!r}") from None
 
@@ -218,7 +212,7 @@ def access_map(data: bytes) -> None:
     text = typed_of(data)
     source = "smtpd_client_restrictions = check_client_access hash:/m, check_sender_access cidr:/n\n"
     found = postfix.convert(source, lambda _path: text)
-    tables = tomllib.loads(rulesfile.render(found, "main.cf"))
+    tables = tomllib.loads(configfile.render(found, "main.cf"))
     for table in tables.get("rule", ()):
         for key in ("clients", "senders"):
             # The file itself is read when the configuration is: here it does not exist.
@@ -226,7 +220,7 @@ def access_map(data: bytes) -> None:
             if key == "senders":
                 del table[key]
     if tables.get("rule"):
-        config._build(tables, None)
+        load._build(tables, None)
 
 
 # -- what a client says

@@ -61,6 +61,22 @@ ERRORS = [
             "dns.nameservers[2]: must be an address in quotes",
         ],
     ),
+    ("[dns]\nnat64 = '64:ff9b::/96'", ["dns.nat64: must be a list"]),
+    (
+        "[dns]\nnat64 = ['64:ff9b::/97', '192.0.2.0/24', 3, '64:ff9b::1/96', '2001:db8::/0', '::/96', "
+        "'2001:db8:0:0:ff00::/96', '64:ff9b::', 'x']",
+        [
+            "dns.nat64[1]: 64:ff9b::/97 must have /32, /40, /48, /56, /64 or /96 (RFC 6052 section 2.2)",
+            'dns.nat64[2]: must be an IPv6 network, such as "64:ff9b::/96"',
+            'dns.nat64[3]: must be a network in quotes, such as "64:ff9b::/96"',
+            "dns.nat64[4]: has bits set after its prefix; 64:ff9b::/96 is meant?",
+            "dns.nat64[5]: has bits set after its prefix; ::/0 is meant?",
+            "dns.nat64[6]: ::/96 holds ::1 or IPv4-mapped addresses, which are no translator's",
+            "dns.nat64[7]: 2001:db8:0:0:ff00::/96: bits 64 to 71 must be zero (RFC 6052 section 2.2)",
+            "dns.nat64[8]: 64:ff9b::/128 must have /32, /40, /48, /56, /64 or /96 (RFC 6052 section 2.2)",
+            'dns.nat64[9]: must be an IPv6 network, such as "64:ff9b::/96"',
+        ],
+    ),
     ("[dns]\ntimeout = '0s'", ["dns.timeout: must be from 1ms to 30s"]),
     ("[dns]\ntimeout = '1m'", ["dns.timeout: must be from 1ms to 30s"]),
     ("[greylist]\ndelay = '500ms'", ["greylist.delay: must be from 1s to 1d"]),

@@ -76,3 +76,13 @@ def test_each_recipient_by_itself(peer):
     assert [" ".join(h.split()) for h in message.header("Authentication-Results")] == [
         "mx.test; dnswl=pass dns.zone=wl.test policy.ip=127.0.5.2"
     ]
+
+
+@pytest.mark.parametrize("address", ["::ffff:0:192.0.2.99", "64:ff9b::192.0.2.99", "2002:c000:263::1"])
+def test_a_client_that_carries_a_listed_address(peer, address):
+    """The refusal names the address that the list has."""
+    peer.connect("unknown", address)
+    peer.mail()
+    assert peer.rcpt().text.startswith(
+        f"554 5.7.1 Service unavailable; client [{LISTED}] blocked using bl.test"
+    )

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist.normalise import MAX_DOMAIN, MAX_LOCAL, client_network, recipient, sender
 
 SENDERS = [
@@ -112,6 +113,12 @@ def test_recipient(typed, wanted):
         ("2001:db8:1:2:3::9", "2001:db8:1:2::/64"),
         ("2001:DB8:1:2::", "2001:db8:1:2::/64"),
         ("fe80::1%eth0", "fe80::/64"),
+        ("IPv6:2001:db8:1:2::9", "2001:db8:1:2::/64"),
+        ("64:ff9b::192.0.2.77", "192.0.2.0/24"),
+        ("::ffff:0:192.0.2.77", "192.0.2.0/24"),
+        ("2002:c000:24d:1::9", "192.0.2.0/24"),
+        ("2001:0:4136:e378:8000:63bf:3fff:fdb2", "192.0.2.0/24"),
+        ("64:ff9b::127.0.0.1", "64:ff9b::/64"),
         ("unknown", "unknown"),
         ("192.0.2.300", "192.0.2.300"),
         ("", ""),
@@ -174,8 +181,8 @@ def test_any_client_has_a_network(client, ipv4_prefix, ipv6_prefix):
 
 @given(st.ip_addresses(v=6), st.integers(0, 128))
 def test_network_contains_its_client(address, prefix):
-    """An IPv6 client's network is the one that `ipaddress` computes, IPv4-mapped ones aside."""
-    if address.ipv4_mapped is None:
+    """An IPv6 client's network is the one that `ipaddress` computes, but where an IPv4 address is in it."""
+    if address.ipv4_mapped is None and ClientReader().carried(address.packed) is None:
         wanted = ipaddress.ip_network((address, prefix), strict=False)
         assert ipaddress.ip_network(client_network(str(address), 24, prefix)) == wanted
 

@@ -300,6 +300,29 @@ def test_changes_are_told_by_label():
         ]
 
 
+def test_silence_is_no_recovery():
+    """A list that has ceased to answer is not told to be well, whatever was wrong with it before."""
+    told = Told()
+    with FakeDns() as server:
+        server.zone("bl.test", test_points=False)
+        server.zone("world.test", everything="127.0.0.2")
+        by = prober(server, "bl.test", "world.test", reporter=told)
+        by.probe_once()
+        assert {event.partition(" failing")[0] for event in told.events} >= {
+            "test point:bl.test",
+            "zone:world.test",
+        }
+        told.events.clear()
+        for name in ("bl.test", "world.test"):
+            server.zone(name, rcode="SERVFAIL")
+        by.probe_once()
+        assert not [event for event in told.events if "recovered" in event]
+        for name in ("bl.test", "world.test"):
+            server.zone(name)
+        by.probe_once()
+        assert {"test point:bl.test recovered", "zone:world.test recovered"} <= set(told.events)
+
+
 def test_no_list_at_all_is_told_once():
     """When no list is as it should be the nameservers are named, and that they are well again is told."""
     told = Told()

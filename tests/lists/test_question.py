@@ -66,11 +66,43 @@ def reply(*records: str, rcode: str = "NOERROR", kind: str = "A", soa: str = "",
 
 ME = "1.2.0.192.bl.test."
 TWO, THREE, NINE = (bytes((127, 0, 0, n)) for n in (2, 3, 9))
+# RFC 2181 section 8: with its top bit set a time to live is 0.
+TOP = 1 << 31
 READ = [
     # what, wire, wanted
     ("listed", reply(f"{ME} 300 IN A 127.0.0.2"), Reply((TWO,), 300)),
     ("least ttl", reply(f"{ME} 300 IN A 127.0.0.2", f"{ME} 60 IN A 127.0.0.3"), Reply((TWO, THREE), 60)),
     ("ttl 0", reply(f"{ME} 0 IN A 127.0.0.2"), Reply((TWO,), 0)),
+    ("ttl with its top bit", reply(f"{ME} {TOP} IN A 127.0.0.2"), Reply((TWO,), 0)),
+    ("ttl of all bits", reply(f"{ME} {2 * TOP - 1} IN A 127.0.0.2"), Reply((TWO,), 0)),
+    ("ttl just below", reply(f"{ME} {TOP - 1} IN A 127.0.0.2"), Reply((TWO,), question.MAX_TTL)),
+    (
+        "one of two ttls with its top bit",
+        reply(f"{ME} 300 IN A 127.0.0.2", f"{ME} {TOP + 300} IN A 127.0.0.3"),
+        Reply((TWO, THREE), 0),
+    ),
+    (
+        "alias with its top bit",
+        reply(f"{ME} {TOP + 9} IN CNAME x.test.", "x.test. 60 IN A 127.0.0.2"),
+        Reply((TWO,), 0),
+    ),
+    (
+        "end of an alias with its top bit",
+        reply(f"{ME} 60 IN CNAME x.test.", f"x.test. {TOP + 9} IN A 127.0.0.2"),
+        Reply((TWO,), 0),
+    ),
+    (
+        "alias to nowhere, soa with its top bit",
+        reply(f"{ME} 300 IN CNAME x.bl.test.", rcode="NXDOMAIN", soa=SOA.format(ttl=TOP, minimum=60)),
+        Reply(),
+    ),
+    (
+        "alias to nowhere, minimum with its top bit",
+        reply(f"{ME} 300 IN CNAME x.bl.test.", rcode="NXDOMAIN", soa=SOA.format(ttl=60, minimum=TOP)),
+        Reply(),
+    ),
+    ("soa with its top bit", reply(rcode="NXDOMAIN", soa=SOA.format(ttl=TOP, minimum=60)), Reply()),
+    ("minimum with its top bit", reply(rcode="NXDOMAIN", soa=SOA.format(ttl=60, minimum=TOP)), Reply()),
     ("ttl bounded", reply(f"{ME} 9999999 IN A 127.0.0.2"), Reply((TWO,), question.MAX_TTL)),
     (
         "cname",

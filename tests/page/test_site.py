@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config import load
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
@@ -370,7 +371,7 @@ def test_search(wanted: str, number: int) -> None:
     """Every word must be somewhere; a network means the clients in it."""
     other = {"client": "2001:db8::5", "outcome": "delay", "lists": {}, "rule": "rest", "state": "early"}
     some = [verdicts.shown(RECORD), verdicts.shown(RECORD | other)]
-    assert len(verdicts.search([one for one in some if one], wanted)) == number
+    assert len(verdicts.search([one for one in some if one], wanted, ClientReader())) == number
 
 
 WAYS = [

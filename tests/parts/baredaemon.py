@@ -21,6 +21,7 @@ from hybridgrey.config import load
 from hybridgrey.config.load import Config
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.process import daemon
+from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
 from hybridgrey.process.restarts import Pace
 from hybridgrey.trouble.reporter import Channel
@@ -187,7 +188,7 @@ class _Parts:
         os._exit(0)
 
 
-def _assemble(_store: str, _channel: Channel) -> daemon.Build:
+def _assemble(_store: str, _channel: Channel) -> Build:
     return _Parts
 
 

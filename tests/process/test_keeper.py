@@ -19,9 +19,12 @@ import pytest
 from hybridgrey import logs
 from hybridgrey.metrics.shared import Board, Shared
 from hybridgrey.page import site
-from hybridgrey.process import keeper
+from hybridgrey.process import assembly, keeper
+from hybridgrey.store.connection import Store
 from hybridgrey.trouble.collector import Direct
-from hybridgrey.trouble.reporter import Channel, decode
+from hybridgrey.trouble.reporter import Channel, Reporter, decode
+from parts.base import free_port
+from parts.redisserver import Redis
 
 PATIENCE = 30.0
 
@@ -362,6 +365,55 @@ def test_a_task_that_raises(keep: Callable[..., Kept], monkeypatch: pytest.Monke
     until(lambda: tries.alive == 4)
     assert [line["event"] for line in kept.lines()].count("keeper task failed") == 1
     assert kept.get("/healthz")[0].status == 200
+
+
+def test_a_task_that_is_told_to_end_has_not_recovered(
+    keep: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That a failed task ends with its keeper says nothing of it; one that comes to its end has recovered."""
+    monkeypatch.setattr(keeper, "TASK_PAUSE", 0.05)
+    monkeypatch.setattr(keeper, "STOP_SECONDS", PATIENCE)
+    rounds = Shared.create([], []).board
+
+    def failed_once() -> bool:
+        rounds.set_workers(rounds.alive + 1, 0)
+        return rounds.alive <= 2
+
+    def long(stop: threading.Event) -> None:
+        if failed_once():
+            raise ValueError("a bug")
+        stop.wait()
+
+    def short(stop: threading.Event) -> None:
+        if failed_once():
+            raise ValueError("a bug")
+
+    kept = keep(tasks=[long, short])
+    until(lambda: rounds.alive == 4)
+    os.kill(kept.pid, signal.SIGTERM)
+    until(kept.ended)
+    said = [found for data in kept.channel.receive() if (found := decode(data))]
+    assert len([one for one in said if one.failing]) == 2
+    assert [one.kind.rpartition(".")[2] for one in said if not one.failing] == ["short"]
+
+
+def test_a_store_that_has_not_answered_has_not_recovered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of the watch is no answer of the store's; an answer is."""
+    monkeypatch.setattr(assembly, "WATCH_SECONDS", 0.05)
+    with Redis() as redis:
+        for url, wanted in ((f"redis://127.0.0.1:{free_port()}", {True}), (redis.unix_url, {True, False})):
+            said: list[bool] = []
+            reporter = Reporter(lambda data: said.append(bool((found := decode(data)) and found.failing)))  # noqa: B023
+            reporter.failing("store", error="told before")
+            stop = threading.Event()
+            store = Store.open(url, 5.0)
+            watch = threading.Thread(target=assembly._watch, args=(store, reporter, stop))
+            watch.start()
+            until(lambda: store.reason or False in said)  # noqa: B023 (called here)
+            stop.set()
+            watch.join()
+            store.close()
+            assert set(said) == wanted
 
 
 def test_slow_clients_do_not_shut_others_out(

@@ -89,6 +89,12 @@ COLLECTOR: list[tuple[str, list[Step], list[str]]] = [
         [(0, 1, "fail", 1), (5, 1, "gone", 0), (6, 2, "fail", 1), (7, 2, "ok", 0), (9, 2, "-", 0)],
         ["0 store failing", "9 store recovered failures=2 seconds=9.0"],
     ),
+    (
+        "a success from before the last failure is no recovery from it",
+        [(0, 1, "fail", 1), (1, 2, "fail", 1), (2, 1, "ok", 0), (5, 2, "fail", 1), (6, 2, "gone", 0)]
+        + [(t, 1, "-", 0) for t in range(7, 67)],
+        ["0 store failing", "65 store no longer reported as failing failures=3 seconds=65.0"],
+    ),
     ("a recovery of nothing", [(0, 1, "ok", 0), (9, 1, "-", 0)], []),
     (
         "again after a long time is news again",

@@ -98,6 +98,10 @@ def _print(config: Config, asked: Question, found: Explanation) -> None:
         click.echo(f"{coloured('warning')}: {NO_LIST_WORKS}")
     by = f'rule "{found.rule}"' if found.rule else "no rule matches"
     click.echo(f"{clean(asked.client)}: {coloured(found.action)}, {by}")
+    client = config.dns.clients.read(asked.client)
+    if client.carried:
+        believed = "is" if client.carried.proven else "carries"
+        click.echo(f"{believed} {client.listed}: lists and greylist are asked about that")
     click.echo(f"client gets: {found.reply or 'let in'}")
     if config.observe and not found.passes:
         click.echo('let in all the same, for mode is "observe"')

@@ -253,7 +253,7 @@ def allow(
     with _opened(config_path) as store:
         try:
             seconds = int(durations.parse(period)) if period else store.config.greylist.lifetime
-            meant = networks(client, store.prefixes)
+            meant = networks(client, store.prefixes, store.greylist.clients)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         if seconds < 1:

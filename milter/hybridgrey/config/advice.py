@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv6Network
 
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, graded, public_label
 from hybridgrey.config.masking import key_like
@@ -29,7 +30,7 @@ def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     yield from _metrics(settings)
     yield from _networks(settings)
     yield from _zones(settings, rules)
-    yield from _rules(rules)
+    yield from _rules(settings, rules)
 
 
 def _accounts(settings: Settings) -> Iterator[Problem]:
@@ -89,7 +90,7 @@ def _zones(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
             yield ("zones", zone), "the name seems to hold a key; give it a label that is shown instead"
 
 
-def _rules(rules: Sequence[Rule]) -> Iterator[Problem]:
+def _rules(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     allowing: Rule | None = None
     for number, rule in enumerate(rules):
         if rule.lists and rule.action is Action.ACCEPT and allowing is None:
@@ -101,6 +102,7 @@ def _rules(rules: Sequence[Rule]) -> Iterator[Problem]:
             )
             yield ("rule", number), text
             allowing = None
+    yield from _translated(settings, rules)
     yield from _graded(rules)
     yield from _covered(rules)
     if not any(_decides_all(rule) for rule in rules):
@@ -119,6 +121,16 @@ def _accepted(client: bytes, rules: Sequence[Rule]) -> bool:
     policy = Policy(rules)
     outcome = judge(policy, policy.connect(client, None))
     return isinstance(outcome, Verdict) and outcome.action is Action.ACCEPT
+
+
+def _translated(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules that let in all that come through a translator: the IPv4 clients of the world."""
+    for number, rule in enumerate(rules):
+        for key in _networks_of(rule) if rule.action is Action.ACCEPT else ():
+            if not isinstance(key, IPv6Network) or not key.prefixlen:
+                continue
+            if any(key.supernet_of(prefix) for prefix in settings.dns.nat64):
+                yield ("rule", number, "clients"), f"{key} has every IPv4 client that comes through NAT64"
 
 
 def _graded(rules: Sequence[Rule]) -> Iterator[Problem]:

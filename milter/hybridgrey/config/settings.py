@@ -12,7 +12,7 @@ from __future__ import annotations
 import pwd
 import re
 from collections.abc import Mapping
-from ipaddress import ip_address
+from ipaddress import IPv6Network, ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -29,6 +29,7 @@ from pydantic import (
     field_validator,
 )
 
+from hybridgrey.clientaddress import ClientReader, check_nat64
 from hybridgrey.config import durations, sockets, store_url
 from hybridgrey.policy.pattern import Pattern, normal_zone
 
@@ -104,6 +105,19 @@ def _nameserver(value: object) -> tuple[str, int]:
     return sockets.parse_endpoint(value, 53)
 
 
+def _nat64(value: object) -> IPv6Network:
+    if not isinstance(value, str):
+        raise ValueError('must be a network in quotes, such as "64:ff9b::/96"')  # noqa: TRY004 (as below)
+    try:
+        network = IPv6Network(value, strict=False)
+    except ValueError:
+        raise ValueError('must be an IPv6 network, such as "64:ff9b::/96"') from None
+    if str(network.network_address) != str(IPv6Network(value.partition("/")[0]).network_address):
+        raise ValueError(f"has bits set after its prefix; {network} is meant?")
+    check_nat64(network)
+    return network
+
+
 def _metrics_endpoint(value: object) -> tuple[str, int] | None:
     if not isinstance(value, str):
         raise ValueError("must be a string")  # noqa: TRY004 (pydantic collects ValueError)
@@ -160,12 +174,20 @@ class Store(Section):
 
 
 class Dns(Section):
-    """``[dns]``: whom to ask, and how long to wait."""
+    """``[dns]``: whom to ask, how long to wait, and for which IPv6 clients an IPv4 address is asked about."""
 
     nameservers: Annotated[
         tuple[Annotated[tuple[str, int], PlainValidator(_nameserver)], ...], BeforeValidator(_sequence)
     ] = typed([])
     timeout: Annotated[float, BeforeValidator(durations.between("1ms", "30s"))] = typed("2s")
+    nat64: Annotated[
+        tuple[Annotated[IPv6Network, PlainValidator(_nat64)], ...], BeforeValidator(_sequence)
+    ] = typed(["64:ff9b::/96"])
+
+    @property
+    def clients(self) -> ClientReader:
+        """How clients' addresses are read."""
+        return ClientReader(self.nat64)
 
 
 class Greylist(Section):

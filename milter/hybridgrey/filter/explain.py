@@ -18,7 +18,6 @@ import dns.name
 import dns.query
 import dns.rdatatype
 
-from hybridgrey import address
 from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
 from hybridgrey.filter.screen import Client, Decision, Screen, plain
@@ -84,10 +83,10 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
     """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
-    policy = Policy(config.rules)
-    packed = address.packed(asked.client)
+    policy = Policy(config.rules, config.dns.clients)
+    source = policy.clients.read(asked.client)
     suspended = bytearray(len(built))
-    facts = policy.connect(packed, asked.host)
+    facts = policy.connect(source.packed, asked.host, source.carried)
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
@@ -136,7 +135,7 @@ def _lists(
 ) -> list[ListAnswer]:
     """Wait for all lists; what each says, with its words for the client."""
     lookup = client.lookup
-    if lookup is None or client.packed is None:
+    if lookup is None or client.source.asked is None:
         return []
     names = screen.policy.questions(client.facts)
     while missing := frozenset(names) - lookup.answers.keys():
@@ -146,7 +145,7 @@ def _lists(
         answer, zone = lookup.answers[name], screen.zones[name]
         if answer.codes and not answer.error and name not in lookup.texts:
             # As known to a daemon that has run for a while, which does not wait for it either.
-            lookup.texts[name] = _text(client.packed, zone, servers)
+            lookup.texts[name] = _text(client.source.asked, zone, servers)
         error = answer.error
         if answer is SUSPENDED:
             error = f"suspended: {reasons.get(zone.label, '')}"

@@ -6,13 +6,12 @@ here knows libmilter, so that `explain` goes the same way as the mail does.
 
 from __future__ import annotations
 
-import socket
 import string
 import time
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from hybridgrey import address
+from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.greylist.triplets import Touch
 from hybridgrey.lists import lookup
@@ -80,17 +79,21 @@ class Decision(NamedTuple):
 class Client:
     """A connected client: what is known of it, its look-up under way, and how many recipients it had."""
 
-    __slots__ = ("address", "facts", "host", "judged", "lookup", "packed", "refused", "trusted")
+    __slots__ = ("facts", "host", "judged", "lookup", "refused", "source", "trusted")
 
-    def __init__(self, text: str, packed: bytes | None, host: str | None, facts: Facts) -> None:
-        self.address = text
-        self.packed = packed
+    def __init__(self, source: ClientAddress, host: str | None, facts: Facts) -> None:
+        self.source = source
         self.host = host
         self.facts = facts
         self.trusted: Verdict | None = None
         self.lookup: Lookup | Recalled | None = None
         # Recipients judged, and those of them that were rejected for what lists said: for `counting`.
         self.judged = self.refused = 0
+
+    @property
+    def address(self) -> str:
+        """The address as the MTA has it, for the log."""
+        return self.source.text
 
     def close(self) -> None:
         """End the look-up."""
@@ -116,16 +119,28 @@ class Screen:
 
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
-        packed = address.packed(text)
-        if packed is not None and ":" in text:
-            # Mapped IPv4, or a macro's "IPv6:…", which would be a network of its own for the greylist.
-            text = socket.inet_ntop(socket.AF_INET if len(packed) == 4 else socket.AF_INET6, packed)
-        facts = self.policy.connect(packed, host)
-        client = Client(text, packed, host, facts)
-        client.trusted, zones = self._plan(facts)
-        if zones and packed is not None:
-            client.lookup = self._resolver.ask(packed, zones)
+        source = self.policy.clients.read(text)
+        facts = self.policy.connect(source.packed, host, source.carried)
+        return self._looked_up(Client(source, host, facts))
+
+    def _looked_up(self, client: Client) -> Client:
+        client.trusted, zones = self._plan(client.facts)
+        asked = client.source.asked
+        if zones and asked is not None:
+            client.lookup = self._resolver.ask(asked, zones)
         return client
+
+    def renew(self, client: Client) -> Client:
+        """The client as a new connection would find it: itself, unless what lists said of it is too old.
+
+        To be called when a transaction begins.  If another one is returned, the look-up of the first has
+        ended; to count what it has heard is the caller's part.
+        """
+        if client.lookup is None or self._resolver.is_fresh(client.lookup):
+            return client
+        # First: what has come late then is in the cache, and is not asked for again.
+        client.close()
+        return self._looked_up(Client(client.source, client.host, client.facts))
 
     def _plan(self, facts: Facts) -> tuple[Verdict | None, tuple[str, ...]]:
         """What follows from CONNECT alone: the verdict, or the lists to ask; alike for most clients."""
@@ -152,7 +167,7 @@ class Screen:
             case Action.TEMPFAIL:
                 reply = _reply("451", _rule_text(verdict) or LATER)
                 return Decision(verdict, reply, waited=time.monotonic() - started)
-            case _ if client.packed is None:
+            case _ if client.source.packed is None:
                 # A process of this host, or a client the MTA cannot name: no network to remember it by.
                 return Decision(verdict)
             case _:
@@ -181,7 +196,7 @@ class Screen:
         reply = touch = None
         error = ""
         try:
-            touch = self._greylist.touch(client.address, sender, recipient, delay)
+            touch = self._greylist.touch(client.source.listed, sender, recipient, delay)
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:
@@ -205,7 +220,7 @@ class Screen:
         if client.lookup is not None:
             zone, reason = client.lookup.await_text(zones)
         listed = self.zones[zone]
-        text = f"{REFUSED.format(client=client.address)} using {listed.label}"
+        text = f"{REFUSED.format(client=client.source.listed)} using {listed.label}"
         # Many a list's reason names the zone that was asked, with the customer's key in it.
         return f"{text}; {plain(listed.without_key(reason))[:MAX_REASON]}" if reason else text
 

@@ -202,12 +202,20 @@ class Milter:
     def envfrom(self, ctx: Context, path: bytes, *_parameters: bytes) -> int:
         """MAIL FROM: the beginning of a transaction."""
         session = self._session(ctx)
-        client = session.client or self._recovered(ctx, session)
+        client = self._renewed(session, session.client or self._recovered(ctx, session))
         session.reset()
         session.sender = _text(path)
         session.authenticated = _is_set(ctx, "{auth_authen}")
         session.transaction = self._transaction(client, session)
         return session.answer(milter.P_NR_MAIL)
+
+    def _renewed(self, session: Session, client: Client) -> Client:
+        """The client, its lists asked again if what they said is too old for another transaction."""
+        fresh = self._screen.renew(client)
+        if fresh is not client:
+            session.client = fresh
+            self._leave(client)
+        return fresh
 
     def _transaction(self, client: Client, session: Session) -> int:
         return self._screen.policy.transaction(

@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import redis
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist.triplets import NAMESPACE, Greylist, ParsedKey, parse_key
 from hybridgrey.store.connection import Script, Store, StoreError
 from hybridgrey.store.link import reason
@@ -148,7 +149,7 @@ class Query:
                 raise ValueError(f"{text!r} is no address, network or pattern") from None
             self._glob("network", text)
             return b""
-        network = _unmapped(network)
+        network = self._greylist.clients.network(network)
         if network.prefixlen >= prefixes[network.version == 6]:
             return network_key(self._greylist, network)
         self._clear_only("a network wider than the greylist's")
@@ -260,10 +261,10 @@ def network_key(greylist: Greylist, network: Network) -> bytes:
     return greylist.keys(str(network.network_address), "", "")[1]
 
 
-def networks(network: str, prefixes: tuple[int, int]) -> Sequence[Network]:
+def networks(network: str, prefixes: tuple[int, int], clients: ClientReader) -> Sequence[Network]:
     """The greylist's networks that an address or network stands for; raises ValueError."""
     try:
-        given = _unmapped(ipaddress.ip_network(network, strict=False))
+        given = clients.network(ipaddress.ip_network(network, strict=False))
     except ValueError:
         raise ValueError(f"{network!r} is no address or network") from None
     prefix = prefixes[given.version == 6]
@@ -279,15 +280,6 @@ def parts(key: bytes) -> tuple[bytes, bytes, bytes]:
     tag, brace, names = key.partition(b"}")
     sender, _, recipient = names[1:].partition(b":")
     return tag + brace, sender, recipient
-
-
-def _unmapped(network: Network) -> Network:
-    """``::ffff:192.0.2.1`` as the IPv4 address that it is."""
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= 96:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((int(mapped), network.prefixlen - 96))
-    return network
 
 
 def _fits(entry: Entry, part: str, pattern: re.Pattern[str]) -> bool:

@@ -33,6 +33,7 @@ from importlib import resources
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import normalise
 from hybridgrey.store.connection import Script, Store, StoreError
 
@@ -108,7 +109,7 @@ class Greylist:
     """The triplets of one store.
 
     `retry_window` and `lifetime` in seconds, prefixes in bits, `auto_allow_after` in passed triplets (0 =
-    never). Thread safe: nothing changes after construction.
+    never); `clients` reads their addresses. Thread safe: nothing changes after construction.
     """
 
     def __init__(
@@ -121,10 +122,12 @@ class Greylist:
         ipv6_prefix: int,
         auto_allow_after: int,
         key_secret: str = "",
+        clients: ClientReader | None = None,
     ) -> None:
         self._store = store
         self._limits = (max(1, retry_window), max(1, lifetime), max(0, auto_allow_after))
-        self._prefixes = (ipv4_prefix, ipv6_prefix)
+        self.clients = clients or ClientReader()
+        self._networks = (ipv4_prefix, ipv6_prefix, self.clients)
         self._part = _hidden_part(key_secret) if key_secret else _clear_part
         self._script = load_script()
 
@@ -141,7 +144,7 @@ class Greylist:
         part = self._part
         tag = b"%s:{%s}" % (
             NAMESPACE.encode(),
-            part("network", normalise.client_network(client, *self._prefixes)),
+            part("network", normalise.client_network(client, *self._networks)),
         )
         name = part("sender", normalise.sender(sender)), part("recipient", normalise.recipient(recipient))
         return b"%s:%s:%s" % (tag, *name), tag

@@ -138,7 +138,7 @@ class Chronicler:
 
     def _network_of(self, client: str) -> str:
         """A client's network; "" for one that has no address."""
-        network = normalise.client_network(client, *self._terms.prefixes)
+        network = normalise.client_network(client, *self._terms.prefixes, self._terms.clients)
         return network if "/" in network else ""
 
     def _enter(self, moment: float) -> None:

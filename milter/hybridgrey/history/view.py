@@ -11,11 +11,12 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
 from hybridgrey.history import layout
 from hybridgrey.history.layout import LAYOUTS, Step
@@ -38,6 +39,7 @@ class Terms:
     kept: bool = True
     private: bool = False
     prefixes: tuple[int, int] = (24, 64)
+    clients: ClientReader = field(default_factory=ClientReader)
 
     @classmethod
     def of(cls, config: Config, host: str) -> Terms:
@@ -49,6 +51,7 @@ class Terms:
             kept=config.metrics.history,
             private=bool(config.store.key_secret.get_secret_value()),
             prefixes=(config.greylist.ipv4_prefix, config.greylist.ipv6_prefix),
+            clients=config.dns.clients,
         )
 
 

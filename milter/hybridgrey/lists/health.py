@@ -222,12 +222,18 @@ class Prober:
 
     def _tell(self, found: Iterable[Health]) -> None:
         """Report each label once, its worst list: with and without a customer's key they share one."""
-        for state, kind in ((State.SUSPENDED, "zone"), (State.WARNING, "test point")):
+        silent = {h.label for h in found if h.state is State.SILENT}
+        for state, kind, well in (
+            (State.SUSPENDED, "zone", {State.HEALTHY, State.WARNING}),
+            (State.WARNING, "test point", {State.HEALTHY}),
+        ):
             bad = {h.label: h.reason for h in found if h.state is state}
+            # One that says nothing has not shown that it is well.
+            good = {h.label for h in found if h.state in well} - bad.keys() - silent
             for label in dict.fromkeys(h.label for h in found):
                 if label in bad:
                     self._reporter.failing(f"{kind}:{label}", state=str(state), reason=bad[label])
-                else:
+                elif label in good:
                     self._reporter.recovered(f"{kind}:{label}")
 
     def _tell_of_all(self, found: Sequence[Health]) -> None:

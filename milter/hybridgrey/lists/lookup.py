@@ -38,6 +38,11 @@ RETRY_AFTER = 0.4
 TEXT_WAIT = 0.1
 # A list whose TCP was silent gets this little time (seconds) to show that it is back.
 TCP_SECOND_CHANCE = 0.1
+# Seconds for which an open connection does with an answer at least, even one that is not to be kept: who
+# sends MAIL after MAIL must not make us ask a hundred times a second.
+LEAST_FRESH = 1.0
+# The same for a list that has failed; RFC 2308 section 7 allows up to five minutes.
+FAILURE_FRESH = 5.0
 # What a question is for.
 _VERDICT, _TEXT, _CHECK = range(3)
 MAX_DATAGRAM = 4096
@@ -83,30 +88,49 @@ class Resolver:
         self.wait = wait
         # An empty cache is false, so no `or` here.
         self.cache = Cache() if cache is None else cache
+        self._forgot_at = float("-inf")
         self._suspended = suspended if len(suspended) else bytes(max((z.index for z in zones), default=0) + 1)
+
+    def is_fresh(self, lookup: Lookup | Recalled) -> bool:
+        """Whether what a look-up has will do for another transaction of its client.
+
+        It does while no answer is older than its time to live, and no list has lost its vote or got it back.
+        """
+        return (
+            lookup.is_fresh(time.monotonic())
+            and lookup.started >= self._forgot_at
+            and lookup.suspended == bytes(self._suspended)
+        )
+
+    def forget(self, zone: str, now: float) -> None:
+        """What a list has said of any client is worth nothing."""
+        self.cache.forget(zone)
+        self._forgot_at = now
 
     def ask(self, client: bytes, zones: Iterable[str]) -> Lookup | Recalled:
         """Ask lists about a client, 4 or 16 bytes, without waiting; what the cache knows is not asked."""
         record = self.cache.get(client)
         asked = [self.zones[name] for name in zones]
-        if record and not any(self._suspended[zone.index] for zone in asked):
-            recalled = recall(record, asked, time.monotonic())
+        suspended = bytes(self._suspended)
+        if record and not any(suspended[zone.index] for zone in asked):
+            recalled = recall(record, asked, time.monotonic(), suspended)
             if recalled is not None:
                 return recalled
-        return self._asked(client, asked)
+        return self._asked(client, asked, suspended)
 
-    def _asked(self, client: bytes, zones: Iterable[Zone]) -> Lookup:
-        lookup = Lookup(self, client)
+    def _asked(self, client: bytes, zones: Iterable[Zone], suspended: bytes) -> Lookup:
+        lookup = Lookup(self, client, suspended)
         wanted = []
         quoted: Zone | None = None
         cached = lookup.record
         now = lookup.started
         for zone in zones:
             name = zone.name
-            if self._suspended[zone.index]:
+            if suspended[zone.index]:
                 lookup.answers[name] = SUSPENDED
             elif (known := cached.get(name)) is not None and known[0] > now:
                 lookup.answers[name] = known[1]
+                lookup.expires(known[0])
                 if known[2] is not None:
                     lookup.texts[name] = known[2]
                 elif zone.wants_text and known[1].codes:
@@ -129,13 +153,16 @@ class Lookup:
     """
 
     __slots__ = (
+        "_asked_at",
         "_client",
         "_closed",
         "_deadline",
+        "_expiry",
         "_first",
         "_held",
         "_hurried",
         "_kept",
+        "_look_at",
         "_pending",
         "_refusals",
         "_resolver",
@@ -150,11 +177,20 @@ class Lookup:
         "heard",
         "record",
         "started",
+        "suspended",
         "texts",
     )
 
-    def __init__(self, resolver: Resolver, client: bytes) -> None:
+    def __init__(self, resolver: Resolver, client: bytes, suspended: bytes) -> None:
+        """`suspended`: the resolver's flags as they are now."""
         self.started = time.monotonic()
+        self.suspended = suspended
+        # When the questions were sent, the last time: an answer may lie in the socket for minutes.
+        self._asked_at = self.started
+        # When the first of the answers expires; and until when nobody need look, for what lies in the socket
+        # expires, too.
+        self._expiry = float("inf")
+        self._look_at = self.started + LEAST_FRESH
         self.answers: dict[str, Answer] = {}
         self.texts: dict[str, str] = {}
         # What came in answer to this look-up, not from the cache; for who counts.
@@ -246,6 +282,25 @@ class Lookup:
         self._resolver.servers.failed(server, error.strerror or str(error))
         if self._tries < len(self._resolver.servers) - 1:
             self._hurried = True
+
+    def is_fresh(self, now: float) -> bool:
+        """Whether no answer has expired; reads those that have come long ago."""
+        if now < self._look_at:
+            return True
+        if self._pending:
+            self.peek()
+        self._look_at = min(self._expiry, now + LEAST_FRESH) if self._pending else self._expiry
+        return now < self._expiry
+
+    def expires(self, at: float) -> None:
+        """Note when an answer does."""
+        self._expiry = min(self._expiry, at)
+        self._look_at = min(self._look_at, at)
+
+    def _expires_in(self, ttl: int) -> float:
+        """Note an answer's time to live; when it ends."""
+        self.expires(self._asked_at + max(ttl, LEAST_FRESH))
+        return self._asked_at + ttl
 
     def peek(self) -> None:
         """Read the answers that have come, without waiting; ask again when it is time to."""
@@ -400,9 +455,13 @@ class Lookup:
         lists.run[name] = 0
         if error or lists.troubled:
             lists.heard(zone, answer)
-        if ttl and not error:
+        if error:
+            self.expires(now + FAILURE_FRESH)
+            return
+        expiry = self._expires_in(ttl)
+        if ttl:
             # One answer for all denials: the cache is nearly all of them.
-            self._remember(name, (now + ttl, NOT_LISTED, None))
+            self._remember(name, (expiry, NOT_LISTED, None))
 
     def _hold(self, zone: Zone, answer: Answer, ttl: int) -> None:
         """Keep a listing back until the list has been asked about an address that it cannot have."""
@@ -419,7 +478,7 @@ class Lookup:
             error = reply.error or zone.answer(reply.codes).error or LISTS_ANYBODY
             if zone.name not in lists.failing:
                 # What it said of the clients before this one is worth no more.
-                self._resolver.cache.forget(zone.name)
+                self._resolver.forget(zone.name, now)
             answer, ttl = Answer(error=error, seconds=now - self.started), 0
         else:
             lists.checked(zone)
@@ -432,9 +491,11 @@ class Lookup:
         if answer.error or self._resolver.lists.troubled:
             self._resolver.lists.heard(zone, answer)
             if answer.error:
+                self.expires(now + FAILURE_FRESH)
                 return
+        expiry = self._expires_in(ttl)
         if ttl:
-            self._remember(zone.name, (now + ttl, answer, None))
+            self._remember(zone.name, (expiry, answer, None))
         if zone.wants_text and not self._text_of and not self._closed:
             self.find_text(zone)
 
@@ -458,6 +519,7 @@ class Lookup:
         if not self._hurried:
             self._retry_step *= 2
         self._hurried = False
+        self._asked_at = now
         self._retry_at = now + self._retry_step
         self._tries += 1
         if self._tries == 1 and now >= self._deadline:
@@ -501,3 +563,4 @@ class Lookup:
     def _silent(self, zone: Zone, error: str, now: float) -> None:
         answer = self.answers[zone.name] = Answer(error=error, seconds=now - self.started, silent=True)
         self.heard.append((zone, answer))
+        self.expires(now + FAILURE_FRESH)

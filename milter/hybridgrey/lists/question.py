@@ -31,6 +31,7 @@ _PLAIN_SIZE = 16
 # Seconds for which an answer is kept at most; for denials RFC 2308 section 5 advises hours, not days.
 MAX_TTL = 86400
 MAX_NEGATIVE_TTL = 10800
+_TTL_TOP_BIT = 1 << 31
 
 _OCTETS = tuple(bytes((len(str(i)),)) + str(i).encode() for i in range(256))
 _NIBBLES = tuple(b"\x01%x\x01%x" % (i & 15, i >> 4) for i in range(256))
@@ -93,6 +94,11 @@ def read(reply: bytes, question: bytes) -> Reply:
     return plain or _read_any(reply)
 
 
+def seconds(ttl: int) -> int:
+    """A time to live as it is to be taken: bounded, and 0 with the top bit set (RFC 2181 section 8)."""
+    return 0 if ttl >= _TTL_TOP_BIT else min(ttl, MAX_TTL)
+
+
 def _read_plain(reply: bytes, at: int, count: int) -> Reply | None:
     """Read A records that all belong to the name that was asked; None when the reply is of another shape."""
     if len(reply) < at + count * _PLAIN_SIZE:
@@ -102,7 +108,7 @@ def _read_plain(reply: bytes, at: int, count: int) -> Reply | None:
     for start in range(at, at + count * _PLAIN_SIZE, _PLAIN_SIZE):
         if not reply.startswith(_PLAIN_OWNER, start) or reply[start + 10 : start + 12] != b"\x00\x04":
             return None
-        ttl = min(ttl, int.from_bytes(reply[start + 6 : start + 10], "big"))
+        ttl = min(ttl, seconds(int.from_bytes(reply[start + 6 : start + 10], "big")))
         codes.append(reply[start + 12 : start + 16])
     return Reply(codes=tuple(codes), ttl=ttl)
 
@@ -111,7 +117,7 @@ def _read_plain_text(reply: bytes, at: int) -> Reply | None:
     """Read the first TXT record, if it belongs to the name that was asked."""
     if not reply.startswith(_PLAIN_TEXT_OWNER, at) or len(reply) < at + 12:
         return None
-    ttl = min(int.from_bytes(reply[at + 6 : at + 10], "big"), MAX_TTL)
+    ttl = seconds(int.from_bytes(reply[at + 6 : at + 10], "big"))
     at += 12
     end = at + int.from_bytes(reply[at - 2 : at], "big")
     if end > len(reply):
@@ -145,7 +151,8 @@ def _denial_ttl(authority: bytes) -> int:
     if authority[at : at + 4] != b"\x00\x06\x00\x01" or length < 22 or at + 10 + length > end:
         return 0
     minimum = int.from_bytes(authority[at + 6 + length : at + 10 + length], "big")
-    return min(int.from_bytes(authority[at + 4 : at + 8], "big"), minimum, MAX_NEGATIVE_TTL)
+    ttl = int.from_bytes(authority[at + 4 : at + 8], "big")
+    return min(seconds(ttl), seconds(minimum), MAX_NEGATIVE_TTL)
 
 
 def read_message(message: dns.message.Message) -> Reply:
@@ -158,15 +165,28 @@ def read_message(message: dns.message.Message) -> Reply:
         chain = message.resolve_chaining()
     except dns.exception.DNSException as e:
         return Reply(error=f"malformed reply: {type(e).__name__}")
-    ttl = min(chain.minimum_ttl, MAX_TTL)
+    ttl = _chain_ttl(message, chain)
     if chain.answer is None:
-        # A denial without an SOA is not to be cached (RFC 2308 section 5); dnspython has a TTL for it, too.
-        known = any(rrset.rdtype == dns.rdatatype.SOA for rrset in message.authority)
-        return Reply(ttl=min(ttl, MAX_NEGATIVE_TTL) if known else 0)
+        return Reply(ttl=min(ttl, MAX_NEGATIVE_TTL))
     if chain.answer.rdtype == dns.rdatatype.TXT:
         strings = [b"".join(r.strings) for r in chain.answer]
         return Reply(text=strings[0].decode("ascii", "backslashreplace"), ttl=ttl)
     return Reply(codes=tuple(r.to_wire() for r in chain.answer), ttl=ttl)
+
+
+def _chain_ttl(message: dns.message.QueryMessage, chain: dns.message.ChainingResult) -> int:
+    """Seconds for which a chain of CNAMEs and what is at its end hold.
+
+    dnspython's own minimum takes a TTL with the top bit set for a long one, and has one for a denial without
+    an SOA, which is not to be cached (RFC 2308 section 5).
+    """
+    ttls = [rrset.ttl for rrset in chain.cnames]
+    if chain.answer is not None:
+        ttls.append(chain.answer.ttl)
+    else:
+        soas = [rrset for rrset in message.authority if rrset.rdtype == dns.rdatatype.SOA]
+        ttls += [ttl for rrset in soas for ttl in (rrset.ttl, rrset[0].minimum)] or [0]
+    return min(map(seconds, ttls))
 
 
 def _read_any(reply: bytes) -> Reply:

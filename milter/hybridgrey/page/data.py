@@ -224,7 +224,7 @@ class Data:
         if not (limit.isascii() and limit.isdigit() and 0 < len(limit) < 6):
             raise BadQuestionError("limit is a number")
         kept = self._records(self._chosen(parameters))
-        found = verdicts.search(kept.found, wanted) if wanted.strip() else kept.found
+        found = verdicts.search(kept.found, wanted, self._policy.clients) if wanted.strip() else kept.found
         return {
             "q": wanted,
             "found": len(found),

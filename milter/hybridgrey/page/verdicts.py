@@ -15,6 +15,7 @@ import orjson
 
 from hybridgrey.address import packed
 from hybridgrey.cleaning import clean
+from hybridgrey.clientaddress import ClientAddress, ClientReader
 from hybridgrey.history.layout import OUTCOMES
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.series import STATES
@@ -69,10 +70,10 @@ def _listing(item: tuple[object, object]) -> tuple[str, str | list[str]]:
     return clean(str(label)), clean(said) if isinstance(said, str) else "?"
 
 
-def search(verdicts: Iterable[Verdict], wanted: str) -> list[Verdict]:
+def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:
     """The verdicts that have every word of `wanted` somewhere in them, in any case.
 
-    A word that is a network, as ``192.0.2.0/24``, means the clients in it.
+    A word that is a network, as ``192.0.2.0/24``, means the clients in it, or that carry an address of it.
     """
     words = wanted.lower().split()
     networks = [network for word in words if (network := _network(word)) is not None]
@@ -80,15 +81,16 @@ def search(verdicts: Iterable[Verdict], wanted: str) -> list[Verdict]:
     return [
         one
         for one in verdicts
-        if all(_inside(one["client"], network) for network in networks)
-        and (not words or all(word in text for text in (_haystack(one),) for word in words))
+        if all(_inside(clients.read(one["client"]), network) for network in networks)
+        and (not words or all(word in text for text in (_haystack(one, clients),) for word in words))
     ]
 
 
-def _haystack(one: Verdict) -> str:
+def _haystack(one: Verdict, clients: ClientReader) -> str:
     names = "accepted" if one["outcome"] == "accept" else _NAMES.get(one["outcome"], "")
     said = [one[name] or "" for name in _TEXTS]
-    said += [one["outcome"], names, one["state"] or "", "" if one["enforced"] else "observed"]
+    said += [clients.read(one["client"]).listed, one["outcome"], names, one["state"] or ""]
+    said.append("" if one["enforced"] else "observed")
     for label, answer in one["lists"].items():
         said += [label, answer if isinstance(answer, str) else " ".join(answer)]
     return "\n".join(said).lower()
@@ -106,9 +108,9 @@ def _network(word: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
-def _inside(client: str, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
-    address = packed(client)
-    return address is not None and ipaddress.ip_address(address) in network
+def _inside(client: ClientAddress, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    meant = {client.packed, client.asked} - {None}
+    return any(ipaddress.ip_address(address) in network for address in meant if address)
 
 
 def retrace(policy: Policy, zones: Sequence[Zone], one: Verdict) -> trace.Retraced:

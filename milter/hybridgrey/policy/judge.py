@@ -15,8 +15,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from hybridgrey.clientaddress import Carried, ClientReader
 from hybridgrey.policy.match import Entry, Index
 from hybridgrey.policy.pattern import ListEntry, Pattern
 
@@ -29,6 +30,9 @@ class Action(StrEnum):
     TEMPFAIL = "tempfail"
     GREYLIST = "greylist"
     NONE = "none"  # log and count, then go on: to try a new list
+
+
+REFUSING: Final = frozenset({Action.REJECT, Action.TEMPFAIL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +112,10 @@ class Awaited(NamedTuple):
 class Policy:
     """The rules in the form in which they are judged, made once for a configuration."""
 
-    def __init__(self, rules: Sequence[Rule]) -> None:
+    def __init__(self, rules: Sequence[Rule], clients: ClientReader | None = None) -> None:
+        """`clients`: how a client's address is read, for who has but its text."""
         self.rules = tuple(rules)
+        self.clients = clients or ClientReader()
         self.helo = Index([r.helo for r in rules])
         self.senders = Index([r.senders for r in rules])
         self.zones = tuple(dict.fromkeys(e.zone for r in rules for e in r.lists))
@@ -118,6 +124,9 @@ class Policy:
         self._recipients = Index([r.recipients for r in rules])
         self._authenticated = _mask(r.authenticated is not False for r in rules)
         self._anonymous = _mask(r.authenticated is not True for r in rules)
+        self._refusing = _mask(r.action in REFUSING for r in rules)
+        # Rules by which a list speaks for a client: not for an address that may be another's.
+        self._vouching = _mask(r.action is Action.ACCEPT and bool(r.lists) for r in rules)
         # Rules that need nothing of the dialogue after CONNECT.
         self._early = (
             self.helo.unconditional
@@ -127,9 +136,14 @@ class Policy:
             & self._anonymous
         )
 
-    def connect(self, packed: bytes | None, host: str | None) -> Facts:
-        """Facts known at CONNECT: the client's address, 4 or 16 bytes, and its verified host name."""
-        maybe = self._clients.client(packed, host)
+    def connect(self, packed: bytes | None, host: str | None, carried: Carried | None = None) -> Facts:
+        """Facts known at CONNECT: the client's address, 4 or 16 bytes, and its verified host name.
+
+        `carried`: the IPv4 address in it, of which lists are asked; none vouches for one that is not proven.
+        """
+        maybe = self._clients.client(packed, host, carried, self._refusing)
+        if carried is not None and not carried.proven:
+            maybe &= ~self._vouching
         return Facts(sure=maybe & self._early, maybe=maybe)
 
     def transaction(self, client: int, helo: str | None, sender: str, *, authenticated: bool) -> int:

@@ -23,6 +23,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
 from hybridgrey import address
+from hybridgrey.clientaddress import Carried
 
 Network = IPv4Network | IPv6Network
 
@@ -230,19 +231,33 @@ class Index:
         self._v6 = included.networks(16), excluded.networks(16)
         self._trivial = self.unconditional == (1 << len(entries)) - 1
 
-    def client(self, packed: bytes | None, host: str | None) -> int:
-        """Rules that hold for a client: its address, 4 or 16 bytes, and its verified host name if any."""
+    def client(
+        self, packed: bytes | None, host: str | None, carried: Carried | None = None, refusing: int = 0
+    ) -> int:
+        """Rules that hold for a client: its address, 4 or 16 bytes, and its verified host name if any.
+
+        The IPv4 address that it carries counts like its own.  One that is not proven only speaks against the
+        client: it makes rules of the mask `refusing` hold, and keeps all others from it.
+        """
         if self._trivial:
             return self.unconditional
-        hit = miss = 0
-        if packed is not None:
-            value = int.from_bytes(packed, "big")
-            included, excluded = self._v4 if len(packed) == 4 else self._v6
-            for shift, table in included:
-                hit |= table.get(value >> shift, 0)
-            for shift, table in excluded:
-                miss |= table.get(value >> shift, 0)
+        hit, miss = self._addresses(packed) if packed is not None else (0, 0)
+        if carried is not None:
+            more, less = self._addresses(carried.address)
+            hit |= more if carried.proven else more & ~less & refusing
+            miss |= less if carried.proven else less & ~refusing
         return self._result(_parents(host) if host else (), hit, miss)
+
+    def _addresses(self, packed: bytes) -> tuple[int, int]:
+        """Rules with an entry for an address, and those with one that excludes it."""
+        hit = miss = 0
+        value = int.from_bytes(packed, "big")
+        included, excluded = self._v4 if len(packed) == 4 else self._v6
+        for shift, table in included:
+            hit |= table.get(value >> shift, 0)
+        for shift, table in excluded:
+            miss |= table.get(value >> shift, 0)
+        return hit, miss
 
     def name(self, host: str | None) -> int:
         """Rules that hold for a HELO name, None when the client has sent none."""

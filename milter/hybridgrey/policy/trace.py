@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from hybridgrey import address
-from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.clientaddress import ClientAddress
+from hybridgrey.policy.judge import NOT_LISTED, REFUSING, Action, Answer, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Entry, Index
 
 # RFC 2606: nobody's.
@@ -100,12 +100,13 @@ def steps(
     looked_up: bool,
 ) -> Iterator[Step]:
     """Each rule in order; `labels` by zone, `looked_up`: whether the lists were asked at all."""
+    client = policy.clients.read(asked.client)
     reached = True
     for rule in policy.rules:
         if not reached:
             yield Step(rule.name, rule.action, "not reached")
             continue
-        conditions = tuple(_conditions(rule, asked))
+        conditions = tuple(_conditions(rule, asked, client))
         votes = tuple(_votes(rule, answers, labels))
         outcome = "no match"
         if rule is verdict.rule:
@@ -129,7 +130,8 @@ def retrace(
 
     Records do not say whether the client had logged in: what leads to the recorded rule is taken to be so.
     """
-    facts = policy.connect(address.packed(asked.client), asked.host)
+    client = policy.clients.read(asked.client)
+    facts = policy.connect(client.packed, asked.host, client.carried)
     known = {zone: answers.get(zone, NOT_LISTED) for zone in policy.zones}
     sender = SOMEBODY if asked.sender is None else asked.sender
     recipient = ANYBODY if asked.recipient is None else asked.recipient
@@ -152,8 +154,11 @@ def retrace(
     return found
 
 
-def _conditions(rule: Rule, asked: Question) -> Iterator[Condition]:
+def _conditions(rule: Rule, asked: Question, client: ClientAddress) -> Iterator[Condition]:
     """The conditions of a rule, its lists apart."""
+    carried = client.carried
+    if carried is not None and not carried.proven and rule.lists and rule.action is Action.ACCEPT:
+        yield Condition("proven address", False, f"{client.listed} is only carried by it")
     if rule.authenticated is not None:
         said = "logged in" if asked.authenticated else "not logged in"
         yield Condition("authenticated", rule.authenticated is asked.authenticated, said)
@@ -162,8 +167,10 @@ def _conditions(rule: Rule, asked: Question) -> Iterator[Condition]:
         ("recipients", rule.recipients, ANYBODY if asked.recipient is None else asked.recipient),
     )
     if rule.clients is not None:
-        packed = address.packed(asked.client)
-        holds, because = _held(rule.clients, lambda index: index.client(packed, asked.host))
+        refusing = int(rule.action in REFUSING)
+        holds, because = _held(
+            rule.clients, lambda index: index.client(client.packed, asked.host, carried, refusing)
+        )
         yield Condition("clients", holds, because)
     if rule.helo is not None:
         holds, because = _held(rule.helo, lambda index: index.name(asked.helo))

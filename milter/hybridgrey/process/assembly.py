@@ -94,7 +94,8 @@ class Assembly:
             wait=pool.wait,
         )
         greylist = open_greylist(config, store)
-        return Screen(config, Policy(config.rules), self.zones, resolver, greylist), store
+        policy = Policy(config.rules, config.dns.clients)
+        return Screen(config, policy, self.zones, resolver, greylist), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -139,7 +140,7 @@ class Assembly:
                 observes=config.observe,
                 alone=alone,
             ),
-            Policy(config.rules),
+            Policy(config.rules, config.dns.clients),
             self.zones,
             shared=self.shared,
             chronicle=chronicle,
@@ -223,6 +224,7 @@ def open_greylist(config: Config, store: Store) -> Greylist:
         ipv6_prefix=terms.ipv6_prefix,
         auto_allow_after=terms.auto_allow_after,
         key_secret=config.store.key_secret.get_secret_value(),
+        clients=config.dns.clients,
     )
 
 
@@ -239,9 +241,10 @@ def _watch(store: Store, reports: Report, stop: threading.Event) -> None:
 
     One failure is enough to tell: the breaker's patience is for a store that has served.
     """
-    while (error := _reachable(store)) and not stop.is_set():
+    while error := _reachable(store):
         reports.failing("store", error=error)
-        stop.wait(WATCH_SECONDS)
+        if stop.wait(WATCH_SECONDS):
+            return
     reports.recovered("store")
     while not stop.wait(WATCH_SECONDS):
         store.probe()

@@ -113,7 +113,9 @@ def _guarded(task: Task, report: Report) -> Task:
                 report.failing(kind, error=said)
                 stop.wait(TASK_PAUSE)
             else:
-                report.recovered(kind)
+                # One that ends because it was told to has not shown that it works.
+                if not stop.is_set():
+                    report.recovered(kind)
                 return
 
     return guarded

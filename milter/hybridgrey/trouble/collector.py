@@ -139,7 +139,8 @@ class Collector:
             return []
         if self._is_over(trouble, now):
             return [self._close(kind, trouble, "recovered", now)]
-        if now - trouble.last_failing >= (QUIET if trouble.sources else ORPHANED) and not trouble.working:
+        quiet = QUIET if trouble.sources else ORPHANED
+        if now - trouble.last_failing >= quiet and not _seen_to_work(trouble):
             return [self._close(kind, trouble, "no longer reported as failing", now)]
         if now >= trouble.next_summary and trouble.count > trouble.told:
             trouble.next_summary = now + SUMMARY
@@ -152,11 +153,16 @@ class Collector:
         # A process without mail has not noticed the recovery yet; one with mail refreshes in time.
         fresh = any(now - seen < REFRESH * 1.5 for seen in trouble.sources.values())
         since = max(trouble.last_ok, trouble.last_failing)
-        return bool(trouble.working) and not fresh and now - since >= trouble.hold
+        return _seen_to_work(trouble) and not fresh and now - since >= trouble.hold
 
     def _close(self, kind: str, trouble: _Trouble, how: str, now: float) -> Event:
         trouble.closed = now
         return _event("info", kind, how, _sums(trouble, now))
+
+
+def _seen_to_work(trouble: _Trouble) -> bool:
+    """Whether somebody saw it work since anybody saw it fail."""
+    return bool(trouble.working) and trouble.last_ok >= trouble.last_failing
 
 
 def _sums(trouble: _Trouble, now: float) -> dict[str, Any]:

@@ -26,8 +26,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import pwd
-import shutil
 import signal
 import socket
 import stat
@@ -38,6 +36,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from hybridgrey import folders
 from hybridgrey.store.binary import EmbeddedError, find_binary
 
 MAX_SOCKET_PATH: Final = 103  # bytes; sun_path has 104 on the BSDs and 108 on Linux, with the final NUL
@@ -55,20 +54,18 @@ class EmbeddedServer:
         self,
         directory: Path,
         *,
-        user: str = "",
         binary: Path | None = None,
         start_timeout: float = 15.0,
         load_timeout: float = 300.0,
         progress: Progress | None = None,
     ) -> None:
-        """`user`: run the server as this account when we are root, and give it the directory.
+        """The server runs as who starts it.
 
         `start_timeout` s until the first answer, `load_timeout` s more while it says that it loads its data;
         `progress` gets a line when it starts to load, and each few seconds after.
         """
         self.directory = directory.absolute()
         self.socket_path = self.directory / "store.sock"
-        self._user = user if user and os.geteuid() == 0 else ""
         self._binary = binary
         self._start_timeout = start_timeout
         self._load_timeout = load_timeout
@@ -145,11 +142,7 @@ class EmbeddedServer:
 
     def _opened(self, path: Path, flags: int = 0) -> int:
         """A descriptor for writing; created closed to others, never through a symbolic link."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
-        if self._user:  # so that a later start as that account can open it
-            account = pwd.getpwnam(self._user)
-            os.fchown(descriptor, account.pw_uid, account.pw_gid)
-        return descriptor
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
 
     def _locked(self, name: str) -> int | None:
         """A descriptor that holds an exclusive lock on the file, or None while another holds it."""
@@ -175,33 +168,34 @@ class EmbeddedServer:
     def _make_directory(self) -> None:
         """Create the directory, closed to others; a parent that is missing is made with the usual mode."""
         try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            if not self.directory.exists():
-                self.directory.mkdir(mode=0o700)
-                if self._user:
-                    shutil.chown(self.directory, self._user)
+            folders.made(self.directory, 0o700, parents=True)
             self._check_access()
-        except (OSError, LookupError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        except OSError as error:
             raise EmbeddedError(
-                f"{self.directory}: cannot be used for the embedded store: {reason}"
+                f"{self.directory}: cannot be used for the embedded store: {error.strerror or error}"
             ) from None
 
     def _check_access(self) -> None:
         """Say now what the server could only say as a failed start.
 
-        A directory that was there is never given away to `user`: it may be /var/lib.
+        As root also what would be no failure: whoever may exchange a name there has root's server write to
+        any file, for it knows its own by their paths.
         """
         status = self.directory.stat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
         if status.st_mode & stat.S_IWOTH:
             raise PermissionError(errno.EPERM, "everybody may write there; give it mode 0700")
-        if self._user:
-            if status.st_uid != pwd.getpwnam(self._user).pw_uid:
-                raise PermissionError(errno.EPERM, f"it does not belong to {self._user}; chown it")
+        if os.geteuid() == 0:
+            self._check_roots_own()
         elif not os.access(self.directory, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "no permission to write there")
+
+    def _check_roots_own(self) -> None:
+        with folders.opened(self.directory) as folder:
+            status, loose = os.fstat(folder.fd), folder.loose
+        if not folders.is_root(status.st_uid):
+            raise PermissionError(errno.EPERM, "it is not root's; set `user` to the account it belongs to")
+        if loose or folders.others_may_write(status):
+            raise PermissionError(errno.EPERM, "others than root may exchange it; set `user` to an account")
 
     def _launch(self, lock: int) -> None:
         """Start a server that holds `lock`, and wait until it serves."""
@@ -225,7 +219,6 @@ class EmbeddedServer:
 
     def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
         command = [str(self._binary or find_binary()), *self._arguments()]
-        account = pwd.getpwnam(self._user) if self._user else None
         with os.fdopen(self._opened(self.log_path, os.O_TRUNC), "wb") as log:
             return subprocess.Popen(
                 command,
@@ -236,9 +229,6 @@ class EmbeddedServer:
                 pass_fds=(lock,),
                 start_new_session=True,
                 umask=0o077,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
             )
 
     def _arguments(self) -> list[str]:

@@ -15,6 +15,7 @@ ROOT = Path(hybridgrey.__file__).parent
 
 # Bottom first.  A module may import those of its own storey or below, `FREE` anywhere.
 STOREYS = (
+    ("protocol",),
     ("address", "pattern", "durations", "textfile", "backoff"),
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
@@ -173,3 +174,9 @@ cli.hybridgrey(["--help"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
+
+
+def test_the_protocol_imports_nothing_of_ours():
+    """`protocol` knows itself only, so that it can be read and fuzzed alone."""
+    for path in (ROOT / "protocol").glob("*.py"):
+        assert set(ours(path)) <= {"protocol"}, path.name

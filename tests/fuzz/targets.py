@@ -17,7 +17,7 @@ from pathlib import Path
 import dns.message
 import dns.rrset
 
-from fuzz import stored
+from fuzz import protocol, stored
 from hybridgrey import (
     cleaning,
     config,
@@ -366,6 +366,7 @@ TARGETS = {
     "envelope": Target(
         envelope, ADDRESSES, [b"@", b"<", b">", b"=", b"+", b"SRS0=", b"prvs=", b"%", b"{", b"}"], 15
     ),
+    "milter": Target(protocol.milter, protocol.SEEDS, protocol.WORDS, share=20),
     # A real server answers some thirty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
     "shown": Target(

@@ -13,7 +13,7 @@ Malformed ones, all here, with what libmilter (engine.c) does:
 | a header without name, value or last NUL   | closes                  | `ProtocolError`              |
 | bytes after the text's NUL                 | left out                | the same                     |
 | bytes after a command that has no payload  | left out                | the same                     |
-| an unknown command's text without NUL      | read beyond its end     | the text is what there is    |
+| an unknown command's text without NUL      | read beyond its end     | `ProtocolError`              |
 
 The client whose address cannot be read is one more to be judged, not a connection to lose: Postfix would let
 its mail in, or defer all of it, by its `milter_default_action`.
@@ -88,6 +88,7 @@ def header(payload: bytes) -> Header:
 
 def unknown(payload: bytes) -> Unknown:
     """The text of an SMTP command."""
-    if not payload:
-        raise ProtocolError("an unknown command without text")
-    return Unknown(payload.partition(b"\0")[0])
+    text, end, _ = payload.partition(b"\0")
+    if not end:
+        raise ProtocolError("an unknown command without an end")
+    return Unknown(text)

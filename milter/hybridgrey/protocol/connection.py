@@ -14,10 +14,10 @@ from __future__ import annotations
 
 from hybridgrey.protocol import replies, wire
 from hybridgrey.protocol.events import Event, Negotiate
-from hybridgrey.protocol.macros import Macros
+from hybridgrey.protocol.macros import FOR_CONNECT, FOR_MAIL, Macros
 from hybridgrey.protocol.steps import CONTINUE, DUE, END, END_OF_TRANSACTION, Plan, plan
 from hybridgrey.protocol.terms import Agreement, Terms
-from hybridgrey.protocol.wire import HEAD, NotAllowedError, ProtocolError, Stage
+from hybridgrey.protocol.wire import HEAD, NotAllowedError, ProtocolError
 
 SLACK = 65_536
 """Bytes that may come beyond one frame: what one read of a socket gives."""
@@ -26,7 +26,6 @@ MOST_OUTPUT = 65_536
 
 _CONTINUED = replies.CONTINUE[4]
 _LEAST = HEAD.size
-_SESSION, _MESSAGE = int(Stage.CONNECT), int(Stage.MAIL)
 _head = HEAD.unpack_from
 
 
@@ -93,9 +92,8 @@ class Connection:
 
     @property
     def full(self) -> bool:
-        """Whether to read no more until a reply was given, or output has gone."""
-        held = self.due or len(self.output) >= MOST_OUTPUT
-        return bool(held) and self._held() >= SLACK
+        """Whether to read no more before an event was taken, which may want a reply or room for output."""
+        return self._held() >= max(SLACK, self._need)
 
     def next_event(self) -> Event | None:
         """The next command, if there is one and its turn has come; ProtocolError ends the connection."""
@@ -139,12 +137,15 @@ class Connection:
 
     def _ended(self, what: int) -> None:
         """Something is over; its macros go when the next event is taken, as the last one may want them."""
-        self._over = _MESSAGE if what == END_OF_TRANSACTION else _SESSION
+        self._over = FOR_MAIL if what == END_OF_TRANSACTION else FOR_CONNECT
         self.closed = what == END
 
     def _join(self) -> bool:
         """Make one piece of the input; False if what is wanted next has not come."""
         if not self._more or self._held() < self._need:
+            if self._at == len(self._data):
+                # An idle connection is to hold no memory.
+                self._data, self._at = b"", 0
             return False
         self._data = self._data[self._at :] + self._more
         self._at = 0
@@ -164,7 +165,7 @@ class Connection:
         self.agreement = made = self._terms.agree(payload)
         self._plan = plan(made.unused, made.silent, made.steps)
         self._largest = made.largest + 1
-        self.macros.forget(_SESSION)
+        self.macros.forget(FOR_CONNECT)
         self.output += made.answer
         return Negotiate(made.version, made.actions, made.steps)
 
@@ -182,7 +183,7 @@ class Connection:
         if letter != _CONTINUED or not due:
             self._check_reply(due, letter)
         if due == wire.END_OF_MESSAGE:
-            self._over = _MESSAGE
+            self._over = FOR_MAIL
         self.due = 0
         self.output += frame
 
@@ -219,7 +220,9 @@ class Connection:
 
     def _spaced(self, value: bytes) -> bytes:
         """With LEADING_SPACE the MTA puts none after the colon."""
-        return b" " + value if self._agreed_step(wire.LEADING_SPACE) and value[:1] not in b" \t" else value
+        if self._agreed_step(wire.LEADING_SPACE) and not value.startswith((b" ", b"\t")):
+            return b" " + value
+        return value
 
     def _agreed_step(self, step: int) -> bool:
         return self.agreement is not None and bool(self.agreement.steps & step)

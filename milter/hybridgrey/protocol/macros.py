@@ -11,30 +11,23 @@ message speaks for the next:
 
 from __future__ import annotations
 
-from hybridgrey.protocol.wire import (
-    CONNECT,
-    DATA,
-    END_OF_HEADERS,
-    END_OF_MESSAGE,
-    HELO,
-    MAIL,
-    RCPT,
-    Stage,
-)
+from hybridgrey.protocol import wire
+
+FOR_CONNECT, FOR_HELO, FOR_MAIL, FOR_RCPT, FOR_DATA, FOR_END_OF_HEADERS, FOR_END_OF_MESSAGE = range(7)
+"""Stages in the order of a session, in which the latest is looked at first; lists have `wire.Stage`'s."""
 
 _STAGES = {
-    CONNECT: 0,
-    HELO: 1,
-    MAIL: 2,
-    RCPT: 3,
-    DATA: 4,
-    END_OF_MESSAGE: 5,
-    END_OF_HEADERS: 6,
+    wire.CONNECT: FOR_CONNECT,
+    wire.HELO: FOR_HELO,
+    wire.MAIL: FOR_MAIL,
+    wire.RCPT: FOR_RCPT,
+    wire.DATA: FOR_DATA,
+    wire.END_OF_HEADERS: FOR_END_OF_HEADERS,
+    wire.END_OF_MESSAGE: FOR_END_OF_MESSAGE,
 }
-_NONE: list[bytes | dict[bytes, bytes] | None] = [None] * len(Stage)
+_NONE: list[bytes | dict[bytes, bytes] | None] = [None] * len(_STAGES)
 # A command of these stages ends what was sent for later ones.
-_ENDS_LATER = int(Stage.RCPT)
-_LAST = int(max(Stage))
+_ENDS_LATER = FOR_RCPT
 _SHORT = len("{i}")
 
 
@@ -79,7 +72,7 @@ class Macros:
         without (smfi_getsymval).
         """
         other = _other_form(name) if len(name) <= _SHORT else b""
-        stage = _LAST
+        stage = FOR_END_OF_MESSAGE
         for sent in self._sent[::-1]:
             if sent is not None:
                 if isinstance(sent, bytes):

@@ -23,8 +23,16 @@ from hybridgrey.protocol.events import (
     Rcpt,
     Unknown,
 )
-from hybridgrey.protocol.macros import Macros
-from hybridgrey.protocol.wire import Stage
+from hybridgrey.protocol.macros import (
+    FOR_CONNECT,
+    FOR_DATA,
+    FOR_END_OF_HEADERS,
+    FOR_END_OF_MESSAGE,
+    FOR_HELO,
+    FOR_MAIL,
+    FOR_RCPT,
+    Macros,
+)
 
 NOTHING, DUE, CONTINUE, END_OF_TRANSACTION, END_OF_SESSION, END = range(6)
 """What follows a command: no reply, the filter's, one for it; or something is over."""
@@ -33,34 +41,29 @@ Step: TypeAlias = Callable[[Macros, bytes], Event | None]
 Plan: TypeAlias = Mapping[int, tuple[Step, int]]
 """A step, and what follows it, for each letter that may come."""
 
-# As plain numbers: they are in each command's way.
-_CONNECT, _HELO, _MAIL, _RCPT = int(Stage.CONNECT), int(Stage.HELO), int(Stage.MAIL), int(Stage.RCPT)
-_DATA, _END_OF_MESSAGE = int(Stage.DATA), int(Stage.END_OF_MESSAGE)
-_END_OF_HEADERS = int(Stage.END_OF_HEADERS)
-
 
 def _connect(macros: Macros, payload: bytes) -> Connect:
-    macros.begin(_CONNECT)
+    macros.begin(FOR_CONNECT)
     return commands.connect(payload)
 
 
 def _helo(macros: Macros, payload: bytes) -> Helo:
-    macros.begin(_HELO)
+    macros.begin(FOR_HELO)
     return commands.helo(payload)
 
 
 def _mail(macros: Macros, payload: bytes) -> Mail:
-    macros.begin(_MAIL)
+    macros.begin(FOR_MAIL)
     return Mail(*commands.path(payload))
 
 
 def _rcpt(macros: Macros, payload: bytes) -> Rcpt:
-    macros.begin(_RCPT)
+    macros.begin(FOR_RCPT)
     return Rcpt(*commands.path(payload))
 
 
 def _data(macros: Macros, _payload: bytes) -> Data:
-    macros.begin(_DATA)
+    macros.begin(FOR_DATA)
     return Data()
 
 
@@ -69,7 +72,7 @@ def _header(_macros: Macros, payload: bytes) -> Header:
 
 
 def _end_of_headers(macros: Macros, _payload: bytes) -> EndOfHeaders:
-    macros.begin(_END_OF_HEADERS)
+    macros.begin(FOR_END_OF_HEADERS)
     return EndOfHeaders()
 
 
@@ -78,7 +81,7 @@ def _body(_macros: Macros, payload: bytes) -> Body:
 
 
 def _end_of_message(macros: Macros, payload: bytes) -> EndOfMessage:
-    macros.begin(_END_OF_MESSAGE)
+    macros.begin(FOR_END_OF_MESSAGE)
     return EndOfMessage(payload)
 
 

@@ -9,6 +9,7 @@ import selectors
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from hybridgrey.protocol import replies
 from hybridgrey.protocol.connection import Connection
@@ -16,8 +17,18 @@ from hybridgrey.protocol.events import Event
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError
 
-Handler = Callable[[Event], None]
-Session = Callable[[Connection], Handler]
+
+class Session(Protocol):
+    """What a milter does with one connection."""
+
+    def handle(self, event: Event) -> None:
+        """Look at an event; what is left unanswered is answered "continue"."""
+
+    def ended(self) -> None:
+        """The connection is gone, with or without QUIT."""
+
+
+Opened = Callable[[Connection], Session]
 
 
 def listen(spec: str) -> socket.socket:
@@ -39,12 +50,12 @@ def listen(spec: str) -> socket.socket:
 
 
 class _Peer:
-    """One MTA's connection: what the handler leaves unanswered is answered "continue"."""
+    """One MTA's connection."""
 
-    def __init__(self, sock: socket.socket, terms: Terms, session: Session) -> None:
+    def __init__(self, sock: socket.socket, terms: Terms, opened: Opened) -> None:
         self.sock = sock
         self.connection = Connection(terms)
-        self.handle = session(self.connection)
+        self.session = opened(self.connection)
 
     def turn(self, data: bytes) -> bool:
         """Take `data`, handle all events, send; False at the end of the connection."""
@@ -54,7 +65,7 @@ class _Peer:
                 connection.receive(data)
             while True:
                 while (event := connection.next_event()) is not None:
-                    self.handle(event)
+                    self.session.handle(event)
                     if connection.due:
                         connection.reply(replies.CONTINUE)
                 if not connection.output:
@@ -66,7 +77,7 @@ class _Peer:
             return False
 
 
-def serve(listening: socket.socket, terms: Callable[[], Terms], session: Session) -> None:
+def serve(listening: socket.socket, terms: Callable[[], Terms], opened: Opened) -> None:
     """Serve for ever; `terms` is asked for each connection."""
     selector = selectors.DefaultSelector()
     selector.register(listening, selectors.EVENT_READ)
@@ -75,7 +86,7 @@ def serve(listening: socket.socket, terms: Callable[[], Terms], session: Session
             if key.data is None:
                 sock, _ = listening.accept()
                 sock.setblocking(False)
-                selector.register(sock, selectors.EVENT_READ, _Peer(sock, terms(), session))
+                selector.register(sock, selectors.EVENT_READ, _Peer(sock, terms(), opened))
             else:
                 _serve_one(selector, key.data)
 
@@ -95,3 +106,4 @@ def _serve_one(selector: selectors.BaseSelector, peer: _Peer) -> None:
     else:
         selector.unregister(peer.sock)
         peer.sock.close()
+        peer.session.ended()

@@ -13,6 +13,7 @@ from parts.twinmilter import LISTS, Script, text_of, wanted
 
 # By name: a type checker would take the folder milter/ of this project for it.
 milter: Any = importlib.import_module("milter")
+LEADING_SPACE = 0x100000
 ANSWERS = {
     "continue": milter.CONTINUE,
     "reject": milter.REJECT,
@@ -33,6 +34,8 @@ def negotiate(ctx: Any, options: list[int]) -> int:
     options[0] &= actions
     options[1] &= steps
     options[2] = options[3] = 0
+    # Nobody else puts it before a header's value then.
+    ctx.setpriv(Script(ctx.getsymval, " " if options[1] & LEADING_SPACE else ""))
     return int(milter.CONTINUE)
 
 
@@ -81,13 +84,14 @@ def callback(name: str) -> Callable[..., int]:
 
 def edit(ctx: Any, kind: str, *what: str) -> None:
     """Change the message."""
+    space = script(ctx).space
     match kind, what:
         case "add", (name, value):
-            ctx.addheader(name, value)
+            ctx.addheader(name, space + value)
         case "insert", (index, name, value):
-            ctx.addheader(name, value, int(index))
+            ctx.addheader(name, space + value, int(index))
         case "change", (index, name, value):
-            ctx.chgheader(name, int(index), value)
+            ctx.chgheader(name, int(index), value and space + value)
         case _:
             getattr(ctx, kind)(*what)
 

@@ -22,7 +22,6 @@ NAMES = {
     events.Body: "body",
     events.EndOfMessage: "eom",
     events.Abort: "abort",
-    events.Quit: "close",
     events.QuitNc: "close",
     events.Unknown: "unknown",
 }
@@ -35,7 +34,7 @@ def terms() -> Terms:
 
 
 class Session:
-    """One connection; called with each event."""
+    """One connection."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -46,7 +45,8 @@ class Session:
         value = self.connection.macro(name.encode())
         return None if value is None else text_of(value)
 
-    def __call__(self, event: events.Event) -> None:
+    def handle(self, event: events.Event) -> None:
+        """Leave it to the script."""
         name = NAMES.get(type(event))
         if name is None:
             return
@@ -64,6 +64,10 @@ class Session:
             self.connection.reply(replies.refusal(said, more[0], *more[1:]))
         elif self.connection.due:
             self.connection.reply(getattr(replies, said.upper()))
+
+    def ended(self) -> None:
+        """As libmilter's callback has it: once, with or without QUIT."""
+        self.script.call("close")
 
     def edit(self, kind: str, *what: str) -> None:
         """Change the message."""

@@ -92,8 +92,9 @@ class TwinMilter(Part):
 class Script:
     """One connection."""
 
-    def __init__(self, macro: Callable[[str], str | None]) -> None:
+    def __init__(self, macro: Callable[[str], str | None], space: str = "") -> None:
         self.macro = macro
+        self.space = space
         self.sender = ""
 
     def call(self, name: str, *arguments: str) -> tuple[str, ...]:

@@ -179,7 +179,8 @@ TEXT = st.binary(max_size=20).map(lambda data: data.replace(b"\0", b"."))
 @given(TEXT, st.lists(TEXT))
 def test_paths_come_back(path, parameters):
     """What an MTA says of a path is what the event has."""
-    assert commands.path(strings(path, *parameters)) == (path, parameters)
+    assert commands.mail(strings(path, *parameters)) == Mail(path, parameters)
+    assert commands.rcpt(strings(path, *parameters)) == Rcpt(path, parameters)
 
 
 @given(TEXT, st.sampled_from("46LU"), st.ip_addresses(), st.integers(0, 65535))

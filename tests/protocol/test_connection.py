@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import struct
 import tracemalloc
-from itertools import pairwise
+from itertools import cycle, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hybridgrey.protocol import replies, wire
 from hybridgrey.protocol.connection import MOST_OUTPUT, SLACK, Connection
-from hybridgrey.protocol.events import Abort, Body, Connect, Mail, Quit, QuitNc, Rcpt
+from hybridgrey.protocol.events import Abort, Body, Connect, Mail, Quit, QuitNc, Rcpt, Unknown
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError
 from parts.milterpeer import framed, strings
@@ -105,6 +105,35 @@ def test_any_chunking_gives_the_same(data, cuts):
         assert run(pieces_of(data, cuts), burst=True) == whole
 
 
+@given(SESSIONS, st.lists(st.tuples(st.integers(1, 90), st.integers(0, 3)), min_size=1))
+def test_replies_in_their_own_time(data, turns):
+    """Nor on when replies are given and output goes, while more comes."""
+    whole = run([data])
+    connection = Connection(TERMS)
+    found, output, at = [], b"", 0
+    turns = cycle(turns)
+    try:
+        while at < len(data):
+            size, events = next(turns)
+            connection.receive(data[at : at + size])
+            at += size
+            for _ in range(events):
+                if connection.due:
+                    connection.reply(replies.CONTINUE)
+                elif (event := connection.next_event()) is not None:
+                    found.append((event, connection.macro(b"i")))
+            if events > 1:
+                output += connection.output
+                connection.sent(len(connection.output))
+        if connection.due:
+            connection.reply(replies.CONTINUE)
+        found += all_events(connection, look=lambda c: c.macro(b"i"))
+    except ProtocolError:
+        assert whole[2]
+        return
+    assert (found, output + connection.output, False, connection.closed) == whole
+
+
 @settings(max_examples=30)
 @given(SESSIONS)
 def test_single_bytes(data):
@@ -178,6 +207,21 @@ def test_an_event_waits_for_the_reply_to_the_one_before():
         connection.reply(replies.TEMPFAIL)
     assert connection.next_event() == Abort()
     assert connection.next_event() is None
+
+
+@pytest.mark.parametrize("early", range(1, 5))
+def test_the_head_of_a_frame_that_came_early(early):
+    """What has come while a reply was due stands before what comes after it, however little it is."""
+    connection = opened(data=rcpt() + rcpt())
+    connection.next_event()
+    last = framed(b"UFOO\0")
+    connection.receive(last[:early])
+    connection.reply(replies.CONTINUE)
+    assert isinstance(connection.next_event(), Rcpt)
+    connection.reply(replies.CONTINUE)
+    assert connection.next_event() is None
+    connection.receive(last[early:] + ABORT)
+    assert all_events(connection) == [Unknown(b"FOO"), Abort()]
 
 
 def test_a_peer_that_does_not_read_gets_nothing_more():

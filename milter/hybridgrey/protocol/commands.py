@@ -23,7 +23,21 @@ from __future__ import annotations
 
 from socket import AF_INET, AF_INET6, inet_pton
 
-from hybridgrey.protocol.events import Connect, Header, Helo, Unknown
+from hybridgrey.protocol.events import (
+    Abort,
+    Body,
+    Connect,
+    Data,
+    EndOfHeaders,
+    EndOfMessage,
+    Header,
+    Helo,
+    Mail,
+    Quit,
+    QuitNc,
+    Rcpt,
+    Unknown,
+)
 from hybridgrey.protocol.wire import ProtocolError
 
 _FAMILIES = {ord("4"): "4", ord("6"): "6", ord("L"): "L", ord("U"): "U"}
@@ -69,8 +83,17 @@ def helo(payload: bytes) -> Helo:
     return Helo(name)
 
 
-def path(payload: bytes) -> tuple[bytes, list[bytes]]:
-    """The path of MAIL or RCPT, and its parameters."""
+def mail(payload: bytes) -> Mail:
+    """The path, and its parameters."""
+    return Mail(*_path(payload))
+
+
+def rcpt(payload: bytes) -> Rcpt:
+    """The path, and its parameters."""
+    return Rcpt(*_path(payload))
+
+
+def _path(payload: bytes) -> tuple[bytes, list[bytes]]:
     parts = payload.split(b"\0")
     if len(parts) == 1:
         raise ProtocolError("MAIL or RCPT without an end")
@@ -92,3 +115,37 @@ def unknown(payload: bytes) -> Unknown:
     if not end:
         raise ProtocolError("an unknown command without an end")
     return Unknown(text)
+
+
+def body(payload: bytes) -> Body:
+    """All of it."""
+    return Body(payload)
+
+
+def end_of_message(payload: bytes) -> EndOfMessage:
+    """All of it, often nothing."""
+    return EndOfMessage(payload)
+
+
+_DATA, _END_OF_HEADERS, _ABORT, _QUIT, _QUIT_NC = Data(), EndOfHeaders(), Abort(), Quit(), QuitNc()
+
+
+def data(_payload: bytes) -> Data:
+    """Nothing is in it, as in those that follow."""
+    return _DATA
+
+
+def end_of_headers(_payload: bytes) -> EndOfHeaders:
+    return _END_OF_HEADERS
+
+
+def abort(_payload: bytes) -> Abort:
+    return _ABORT
+
+
+def quit_(_payload: bytes) -> Quit:
+    return _QUIT
+
+
+def quit_nc(_payload: bytes) -> QuitNc:
+    return _QUIT_NC

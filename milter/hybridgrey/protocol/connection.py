@@ -76,7 +76,7 @@ class Connection:
 
         Raises ProtocolError when more comes than an MTA has to send before it reads.
         """
-        if self._at == len(self._data):
+        if self._at == len(self._data) and not self._more:
             self._data = data
             self._at = 0
         elif not self.closed:
@@ -124,27 +124,33 @@ class Connection:
             found = self._plan.get(letter)
             if found is None:
                 return self._other(letter, data[at + 5 : end])
-            step, follows = found
-            event = step(self.macros, data[at + 5 : end])
-            if follows == DUE:
-                self.due = letter
-            elif follows == CONTINUE:
-                self.output += replies.CONTINUE
-            elif follows:
-                self._ended(follows)
+            read, follows, stage = found
+            if read is None:
+                self.macros.take(data[at + 5 : end])
+                continue
+            if stage >= 0:
+                self.macros.begin(stage)
+            event = read(data[at + 5 : end])
+            if follows:
+                self._follow(follows, letter)
             if event is not None:
                 return event
 
-    def _ended(self, what: int) -> None:
-        """Something is over; its macros go when the next event is taken, as the last one may want them."""
-        self._over = FOR_MAIL if what == END_OF_TRANSACTION else FOR_CONNECT
-        self.closed = what == END
+    def _follow(self, follows: int, letter: int) -> None:
+        if follows == DUE:
+            self.due = letter
+        elif follows == CONTINUE:
+            self.output += replies.CONTINUE
+        else:
+            # Its macros go when the next event is taken: this last one may want them.
+            self._over = FOR_MAIL if follows == END_OF_TRANSACTION else FOR_CONNECT
+            self.closed = follows == END
 
     def _join(self) -> bool:
         """Make one piece of the input; False if what is wanted next has not come."""
         if not self._more or self._held() < self._need:
+            # An idle connection is to hold no memory.
             if self._at == len(self._data):
-                # An idle connection is to hold no memory.
                 self._data, self._at = b"", 0
             return False
         self._data = self._data[self._at :] + self._more

@@ -129,6 +129,7 @@ OTHERS = [
     (connect() + mail() + rcpt(), b"LA\0 b\n\tc\xff\0", Header(b"A", b" b\n\tc\xff"), True),
     (connect() + mail() + rcpt(), b"LA\0b\0c\0", Header(b"A", b"b"), True),
     (connect() + mail() + rcpt(), b"LA\0b", None, True),
+    (connect() + mail() + rcpt(), b"LA\0b\0c", None, True),
     (connect() + mail() + rcpt(), b"LA\0", None, True),
     (connect() + mail() + rcpt(), b"LA", None, True),
     (connect() + mail() + rcpt(), b"L", None, True),

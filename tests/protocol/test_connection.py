@@ -253,6 +253,19 @@ def test_a_peer_that_does_not_wait_is_held_back():
     assert connection.next_event() is None
 
 
+def test_the_largest_frame_is_read_to_its_end():
+    """A loop that heeds `full` reads on until the frame is whole."""
+    connection = opened()
+    data = framed(b"B" + b"x" * 65_535)
+    connection.receive(data[:-1])
+    assert connection.next_event() is None
+    assert not connection.full
+    connection.receive(data[-1:])
+    assert connection.full
+    assert connection.next_event() is not None
+    assert not connection.full
+
+
 def test_a_loop_that_heeds_full_never_breaks_a_peer():
     """Any peer that keeps to the protocol is served, if reads of up to SLACK are made while not full."""
     chance = random.Random(1)

@@ -213,6 +213,14 @@ def test_a_login_is_for_one_transaction(between, end):
     assert all_events(connection, look=lambda c: c.macro(b"{auth_authen}"))[-1][1] is None
 
 
+@pytest.mark.parametrize("letter", LETTERS)
+def test_a_command_without_macros_has_none(letter):
+    """Not those of the same command before it, at any stage."""
+    connection = opened(data=macros(letter.encode(), "x", "y") + COMMANDS[letter] + COMMANDS[letter])
+    found = all_events(connection, look=lambda c: c.macro(b"x"))
+    assert [value for _, value in found] == [b"y", None]
+
+
 def test_a_login_sent_and_not_used_is_forgotten():
     """Macros whose command never came do not stay for the one after an abort."""
     connection = opened(data=connect() + LOGIN + ABORT + mail())

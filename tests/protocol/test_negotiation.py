@@ -156,7 +156,9 @@ def test_silent_steps(oracle, letter, wanted, offered):
         session += framed(b"N")
     session += b"" if letter == b"C" else command
     connection.receive(session)
-    all_events(connection)
+    found = all_events(connection, look=lambda c: c.due)
+    # The filter is asked for a reply only if it has said that it gives one.
+    assert (letter[0] in [due for _, due in found]) != wanted
     got = connection.output
     with socket.socket(socket.AF_UNIX) as sock:
         sock.settimeout(10)

@@ -63,7 +63,6 @@ class Macros:
     def forget(self, stage: int) -> None:
         """End the macros of a stage and of later ones."""
         self._sent[stage:] = _NONE[stage:]
-        self._fresh &= (1 << stage) - 1
 
     def get(self, name: bytes) -> bytes | None:
         """A macro's value, of the latest stage that has it; None if the MTA has sent none.

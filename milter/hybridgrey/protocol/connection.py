@@ -40,6 +40,7 @@ class Connection:
         "_at",
         "_data",
         "_largest",
+        "_macros",
         "_more",
         "_need",
         "_over",
@@ -48,7 +49,6 @@ class Connection:
         "agreement",
         "closed",
         "due",
-        "macros",
         "output",
     )
 
@@ -61,7 +61,7 @@ class Connection:
         self._need = _LEAST
         self._largest = wire.LARGEST + 1
         self._plan: Plan = {}
-        self.macros = Macros()
+        self._macros = Macros()
         # The stage from which on macros are to be forgotten.
         self._over: int | None = None
         self.agreement: Agreement | None = None
@@ -100,7 +100,7 @@ class Connection:
         if self.due or self.closed or len(self.output) >= MOST_OUTPUT:
             return None
         if self._over is not None:
-            self.macros.forget(self._over)
+            self._macros.forget(self._over)
             self._over = None
         try:
             return self._next()
@@ -126,10 +126,10 @@ class Connection:
                 return self._other(letter, data[at + 5 : end])
             read, follows, stage = found
             if read is None:
-                self.macros.take(data[at + 5 : end])
+                self._macros.take(data[at + 5 : end])
                 continue
             if stage >= 0:
-                self.macros.begin(stage)
+                self._macros.begin(stage)
             event = read(data[at + 5 : end])
             if follows:
                 self._follow(follows, letter)
@@ -171,7 +171,7 @@ class Connection:
         self.agreement = made = self._terms.agree(payload)
         self._plan = plan(made.unused, made.silent, made.steps)
         self._largest = made.largest + 1
-        self.macros.forget(FOR_CONNECT)
+        self._macros.forget(FOR_CONNECT)
         self.output += made.answer
         return Negotiate(made.version, made.actions, made.steps)
 
@@ -243,4 +243,4 @@ class Connection:
 
     def macro(self, name: bytes) -> bytes | None:
         """A macro's value at the event that was taken last; None if the MTA has sent none."""
-        return self.macros.get(name)
+        return self._macros.get(name)

@@ -91,7 +91,7 @@ ALL_SILENT: Final = sum(silent for _, silent in STEPS.values())
 ALL_SIZES: Final = SIZE_256K | SIZE_1M
 
 LARGEST: Final = 65_535
-"""Bytes of a payload (MILTER_MAX_DATA_SIZE), unless more was agreed."""
+"""Bytes of a payload (MILTER_MAX_DATA_SIZE), unless more was agreed; Postfix cuts headers at 60,000."""
 LARGEST_AGREED: Final = {SIZE_256K: 262_143, SIZE_1M: 1_048_575}
 
 

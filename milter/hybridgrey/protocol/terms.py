@@ -36,7 +36,7 @@ class Agreement(NamedTuple):
 class Terms:
     """What a filter wants of an MTA; one for all connections, as MTAs offer the same each time."""
 
-    __slots__ = ("_known", "_lists", "actions", "steps")
+    __slots__ = ("_known", "_lists", "actions", "macros", "steps")
 
     def __init__(
         self, *, actions: int = 0, steps: int = 0, macros: Mapping[Stage, str] | None = None
@@ -45,9 +45,11 @@ class Terms:
 
         A stage that has no list is sent what the MTA sends by itself.
         """
-        lists = {stage: names.encode("ascii") for stage, names in (macros or {}).items() if names}
-        self._lists = b"".join(wire.LONG.pack(stage) + lists[stage] + b"\0" for stage in sorted(lists))
-        self.actions = actions | (wire.SET_MACRO_LISTS if lists else 0)
+        self.macros = {stage: names for stage, names in sorted((macros or {}).items()) if names}
+        self._lists = b"".join(
+            wire.LONG.pack(stage) + names.encode("ascii") + b"\0" for stage, names in self.macros.items()
+        )
+        self.actions = actions | (wire.SET_MACRO_LISTS if self.macros else 0)
         self.steps = steps
         self._known: dict[bytes, Agreement] = {}
 

@@ -219,6 +219,8 @@ def open_greylist(config: Config, store: Store) -> Greylist:
         ipv4_prefix=terms.ipv4_prefix,
         ipv6_prefix=terms.ipv6_prefix,
         auto_allow_after=terms.auto_allow_after,
+        auto_allow_interval=terms.auto_allow_interval,
+        max_waiting=terms.max_waiting,
         key_secret=config.store.key_secret.get_secret_value(),
     )
 

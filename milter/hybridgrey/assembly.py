@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
-from hybridgrey import keeper, logs, zones
+from hybridgrey import keeper, logs, storememory, zones
 from hybridgrey.children import Ready
 from hybridgrey.chronicle import Chronicle, Terms
 from hybridgrey.chronicler import LEAST_TIMEOUT, Chronicler
@@ -115,7 +115,12 @@ class Assembly:
             reports,
             listen=self._config.metrics.listen,
             parent=self._master,
-            tasks=[prober.run, partial(_watch, store, reports), chronicler.run],
+            tasks=[
+                prober.run,
+                partial(_watch, store, reports),
+                partial(storememory.watch, store, reports, self.shared.board.set_store_memory),
+                chronicler.run,
+            ],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle),
         )

@@ -103,5 +103,6 @@ def test_a_daemon_tells_and_shows(server):
         with Daemon(config) as daemon:
             wait_until(lambda: daemon.events("store memory failing"), "the store is told to be nearly full")
             wait_until(lambda: "MiB of" in run("status", "-c", daemon.config).output, "status shows it")
-        client.config_set("maxmemory", 0)
-    assert len(daemon.events("store memory failing")) == 1
+            client.config_set("maxmemory", 0)
+            wait_until(lambda: daemon.events("store memory recovered"), "the end is told", 60)
+            assert len(daemon.events("store memory failing")) == 1

@@ -19,12 +19,11 @@
 -- keys of its own: on a host of 0.1 each pass counts, and nothing is bounded, but no number is misread.
 local NEW, EARLY, PASSED, KNOWN, NETWORK, FULL = 0, 1, 2, 3, 4, 5
 local SLOTS, MOST_TEXT = 8, 512
-local ONE_SLOT = '(' .. string.rep('%d', 10) .. ')(' .. string.rep('%d', 8) .. ')'
+local ONE_SLOT = '(%d%d%d%d%d%d%d%d%d%d)(%d%d%d%d%d%d%d%d)'
 local delay, window, lifetime, threshold =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local look, interval, most = ARGV[5] == '1', tonumber(ARGV[6]), tonumber(ARGV[7])
+local look = ARGV[5] == '1'
 local now = tonumber(redis.call('TIME')[1])
-local width = math.ceil(window / SLOTS)
 
 local function integer(key)
   local value = redis.pcall('GET', key) -- an error table for a key of another type
@@ -37,6 +36,33 @@ end
 local function write(...)
   if not look then redis.call(...) end
 end
+
+local first = integer(KEYS[1])
+local passes = math.max(0, integer(KEYS[2]))
+
+-- A network's count lives as long as any of its mail is seen; else it would forget triplets that are still known.
+if first < 0 then
+  write('EXPIRE', KEYS[1], lifetime)
+  if passes > 0 then write('EXPIRE', KEYS[2], lifetime) end
+  return {KNOWN, 0, math.max(0, now + first)}
+end
+
+if threshold > 0 and passes >= threshold then
+  write('EXPIRE', KEYS[2], lifetime)
+  return {NETWORK, 0, first > 0 and math.max(0, now - first) or 0}
+end
+
+-- An attempt in the future is damage, or the clock was set back: start again, so that nobody waits
+-- longer than one delay. One before the window can be left when the configured window was shortened.
+local age = now - first
+local fresh = first == 0 or age < 0 or age > window
+if not fresh and age < delay then
+  return {EARLY, delay - age, age}
+end
+
+-- From here on something is counted; what most attempts do not need is not even defined for them.
+local interval, most = tonumber(ARGV[6]), tonumber(ARGV[7])
+local width = math.ceil(window / SLOTS)
 
 -- The slots that can still have a waiting triplet in them, and the sum of their numbers. A slot goes as a whole
 -- when its last triplet must have expired, so one that has expired may count for an eighth of the window more.
@@ -94,25 +120,7 @@ local function credit(passes)
   write('SET', KEYS[2], passes + 1, 'EX', lifetime)
 end
 
-local first = integer(KEYS[1])
-local passes = math.max(0, integer(KEYS[2]))
-
--- A network's count lives as long as any of its mail is seen; else it would forget triplets that are still known.
-if first < 0 then
-  write('EXPIRE', KEYS[1], lifetime)
-  if passes > 0 then write('EXPIRE', KEYS[2], lifetime) end
-  return {KNOWN, 0, math.max(0, now + first)}
-end
-
-if threshold > 0 and passes >= threshold then
-  write('EXPIRE', KEYS[2], lifetime)
-  return {NETWORK, 0, first > 0 and math.max(0, now - first) or 0}
-end
-
--- An attempt in the future is damage, or the clock was set back: start again, so that nobody waits
--- longer than one delay. One before the window can be left when the configured window was shortened.
-local age = now - first
-if first == 0 or age < 0 or age > window then
+if fresh then
   if most > 0 then
     local slots, total = waiting()
     -- What is there already needs no room, so only what is not is turned away.
@@ -121,10 +129,6 @@ if first == 0 or age < 0 or age > window then
   end
   write('SET', KEYS[1], now, 'EX', window)
   return {NEW, math.max(1, delay), 0}
-end
-
-if age < delay then
-  return {EARLY, delay - age, age}
 end
 
 write('SET', KEYS[1], -first, 'EX', lifetime)

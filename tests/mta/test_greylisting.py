@@ -131,7 +131,7 @@ def of_the_greylist(redis):
 def test_one_connection_cannot_fill_the_store(redis, with_postfix):
     """Beyond the bound a client gets the usual reply, and nothing of it is kept; a neighbour's mail is."""
     with (
-        Daemon(settings(redis, delay="1m", max_waiting=20)) as daemon,
+        Daemon(settings(redis, delay="1m", retry_window="1h", lifetime="1h", max_waiting=20)) as daemon,
         Postfix(daemon.spec) as mta,
         mta.client("203.0.113.1") as client,
     ):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from hybridgrey.greylist import State, Touch
+from hybridgrey.greylist.triplets import State, Touch
 
 SLOTS = 8
 Slots = tuple[tuple[int, int], ...]

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import click
 
-from hybridgrey import pidfile
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.output import fail, warn
-from hybridgrey.config import Config
-from hybridgrey.pidfile import PidFileError, Record
+from hybridgrey.config.load import Config
+from hybridgrey.process import pidfile
+from hybridgrey.process.pidfile import PidFileError, Record
 
 PAUSE = 0.1
 

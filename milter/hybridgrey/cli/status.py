@@ -10,14 +10,13 @@ from typing import Any
 
 import click
 
-from hybridgrey import liveness
 from hybridgrey.cleaning import clean
-from hybridgrey.cli import config_option
+from hybridgrey.cli import config_option, liveness
 from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
-from hybridgrey.config import Config, ConfigError, load
-from hybridgrey.liveness import Host
-from hybridgrey.series import HEALTH, RESULTS, STATES
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
 
 
 @click.command()
@@ -147,11 +146,16 @@ def _lists(total: Host) -> Iterator[dict[str, Any]]:
 
 
 def _print(hosts: Sequence[Host], total: Host) -> None:
+    for host in hosts:
+        if NO_LIST_WORKS in host.problems:
+            click.echo(f"{coloured('warning')}: {clean(host.url)}: {NO_LIST_WORKS}")
     report = _report(hosts, total)
     rows = [(h["url"], h["state"], h["workers"], h["sessions_open"], h["sessions"]) for h in report["hosts"]]
     table(("host", "state", "workers", "open", "sessions"), rows)
     for host in hosts:
         for problem in [host.error] if host.error else host.problems:
+            if problem == NO_LIST_WORKS:
+                continue
             click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
         if not host.reload_ok:
             click.echo(f"note: {clean(host.url)}: the last reload failed, the old configuration is in effect")

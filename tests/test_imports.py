@@ -151,9 +151,3 @@ cli.hybridgrey(["--help"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage" in done.stdout
-
-
-def test_the_protocol_imports_nothing_of_ours():
-    """`protocol` knows itself only, so that it can be read and fuzzed alone."""
-    for path in (ROOT / "protocol").glob("*.py"):
-        assert set(ours(path)) <= {"protocol"}, path.name

@@ -270,7 +270,7 @@ WARNINGS = [
     ),
     (
         rule("clients = ['64:ff9b::/96']\naction = 'accept'"),
-        ['rule "rule 1": clients: 64:ff9b::/96 has every IPv4 client that comes through NAT64'],
+        ["rule 1: clients: 64:ff9b::/96 has every IPv4 client that comes through NAT64"],
     ),
     (rule("clients = ['64:ff9b::c000:200/120']\naction = 'accept'"), []),
     (rule("clients = ['64:ff9b::/96']\naction = 'reject'"), []),

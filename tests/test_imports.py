@@ -15,7 +15,7 @@ ROOT = Path(hybridgrey.__file__).parent
 
 # Bottom first.  A module may import those of its own storey or below, `FREE` anywhere.
 STOREYS = (
-    ("address", "pattern", "durations", "textfile", "backoff"),
+    ("address", "envelope", "pattern", "durations", "textfile", "backoff"),
     ("match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
     ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile", "observed"),

@@ -27,7 +27,7 @@ from hybridgrey.lookup import SUSPENDED, Resolver
 from hybridgrey.places import endpoint_text
 from hybridgrey.policy import Action, Answer, Facts, Policy
 from hybridgrey.screen import Client, Decision, Screen, plain
-from hybridgrey.way import ANYBODY, SOMEBODY, Question, Step, steps
+from hybridgrey.way import Question, Step, steps
 
 TEXT_TIMEOUT = 2.0
 
@@ -170,12 +170,10 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
 
 
 def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
-    sender = SOMEBODY if asked.sender is None else asked.sender
-    recipient = ANYBODY if asked.recipient is None else asked.recipient
     transaction = screen.policy.transaction(
-        client.facts.maybe, asked.helo, sender, authenticated=asked.authenticated
+        client.facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated
     )
-    return screen.judge(client, transaction, sender, recipient)
+    return screen.judge(client, transaction, asked.from_, asked.to)
 
 
 def _reply_text(decision: Decision) -> str:

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import orjson
 
+from hybridgrey.envelope import shortened
 from hybridgrey.pattern import Pattern
 from hybridgrey.timeline import NOTED, OUTCOMES, labels_of
 
@@ -60,7 +61,7 @@ class Heaviest:
 
     def add(self, key: str) -> None:
         """Count a key."""
-        self._counts[key[:MAX_KEY]] += 1
+        self._counts[shortened(key, MAX_KEY)] += 1
         if len(self._counts) > self._limit:
             self.exact = False
             self._counts = Counter(dict(self._counts.most_common(self._limit // 2)))

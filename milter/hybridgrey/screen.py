@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 
 from hybridgrey import address, lookup
 from hybridgrey.config import Config
+from hybridgrey.envelope import Mailbox
 from hybridgrey.greylist import Touch
 from hybridgrey.lookup import Lookup, Resolver
 from hybridgrey.policy import Action, Facts, Policy, Rule, Verdict, judge
@@ -137,7 +138,7 @@ class Screen:
                 self._plans[facts.maybe] = plan
         return plan
 
-    def judge(self, client: Client, transaction: int, sender: str, recipient: str) -> Decision:
+    def judge(self, client: Client, transaction: int, sender: Mailbox, recipient: Mailbox) -> Decision:
         """Judge a recipient; `transaction` is `Policy.transaction`'s mask. Never raises for a bad world."""
         if client.trusted is not None:
             return Decision(client.trusted)
@@ -173,15 +174,17 @@ class Screen:
                 client.lookup.collect(outcome.zones)
 
     def _greylisted(
-        self, client: Client, verdict: Verdict, sender: str, recipient: str, started: float
+        self, client: Client, verdict: Verdict, sender: Mailbox, recipient: Mailbox, started: float
     ) -> Decision:
         rule = verdict.rule
-        delay = self._delay if rule is None or rule.delay is None else rule.delay
+        delay = self._delay
+        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
+            delay = rule.delay
         asked = time.monotonic()
         reply = touch = None
         error = ""
         try:
-            touch = self._greylist.touch(client.address, sender, recipient, delay)
+            touch = self._greylist.touch(client.address, sender.key, recipient.key, delay)
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:

@@ -19,11 +19,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import milter
-from hybridgrey import address
+from hybridgrey import address, envelope
 from hybridgrey.config import Config
 from hybridgrey.events import Events, Judged
 from hybridgrey.greylist import State
-from hybridgrey.match import NULL_SENDER
 from hybridgrey.reports import Report
 from hybridgrey.screen import Client, Decision, Reply, Screen, plain
 
@@ -35,8 +34,8 @@ Context: TypeAlias = "milter.milterContext"
 NAME = "hybridgrey"
 
 _CONNECT_MACROS = "j v {client_addr} {client_resolve}"
-_MAIL_MACROS = "{auth_authen}"
-_RCPT_MACROS = "i"
+_MAIL_MACROS = "{auth_authen} {mail_addr}"
+_RCPT_MACROS = "i {rcpt_addr} {rcpt_mailer}"
 # Steps that no rule, header or log line needs.
 _UNUSED_STEPS = milter.P_NODATA | milter.P_NOHDRS | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
 # Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
@@ -54,6 +53,7 @@ class Session:
         "dnswl",
         "flags",
         "helo",
+        "postfix",
         "sender",
         "transaction",
     )
@@ -62,11 +62,12 @@ class Session:
         self.flags = flags
         self.client: Client | None = None
         self.helo: str | None = None
+        self.postfix = False
         self.reset()
 
     def reset(self) -> None:
         """Forget the transaction; the client stays."""
-        self.sender = NULL_SENDER
+        self.sender = envelope.NULL
         self.authenticated = False
         # The rules that may hold in it; None until MAIL.
         self.transaction: int | None = None
@@ -188,6 +189,7 @@ class Milter:
             self._leave(session.client)
         session.reset()
         session.helo = None
+        session.postfix = _is_postfix(ctx)
         session.client = self._screen.connect(where, _verified(ctx, name))
         return session.client
 
@@ -206,7 +208,7 @@ class Milter:
         session = self._session(ctx)
         client = session.client or self._recovered(ctx, session)
         session.reset()
-        session.sender = _text(path)
+        session.sender = envelope.delivered(path, _said(ctx, "{mail_addr}"), final=session.postfix)
         session.authenticated = _is_set(ctx, "{auth_authen}")
         session.transaction = self._transaction(client, session)
         return session.answer(milter.P_NR_MAIL)
@@ -227,7 +229,8 @@ class Milter:
         """RCPT TO: the verdict."""
         session = self._session(ctx)
         client = session.client or self._recovered(ctx, session)
-        recipient = _text(path)
+        said, mailer = _said(ctx, "{rcpt_addr}"), _macro(ctx, "{rcpt_mailer}")
+        recipient = envelope.delivered(path, said, mailer, final=session.postfix)
         if session.transaction is None:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             session.transaction = self._transaction(client, session)
@@ -296,18 +299,25 @@ def _refuse(ctx: Context, reply: Reply) -> int:
     return milter.REJECT if reply.code[0] == "5" else milter.TEMPFAIL
 
 
-def _text(raw: bytes) -> str:
-    """An envelope path; bytes that are no UTF-8 are kept as surrogates, so that different paths stay so."""
-    return raw.decode("utf-8", "surrogateescape")
+def _said(ctx: Context, name: str) -> str | None:
+    """A macro's value; None if the MTA has not sent it or it cannot be decoded. Empty is a value."""
+    try:
+        value = ctx.getsymval(name)
+    except UnicodeDecodeError:
+        return None
+    return value if isinstance(value, str) else None
 
 
 def _macro(ctx: Context, name: str) -> str:
     """A macro's value, "" if the MTA has not sent it or it is not UTF-8."""
-    try:
-        value = ctx.getsymval(name)
-    except UnicodeDecodeError:
-        return ""
-    return value if isinstance(value, str) else ""
+    return _said(ctx, name) or ""
+
+
+def _is_postfix(ctx: Context) -> bool:
+    """Whether the MTA is one whose macros are the address.  Sendmail's {v} is a number; one that says nothing
+    is not trusted so far.  No client has a say in it."""
+    version = _macro(ctx, "v")
+    return bool(version) and not version[0].isdigit()
 
 
 def _is_set(ctx: Context, name: str) -> bool:

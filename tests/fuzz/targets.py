@@ -32,6 +32,7 @@ from hybridgrey import (
     zones,
 )
 from hybridgrey.config import ConfigError
+from hybridgrey.envelope import read
 from hybridgrey.greylist import Greylist, parse_key
 from hybridgrey.link import clean
 from hybridgrey.logtime import OLDEST, TOLERANCE, Clock
@@ -167,7 +168,7 @@ def entries(data: bytes) -> None:
             assert error.startswith("line ")
         index = Index([found])
         index.client(CLIENT, "mail.example.org")
-        index.mailbox("<a@example.org>")
+        index.mailbox(read("<a@example.org>"))
         try:
             parse_entry(kind, text)
         except EntryError as error:
@@ -244,7 +245,7 @@ def envelope(data: bytes) -> None:
         assert b" " not in key
         assert len(key) < 400
         assert parse_key(key) is not None
-    Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(text)
+    Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(read(text))
 
 
 def shown(data: bytes) -> None:

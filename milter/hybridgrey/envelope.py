@@ -39,8 +39,9 @@ _DOMAIN = re.compile(r"[a-z0-9_-]+(?:\.[a-z0-9_-]+)*|\[[a-z0-9:.-]+\]")
 # A dot-string (RFC 5321, RFC 6531) without the characters that are routes to some MTA: `%`, `!` and the like.
 _ATOM = r"[A-Za-z0-9_+=#$&'*/?{}~\x80-\ud7ff\ue000-\U0010ffff-]+"
 _PLAIN = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
-# A local part that stays what it is when its address is read again.
-_CLEAR = re.compile(r'(?! )[^"\\<>\x00-\x1f\x7f\ud800-\udfff]+(?<! )')
+# Local parts that stay what they are when their key is read again: with a domain, and without.
+_CLEAR = re.compile(r'(?![ \t\r\n\v\f\0])[^"\\<>…\ud800-\udfff]+')
+_CLEAR_ALONE = re.compile(r'[^\s\x00-\x20\x7f\ud800-\udfff"\\()<>\[\]:;,@…]+')
 _DIGEST = re.compile(r"@[A-Za-z0-9_-]{22}")
 _BLANK: Final = " \t\r\n\v\f\0"
 _CUT: Final = "…"
@@ -174,7 +175,7 @@ def _domain(text: str) -> str:
 
 def _made(text: str, local: str, domain: str) -> Mailbox:
     key = f"{local}@{domain}" if domain else local
-    if len(local) > MAX_LOCAL or not _CLEAR.fullmatch(local) or ("@" in local and not domain):
+    if len(local) > MAX_LOCAL or not (_CLEAR if domain else _CLEAR_ALONE).fullmatch(local):
         key = _digest("mailbox", key)
     return Mailbox(shortened(text), local, domain, True, key)
 

@@ -32,7 +32,7 @@ from hybridgrey import (
     zones,
 )
 from hybridgrey.config import ConfigError
-from hybridgrey.envelope import read
+from hybridgrey.envelope import MAX_SHOWN, delivered, read
 from hybridgrey.greylist import Greylist, parse_key
 from hybridgrey.link import clean
 from hybridgrey.logtime import OLDEST, TOLERANCE, Clock
@@ -40,7 +40,7 @@ from hybridgrey.lookup import Resolver
 from hybridgrey.maincf import MainCfError
 from hybridgrey.match import EntryError, Index, Kind, parse_entry, parse_file
 from hybridgrey.pattern import ListEntry, Pattern, PatternError
-from hybridgrey.policy import Action, Rule
+from hybridgrey.policy import Action, Policy, Rule
 from hybridgrey.store_url import check as check_store_url
 from hybridgrey.takeover import Unreadable
 
@@ -56,6 +56,20 @@ GREYLIST = Greylist(
     ipv4_prefix=24,
     ipv6_prefix=64,
     auto_allow_after=0,
+)
+
+
+RULED = Policy(
+    [
+        Rule("x", Action.GREYLIST, senders=(parse_entry(Kind.SENDER, "example.org"),)),
+        Rule(
+            "y",
+            Action.ACCEPT,
+            senders=(parse_entry(Kind.SENDER, "a.test"),),
+            recipients=(parse_entry(Kind.RECIPIENT, "!b.test"),),
+        ),
+        Rule("z", Action.GREYLIST),
+    ]
 )
 
 
@@ -248,6 +262,29 @@ def envelope(data: bytes) -> None:
     Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(read(text))
 
 
+def path(data: bytes) -> None:
+    """Any path and any macro, before and after a line end, are read; a key stands for one address or path."""
+    raw, _, macro = data.partition(b"\n")
+    try:
+        said = macro.decode() if macro else None
+    except UnicodeDecodeError:
+        said = None
+    for final in (True, False):
+        box = delivered(raw, said, final=final)
+        assert read(box.key).key == box.key
+        assert GREYLIST.keys("192.0.2.1", box.key, "x")[0].isascii()
+        assert len(box.text) <= MAX_SHOWN + 2
+        if not box.certain:
+            assert (box.local, box.domain) == ("", "")
+            assert not read(box.text).certain
+        elif said is None:
+            # Read without help: so would RFC 5321, with nothing that another MTA takes for a route.
+            assert not set(box.local) & set('%!@:;,<>()[]\\" ')
+            assert box.domain.isascii()
+        for mask in (RULED.recipient(7, box), RULED.transaction(7, None, box, authenticated=False)):
+            assert mask == (mask if box.certain else mask & 0b101)
+
+
 def shown(data: bytes) -> None:
     """A client's text is printable, one line and bounded, in logs and in replies."""
     text = text_of(data)
@@ -366,6 +403,37 @@ TARGETS = {
     ),
     "envelope": Target(
         envelope, ADDRESSES, [b"@", b"<", b">", b"=", b"+", b"SRS0=", b"prvs=", b"%", b"{", b"}"], 15
+    ),
+    "path": Target(
+        path,
+        [
+            *(b"%s\n%s" % (one, one.strip(b"<>")) for one in ADDRESSES),
+            *ADDRESSES,
+            b"<postmaster@x:;user>\nuser@mx.test",
+            b"<ceo(x)@optout.test>\nceo@optout.test",
+            b"<@a,@b:c@d.test>",
+            "<u@stra\u00dfe.test>\nu@strasse.test".encode(),
+            b'<a\\@b@x.test>\n"a@b"@x.test',
+        ],
+        [
+            b"@",
+            b":",
+            b";",
+            b"(",
+            b")",
+            b'"',
+            b"\\",
+            b"%",
+            b"!",
+            b" ",
+            b"\n",
+            b"<",
+            b">",
+            b"\xc3\xbc",
+            b"[",
+            b"]",
+        ],
+        15,
     ),
     # A real server answers some thirty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),

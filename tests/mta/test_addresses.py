@@ -55,7 +55,7 @@ def _rcpt(mta, address, sender, recipient):
     """The code of RCPT."""
     with mta.client(address) as client:
         client.ehlo()
-        options = [] if (sender + recipient).isascii() else ["SMTPUTF8"]
+        options = ["SMTPUTF8"] if {"ü", "ß"} & set(sender + recipient) else []
         answer = client.mail(sender, *options)
         return answer.code if answer.code != 250 else client.rcpt(recipient).code
 
@@ -65,9 +65,9 @@ POSTFIX = [
     (LISTED, "a@x.test", "postmaster@x.test", 250, "a@x.test", "postmaster@x.test", "required"),
     (LISTED, "a@x.test", "postmaster@x:;user", 554, "a@x.test", "user@mx.example.test", "blocked"),
     (LISTED, "a@x.test", "postmaster@x:;user%other.test", 554, "a@x.test", "user@other.test", "blocked"),
-    (LISTED, "a@x.test", f"abuse@example.test{BLANKS}:;ceo@other.test", 554, "a@x.test", "ceo@other.test", "blocked"),
+    (LISTED, "a@x.test", f"abuse@example.test{BLANKS}:;ceo@z.test", 554, "a@x.test", "ceo@z.test", "blocked"),
     (LISTED, "a@x.test", "@optout.test:user@other.test", 554, "a@x.test", "user@other.test", "blocked"),
-    (LISTED, "a@x.test", "optout.test!user@other.test", 554, "a@x.test", "optout.test!user@other.test", "blocked"),
+    (LISTED, "a@x.test", "optout.test!user@z.test", 554, "a@x.test", "optout.test!user@z.test", "blocked"),
     (LISTED, "a@x.test", "any@optout.test", 250, "a@x.test", "any@optout.test", "out"),
     (LISTED, "a@x.test", "ceo@optout.test", 554, "a@x.test", "ceo@optout.test", "blocked"),
     (LISTED, "a@x.test", "ceo(x)@optout.test", 554, "a@x.test", "ceo@optout.test", "blocked"),
@@ -102,7 +102,7 @@ def test_postfix(postfix, daemon, client, sender, recipient, code, from_, to, ru
     assert (verdict["sender"], verdict["recipient"], verdict["rule"]) == (from_, to, rule)
 
 
-# Sendmail refuses groups by itself. What it reads in its own way is uncertain: not let in, not refused for it.
+# Sendmail refuses groups itself. What it reads in its own way is uncertain: not let in, nor refused for it.
 SENDMAIL = [
     (LISTED, "a@x.test", "postmaster@x.test", 250, "required"),
     (LISTED, "a@x.test", "postmaster@x:;user", 553, None),
@@ -130,8 +130,7 @@ SENDMAIL = [
 def test_sendmail(sendmail, daemon, client, sender, recipient, code, rule):
     """The path is the address, whatever virtusertable makes of it; what is not plain matches nothing."""
     before = len(daemon.events("verdict"))
-    # 4.2.0 of Sendmail's own is another digit: only ours is told.
-    assert _rcpt(sendmail, client, sender, recipient) in (code, 451 if code == 450 else code)
+    assert _rcpt(sendmail, client, sender, recipient) == code
     if rule:
         assert daemon.await_events("verdict", before + 1)[-1]["rule"] == rule
 
@@ -144,7 +143,7 @@ def test_each_is_a_triplet_of_its_own(postfix, daemon):
     assert states == ["new", "new", "new"]
 
 
-@pytest.mark.parametrize("path", ["x(ü)@y.test", "y:;x(ü)@y.test", "x(ü)" + "z" * 500 + "@y.test"])
+@pytest.mark.parametrize("path", ["x(ü)@y.test", "y:;x(ü)@y.test", "z" * 500 + ":;x(ü)@y.test"])
 def test_an_uncertain_path_waits_like_any_other(postfix, daemon, path):
     """The same path a second time is the same triplet, another one is not."""
     for recipient, state in ((path, "new"), (path, "early"), (f"2{path}", "new")):

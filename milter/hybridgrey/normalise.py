@@ -41,8 +41,11 @@ from itertools import pairwise
 from typing import Final
 
 from hybridgrey import envelope
+from hybridgrey.envelope import Mailbox
 
 MAX_UNPARSED: Final = 64  # what is kept of a client that is no address at all
+
+_QUOTING = {ord('"'): None, ord("\\"): None}
 
 # Most senders are people: no digit, `=` or `+`, and too short for a random token. They skip the folding.
 _PLAIN = re.compile(r"[^0-9=+#]{0,31}")
@@ -70,7 +73,7 @@ def sender(address: str) -> str:
     >>> sender("<Bounces+4711-user=example.com@List.Example.ORG>")
     'bounces+#-#@list.example.org'
     """
-    box = envelope.read(address)
+    box = _read(address)
     # What is long, odd or uncertain is a digest, and nothing in that is to be folded.
     while not box.null and not box.key.startswith("@"):
         local = box.local if _PLAIN.fullmatch(box.local) else _fold(box.local)
@@ -86,7 +89,7 @@ def recipient(address: str) -> str:
     `user+detail` is kept: the recipient is ours, does not change by itself, and a detail may be a
     mailbox of its own.
     """
-    box = envelope.read(address)
+    box = _read(address)
     return "" if box.null else box.key
 
 
@@ -115,6 +118,17 @@ def _masked(family: int, packed: bytes, bits: int, prefix: int) -> str:
     host_bits = bits - prefix
     number = int.from_bytes(packed, "big") >> host_bits << host_bits
     return f"{socket.inet_ntop(family, number.to_bytes(bits // 8, 'big'))}/{prefix}"
+
+
+def _read(text: str) -> Mailbox:
+    """A text as `envelope` reads it; quotes inside a local part are dropped, as old stores have it.
+
+    No client comes by here with one: a session gives the key, which is a digest for such an address.
+    """
+    box = envelope.read(text)
+    if '"' in box.local or "\\" in box.local:
+        return envelope.read(text.translate(_QUOTING))
+    return box
 
 
 def _fold(local: str) -> str:

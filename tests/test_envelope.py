@@ -270,3 +270,18 @@ def test_what_is_shown_reads_as_it_was_judged(text):
     if not box.certain:
         assert not read(box.text).certain
     assert len(box.text) <= envelope.MAX_SHOWN + 2
+
+
+@given(
+    TEXTS.filter(str.isascii),
+    st.sampled_from(["", "a", "A.b+c=d", "x_y-z"]),
+    st.sampled_from(["x.test", "B.C"]),
+)
+def test_the_short_way_leads_to_the_same(text, local, domain):
+    """What is taken for an ordinary address reads in the long way as the same."""
+    for one in (text, f"{local}@{domain}", f"{local}{text}@{domain}"):
+        box = envelope._ordinary(one)
+        if box is not None:
+            found = envelope._parsed(one)
+            assert found is not None
+            assert box == envelope._made(one, *found)

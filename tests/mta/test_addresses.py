@@ -23,6 +23,7 @@ RULES = [
     {"name": "virtual", "recipients": ["info@virtual.test"], "action": "accept"},
     {"name": "idn", "recipients": ["münchen.test", "straße.test"], "action": "accept"},
     {"name": "blocked", "clients": ["192.0.2.0/24"], "action": "reject"},
+    {"name": "slow", "recipients": ["slow.test"], "action": "greylist", "delay": "1h"},
     {"name": "the rest", "action": "greylist"},
 ]
 BLANKS = " " * 520
@@ -52,12 +53,17 @@ def sendmail(daemon, with_sendmail, tmp_path_factory):
 
 
 def _rcpt(mta, address, sender, recipient):
-    """The code of RCPT."""
+    """The code of the reply to RCPT."""
+    return _answer(mta, address, sender, recipient).code
+
+
+def _answer(mta, address, sender, recipient):
+    """The reply to RCPT, or to MAIL where that is refused."""
     with mta.client(address) as client:
         client.ehlo()
         options = ["SMTPUTF8"] if {"ü", "ß"} & set(sender + recipient) else []
         answer = client.mail(sender, *options)
-        return answer.code if answer.code != 250 else client.rcpt(recipient).code
+        return answer if answer.code != 250 else client.rcpt(recipient)
 
 
 # client, sender, recipient; the code, and the sender, recipient and rule of the verdict.
@@ -149,3 +155,11 @@ def test_an_uncertain_path_waits_like_any_other(postfix, daemon, path):
     for recipient, state in ((path, "new"), (path, "early"), (f"2{path}", "new")):
         assert _rcpt(postfix, "198.51.100.10", "a@z.test", recipient) == 450
         assert daemon.await_events("verdict")[-1]["state"] == state
+
+
+@pytest.mark.parametrize(("recipient", "seconds"), [("u@slow.test", 3600), ("u(ü)@x.test", 300)])
+def test_an_uncertain_recipient_waits_no_longer_than_any_other(postfix, daemon, recipient, seconds):
+    """A greylist rule whose condition is unknown matches, with the plain delay."""
+    answer = _answer(postfix, "198.51.100.11", "a@slow.test", recipient)
+    assert answer.text.endswith(f"try again in {seconds} seconds")
+    assert daemon.await_events("verdict")[-1]["rule"] == "slow"

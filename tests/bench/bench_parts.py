@@ -18,6 +18,7 @@ from bench import population, rig, scale
 from hybridgrey import config, logs, normalise, question, zones
 from hybridgrey.cache import Cache
 from hybridgrey.config import Config
+from hybridgrey.envelope import read
 from hybridgrey.greylist import Greylist
 from hybridgrey.lookup import Resolver
 from hybridgrey.pattern import Pattern
@@ -88,7 +89,7 @@ def test_judge_listed(benchmark: Any, loaded: Config) -> None:
     """A blocklist decides."""
     policy = Policy(loaded.rules)
     answers = dict.fromkeys(policy.zones, Answer()) | {"bl.test": Answer((bytes([127, 0, 0, 2]),))}
-    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, "<u@example.test>")
+    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, read("<u@example.test>"))
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert isinstance(verdict, Verdict)
     assert verdict.rule is not None
@@ -106,8 +107,8 @@ def test_match_many(benchmark: Any, tmp_path: Path) -> None:
 
     def match() -> int:
         client = policy.connect(CLIENT, "mail.example.net").maybe
-        mail = policy.transaction(client, "mail.example.net", "<a@example.net>", authenticated=False)
-        return policy.recipient(mail, "<u@example.test>")
+        mail = policy.transaction(client, "mail.example.net", read("<a@example.net>"), authenticated=False)
+        return policy.recipient(mail, read("<u@example.test>"))
 
     assert benchmark(match)
 

@@ -32,7 +32,12 @@ LONG = "a" * 260
 
 @pytest.fixture(scope="module")
 def daemon():
-    with Redis() as redis, Daemon({"store": {"url": redis.unix_url}, "rule": RULES}, unix=True) as running:
+    with (
+        Redis() as redis,
+        Daemon(
+            {"store": {"url": redis.unix_url}, "greylist": {"delay": "5m"}, "rule": RULES}, unix=True
+        ) as running,
+    ):
         yield running
 
 

@@ -2,6 +2,7 @@
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
 # make lab    a small internet to play in: three MX hosts, Redis under Sentinel, lists, clients; until Ctrl-C
 # make test   the tests, on real servers that they start and end themselves
+# make unit   those of them that start no server, in seconds
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
 #             FUZZ="--engine atheris --seconds 600" is guided by coverage
@@ -17,7 +18,7 @@ PYTEST_ARGS ?=
 BENCH ?=
 FUZZ ?=
 
-.PHONY: help setup setup-run run demo lab test test-faults fuzz bench package package-test check format clean
+.PHONY: help setup setup-run run demo lab test unit test-faults fuzz bench package package-test check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -44,7 +45,11 @@ lab: setup
 	@$(PYTHON) contrib/lab/serve.py
 
 test: setup
+	@[ ! -s .work/second-try ] || { echo 'Needed a second try last time (.ci/run):'; cat .work/second-try; }
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+
+unit: setup-run
+	@$(PYTHON) -m pytest --unit -q $(PYTEST_ARGS)
 
 test-faults: setup
 	@$(PYTHON) -m pytest -o python_files='fault_*.py' tests/faults $(PYTEST_ARGS)
@@ -64,7 +69,7 @@ package: setup-run
 	@contrib/debian/build
 
 package-test: setup
-	@$(PYTHON) -m pytest tests/test_package_debian.py tests/test_service_init.py $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest tests/install/test_debian.py tests/install/test_init.py $(PYTEST_ARGS)
 
 check: setup-run
 	@.venv/bin/ruff format --check .
@@ -81,6 +86,6 @@ format: setup-run
 
 # Leaves .work/state: it holds the triplets of `make run`.
 clean:
-	rm -rf .venv .work/sendmail .work/cleanroot .work/page milter/hybridgrey/page/vendor build dist milter/*.egg-info
+	rm -rf .venv .work/sendmail .work/cleanroot .work/page milter/hybridgrey/page/static/vendor build dist milter/*.egg-info
 	rm -rf .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find milter tests contrib -name __pycache__ -type d -prune -exec rm -rf {} +

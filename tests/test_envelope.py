@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from hybridgrey import envelope
 from hybridgrey.envelope import NULL, delivered, read, strict
-from hybridgrey.greylist import Greylist
-from hybridgrey.match import Kind, parse_entry
-from hybridgrey.normalise import recipient, sender
-from hybridgrey.policy import Action, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.greylist.normalise import recipient, sender
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.policy.match import Kind, parse_entry
 
 # What Postfix 3.7 sends: the raw path, its macro, and local part and domain; None is uncertain.
 POSTFIX = [

@@ -7,6 +7,10 @@ dnl
 dnl     define(`HYBRIDGREY_SOCKET', `unix:/run/hybridgrey/milter.sock')dnl
 dnl     define(`HYBRIDGREY_FLAGS', `F=T, ')dnl
 dnl
+dnl Before the lines of other filters: Sendmail asks them in this order.  hybridgrey takes out results
+dnl (Authentication-Results) under this host's name that came from outside, and cannot tell from them what a filter
+dnl before it has added.  Filters behind it, such as OpenDKIM, lose nothing.
+dnl
 dnl The socket is `listen' of hybridgrey.toml, in the same words.  Without flags mail passes while the filter is
 dnl away; F=T defers it, F=R refuses it.
 dnl

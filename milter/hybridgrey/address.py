@@ -17,6 +17,8 @@ _BLANK = " \t\r\n\v\f"
 
 # ::ffff:0:0/96 (RFC 4291 section 2.5.5.2)
 _MAPPED = bytes(10) + b"\xff\xff"
+# What may stand around an address.
+_AROUND = "[] \t\r\n"
 
 
 def host(name: str) -> str:
@@ -38,13 +40,15 @@ def host(name: str) -> str:
 def packed(address: str) -> bytes | None:
     """The 4 or 16 bytes of a client address, an IPv4-mapped one as IPv4; None when it is no IP address.
 
-    Takes the forms of the milter protocol and of Sendmail's macros, ``IPv6:2001:db8::1`` among them.
+    Takes the forms of the milter protocol and of Sendmail's macros, ``IPv6:2001:db8::1`` among them, in
+    brackets or not.  `inet_pton` rather than `ipaddress`: a tenth of the time.
     """
     if ":" not in address:
         try:
-            return socket.inet_pton(socket.AF_INET, address)
+            return socket.inet_pton(socket.AF_INET, address.strip(_AROUND))
         except (OSError, ValueError):
             return None
+    address = address.strip(_AROUND)
     if address[:5].lower() == "ipv6:":
         address = address[5:]
     try:
@@ -52,3 +56,8 @@ def packed(address: str) -> bytes | None:
     except (OSError, ValueError):
         return None
     return packed[12:] if packed.startswith(_MAPPED) else packed
+
+
+def endpoint_text(host: str, port: int) -> str:
+    """An address and a port as an admin writes them: ``192.0.2.1:53``, ``[::1]:53``."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

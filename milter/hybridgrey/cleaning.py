@@ -2,7 +2,6 @@
 
 ``clean`` is for texts, ``plain`` for any value that goes into a log line, ``exception`` for errors. None of
 them raises. What they return is safe in JSON and in plain text, and stays safe after a reader has decoded it.
-Called by ``logs`` for every line, and wherever a foreign text is shown.
 """
 
 from __future__ import annotations

@@ -15,15 +15,23 @@ from typing import Any
 import pytest
 
 from bench import population, rig, scale
-from hybridgrey import config, logs, normalise, question, zones
-from hybridgrey.cache import Cache
-from hybridgrey.config import Config
+from hybridgrey import logs
+from hybridgrey.config import load
+from hybridgrey.config.load import Config
 from hybridgrey.envelope import read
-from hybridgrey.greylist import Greylist
-from hybridgrey.lookup import Resolver
-from hybridgrey.pattern import Pattern
-from hybridgrey.policy import Answer, Facts, Policy, Verdict, judge
-from hybridgrey.store import Store
+from hybridgrey.greylist import normalise
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.lists import question, zones
+from hybridgrey.lists.cache import Cache
+from hybridgrey.lists.lookup import Resolver
+from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
+from hybridgrey.policy.pattern import Pattern
+from hybridgrey.policy.rdns import Name, classify
+from hybridgrey.spf import record
+from hybridgrey.spf.evaluate import Identity, Outcome, evaluate
+from hybridgrey.spf.question import Answer as SpfAnswer
+from hybridgrey.spf.question import Status
+from hybridgrey.store.connection import Store
 from parts.daemon import toml
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
@@ -60,7 +68,7 @@ def loaded(tmp_path: Path, server: Rbldnsd) -> Config:
     """The benchmark's rules."""
     path = tmp_path / "hybridgrey.toml"
     path.write_text(toml({"dns": {"nameservers": [server.address]}, "rule": population.RULES}))
-    return config.load(path)
+    return load.load(path)
 
 
 @pytest.fixture
@@ -79,7 +87,7 @@ def test_judge_unknown(benchmark: Any, loaded: Config) -> None:
     """The last rule decides, all lists are in."""
     policy = Policy(loaded.rules)
     facts = policy.connect(CLIENT, None)
-    mask = policy.transaction(facts.maybe, "mail.example.org", "<a@example.org>", authenticated=False)
+    mask = policy.transaction(facts.maybe, "mail.example.org", read("<a@example.org>"), authenticated=False)
     answers = dict.fromkeys(policy.zones, Answer())
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert verdict.rule.name == "the rest"
@@ -103,7 +111,7 @@ def test_match_many(benchmark: Any, tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     path = tmp_path / "hybridgrey.toml"
     path.write_text(toml({"rule": rules}))
-    policy = Policy(config.load(path).rules)
+    policy = Policy(load.load(path).rules)
 
     def match() -> int:
         client = policy.connect(CLIENT, "mail.example.net").maybe
@@ -163,6 +171,43 @@ def test_lookup_cached(benchmark: Any, loaded: Config) -> None:
 def test_normalise_sender(benchmark: Any) -> None:
     """A sender's variable parts folded."""
     assert benchmark(normalise.sender, "<bounces+12345-6789=u=example.test@mail7.example.org>")
+
+
+SPF_TEXT = b"v=spf1 ip4:198.51.100.0/24 ip4:203.0.113.7 ip6:2001:db8::/32 ip4:33.1.0.0/16 -all"
+
+
+def spf_checked(answer: SpfAnswer) -> Outcome:
+    """A client checked against a domain of one record, from its identity to the outcome."""
+    steps = evaluate(Identity.of(CLIENT, "example.org", "someone", "mail.example.org"))
+    next(steps)
+    try:
+        steps.send((answer,))
+    except StopIteration as stop:
+        outcome = stop.value
+    assert isinstance(outcome, Outcome)
+    return outcome
+
+
+def test_spf_anew(benchmark: Any) -> None:
+    """SPF of a domain of one record, parsed anew; the look-up is not in it."""
+    answer = SpfAnswer(Status.FOUND, 300, (SPF_TEXT,))
+
+    def check() -> Outcome:
+        record._kept.cache_clear()
+        return spf_checked(answer)
+
+    assert benchmark(check).proven
+
+
+def test_spf_parsed(benchmark: Any) -> None:
+    """The same with the record as it was parsed before."""
+    answer = SpfAnswer(Status.FOUND, 300, (SPF_TEXT,))
+    assert benchmark(spf_checked, answer).proven
+
+
+def test_host_name(benchmark: Any) -> None:
+    """The kind of a host name."""
+    assert benchmark(classify, "c-33-1-2-3.hsd1.ma.example.net", CLIENT) is Name.GENERIC
 
 
 def test_touch(benchmark: Any) -> None:

@@ -41,15 +41,15 @@ def _run(path: str, cpu: int) -> None:
     os.sched_setaffinity(0, {cpu})
     # By name: a type checker would take the folder milter/ of this project for it.
     milter: Any = importlib.import_module("milter")
-    unused = milter.P_NODATA | milter.P_NOHDRS | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
-    silent = milter.P_NR_HELO | milter.P_NR_MAIL
+    unused = milter.P_NODATA | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
+    silent = milter.P_NR_HELO | milter.P_NR_MAIL | milter.P_NR_HDR
     go_on, no_reply = int(milter.CONTINUE), int(milter.NOREPLY)
 
     def negotiate(ctx: Any, options: list[int]) -> int:
         ctx.setsymlist(milter.M_CONNECT, "j v {client_addr} {client_resolve}")
         ctx.setsymlist(milter.M_ENVFROM, "{auth_authen}")
         ctx.setsymlist(milter.M_ENVRCPT, "i")
-        options[0] = milter.ADDHDRS | milter.SETSYMLIST
+        options[0] = milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST
         options[1] &= unused | silent
         options[2] = options[3] = 0
         return go_on
@@ -60,10 +60,11 @@ def _run(path: str, cpu: int) -> None:
     def unanswered(_ctx: Any, *_arguments: object) -> int:
         return no_reply
 
-    milter.set_flags(milter.ADDHDRS | milter.SETSYMLIST)
+    milter.set_flags(milter.ADDHDRS | milter.CHGHDRS | milter.SETSYMLIST)
     milter.set_connect_callback(answered)
     milter.set_helo_callback(unanswered)
     milter.set_envfrom_callback(unanswered)
+    milter.set_header_callback(unanswered)
     for step in (milter.set_envrcpt_callback, milter.set_eom_callback, milter.set_abort_callback):
         step(answered)
     milter.set_close_callback(answered)

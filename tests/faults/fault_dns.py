@@ -7,7 +7,7 @@ import time
 import pytest
 
 from faults.world import DNS_WAIT, LONG, daemon, lists, measure, seed
-from hybridgrey.upstream import DOUBTED_AFTER_MOST
+from hybridgrey.lists.upstream import DOUBTED_AFTER_MOST
 from parts.redisserver import Redis
 
 

@@ -15,7 +15,7 @@ import redis as client
 from faults import load
 from faults.shared import cluster, under_sentinel
 from faults.world import LISTS, LONG, STORE_WAIT, daemon, lists, measure, seed
-from hybridgrey.greylist import Greylist
+from hybridgrey.greylist.triplets import Greylist
 from parts import internet
 from parts.base import wait_until
 from parts.daemon import Daemon

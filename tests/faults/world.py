@@ -28,8 +28,8 @@ from typing import Any
 
 from faults import load, table
 from faults.relay import Relay
-from hybridgrey.greylist import Greylist
-from hybridgrey.store import Store
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.store.connection import Store
 from parts.base import LOOPBACK, wait_until
 from parts.daemon import Daemon, Settings, merged
 from parts.rbldnsd import Rbldnsd

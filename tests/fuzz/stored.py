@@ -19,14 +19,18 @@ from typing import Any
 import click
 import redis
 
-from hybridgrey import history, timeline
 from hybridgrey.cli import greylist as shown
-from hybridgrey.entries import Entries, Query, Status, network_key, networks
-from hybridgrey.greylist import Greylist, State, Touch
-from hybridgrey.restore import Memory, Restorer
-from hybridgrey.series import OUTCOMES
-from hybridgrey.store import Store
-from hybridgrey.timeline import Step
+from hybridgrey.clientaddress import ClientReader
+from hybridgrey.greylist.entries import Entries, Query, Status, network_key, networks
+from hybridgrey.greylist.triplets import Greylist, State, Touch
+from hybridgrey.history import layout
+from hybridgrey.history.layout import Step
+from hybridgrey.history.reader import Reader
+from hybridgrey.history.records import Batch, Mark
+from hybridgrey.history.writer import Writer
+from hybridgrey.metrics.series import OUTCOMES
+from hybridgrey.migrate.restore import Memory, Restorer
+from hybridgrey.store.connection import Store
 from parts.redisserver import Redis
 
 CLIENT, SENDER, RECIPIENT = "192.0.2.1", "<a@example.org>", "<b@example.net>"
@@ -70,7 +74,7 @@ class Mortal(Redis):
 
 
 @cache
-def world() -> tuple[redis.Redis, Greylist, Entries, Restorer, history.Reader, history.Writer]:
+def world() -> tuple[redis.Redis, Greylist, Entries, Restorer, Reader, Writer]:
     """The server and all that reads and writes there, made once."""
     server = Mortal()
     server.start()
@@ -80,7 +84,7 @@ def world() -> tuple[redis.Redis, Greylist, Entries, Restorer, history.Reader, h
     greylist = Greylist(stores[0], ipv4_prefix=PREFIXES[0], ipv6_prefix=PREFIXES[1], **terms)
     entries = Entries(server.unix_url, 20.0, stores[0], ENOUGH)
     restorer = Restorer(stores[0], greylist, **terms)
-    reader, writer = history.Reader(stores[1]), history.Writer(stores[1], HOST, "fuzz")
+    reader, writer = Reader(stores[1]), Writer(stores[1], HOST, "fuzz")
     return server.client(), greylist, entries, restorer, reader, writer
 
 
@@ -92,11 +96,11 @@ def fill(client: redis.Redis, greylist: Greylist, data: bytes) -> None:
         b"a": triplet,
         b"b": network,
         b"c": greylist.keys(CLIENT, "<c@example.org>", RECIPIENT)[0],
-        b"e": timeline.key("hosts"),
-        b"f": timeline.key("marks"),
-        b"g": timeline.key("latest", HOST),
-        b"h": timeline.chapter(Step.MINUTE, MOMENT).key(HOST),
-        b"i": timeline.key("top", "network/reject", HOST, DAY),
+        b"e": layout.key("hosts"),
+        b"f": layout.key("marks"),
+        b"g": layout.key("latest", HOST),
+        b"h": layout.chapter(Step.MINUTE, MOMENT).key(HOST),
+        b"i": layout.key("top", "network/reject", HOST, DAY),
     }
     pipe = client.pipeline(transaction=False)
     for line in data.split(b"\n")[:12]:
@@ -156,7 +160,7 @@ def stored(data: bytes) -> None:
     entries.let_pass(greylist.keys(*who)[0], LIFETIME)
     assert greylist.peek(*who, DELAY).state is State.KNOWN
     fill(client, greylist, data)
-    entries.allow(network_key(greylist, networks(CLIENT, PREFIXES)[0]), LIFETIME)
+    entries.allow(network_key(greylist, networks(CLIENT, PREFIXES, ClientReader())[0]), LIFETIME)
     assert greylist.peek(*who, DELAY).state in (State.NETWORK, State.KNOWN)
     fill(client, greylist, data)
     now = int(client.time()[0])
@@ -188,12 +192,12 @@ def agree(entries: Entries, greylist: Greylist, seen: Touch) -> None:
         assert status.get(triplet) is Status.WAITING, (status, seen)
 
 
-def read_history(reader: history.Reader, writer: history.Writer) -> None:
+def read_history(reader: Reader, writer: Writer) -> None:
     """Fail unless what is read is of its types, before and after we add to it."""
-    batch = history.Batch(
+    batch = Batch(
         {(Step.MINUTE, MOMENT): {"sessions": 2}},
         {(DAY, "network/reject"): {"192.0.2.0/24": 1}},
-        [history.Mark(MOMENT, HOST, "start")],
+        [Mark(MOMENT, HOST, "start")],
         [b'{"t":1800000000}'],
     )
     for number in range(2):
@@ -202,7 +206,7 @@ def read_history(reader: history.Reader, writer: history.Writer) -> None:
     assert looked(reader)
 
 
-def looked(reader: history.Reader) -> int:
+def looked(reader: Reader) -> int:
     """All that there is, of its types; the sessions of the minute."""
     assert all(isinstance(name, str) for name in reader.hosts())
     counts = reader.counts(MOMENT - 4000, MOMENT + 60, Step.MINUTE, [HOST])

@@ -10,44 +10,47 @@ import re
 import socket
 import tempfile
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import dns.message
 import dns.rrset
 
 from fuzz import stored
-from hybridgrey import (
-    cleaning,
-    config,
-    logs,
-    lookup,
-    maillog,
-    normalise,
-    postfix,
-    question,
-    rulesfile,
-    screen,
-    zones,
-)
-from hybridgrey.config import ConfigError
-from hybridgrey.envelope import MAX_SHOWN, delivered, read
-from hybridgrey.greylist import Greylist, parse_key
-from hybridgrey.link import clean
-from hybridgrey.logtime import OLDEST, TOLERANCE, Clock
-from hybridgrey.lookup import Resolver
-from hybridgrey.maincf import MainCfError
-from hybridgrey.match import EntryError, Index, Kind, parse_entry, parse_file
-from hybridgrey.pattern import ListEntry, Pattern, PatternError
-from hybridgrey.policy import Action, Policy, Rule
-from hybridgrey.store_url import check as check_store_url
-from hybridgrey.takeover import Unreadable
+from hybridgrey import cleaning, logs
+from hybridgrey.config import load
+from hybridgrey.config.lines import Lines
+from hybridgrey.config.load import ConfigError
+from hybridgrey.config.store_url import check as check_store_url
+from hybridgrey.envelope import MAX_SHOWN, delivered
+from hybridgrey.envelope import read as read_address
+from hybridgrey.filter import forged, screen
+from hybridgrey.greylist import normalise
+from hybridgrey.greylist.triplets import Greylist, parse_key
+from hybridgrey.lists import lookup, question, zones
+from hybridgrey.lists.lookup import Resolver
+from hybridgrey.migrate import configfile, postfix
+from hybridgrey.migrate.found import Unreadable
+from hybridgrey.migrate.maincf import MainCfError
+from hybridgrey.policy.judge import Action, Policy, Rule
+from hybridgrey.policy.match import EntryError, Index, Kind, parse_entry, parse_file
+from hybridgrey.policy.pattern import ListEntry, Pattern, PatternError
+from hybridgrey.policy.rdns import Name, classify
+from hybridgrey.report import maillog
+from hybridgrey.report.logtime import OLDEST, TOLERANCE, Clock
+from hybridgrey.spf.evaluate import MAX_QUESTIONS, Identity, evaluate
+from hybridgrey.spf.pools import collect
+from hybridgrey.spf.question import Answer, Ask, Status
+from hybridgrey.spf.record import RecordError, Result, read
+from hybridgrey.store.link import clean
 
 TESTS = Path(__file__).parents[1]
 CLIENT = bytes((192, 0, 2, 1))
 ASKED = question.reversed_name(CLIENT) + question.tail("bl.test", question.A)
 ASKED_TEXT = question.reversed_name(CLIENT) + question.tail("bl.test", question.TXT)
+HERE = "mx.test"
 ZONE = zones.build([Rule("x", Action.REJECT, lists=(ListEntry.parse("bl.test"),))], {})[0]
 GREYLIST = Greylist(
     None,  # type: ignore[arg-type]  # keys are made without a store
@@ -142,7 +145,7 @@ def dns_reply(data: bytes) -> None:
 def dns_datagram(data: bytes) -> None:
     """A look-up takes a datagram only if it has the id and the question of an open question."""
     resolver = Resolver([ZONE], [("127.0.0.1", 9)])
-    found = lookup.Lookup(resolver, CLIENT)
+    found = lookup.Lookup(resolver, CLIENT, bytes(1))
     ident = b"\x12\x34"
     found._pending[ident] = (ZONE, ASKED, 0)
     found._closed = True  # asks nothing more
@@ -182,7 +185,7 @@ def entries(data: bytes) -> None:
             assert error.startswith("line ")
         index = Index([found])
         index.client(CLIENT, "mail.example.org")
-        index.mailbox(read("<a@example.org>"))
+        index.mailbox(read_address("<a@example.org>"))
         try:
             parse_entry(kind, text)
         except EntryError as error:
@@ -195,7 +198,7 @@ def settings(data: bytes) -> None:
         file.write(data)
         file.flush()
         try:
-            config.load(Path(file.name))
+            load.load(Path(file.name))
         except ConfigError as error:
             assert error.problems
             for problem in error.problems:
@@ -220,10 +223,10 @@ def main_cf(data: bytes) -> None:
     except MainCfError as error:
         one_line(str(error))
         return
-    shown = rulesfile.render(found, "main.cf")
+    shown = configfile.render(found, "main.cf")
     tables = tomllib.loads(shown)
     try:
-        config._build(tables, None)
+        load._build(tables, None, Lines(""))
     except ConfigError as error:
         raise AssertionError(f"{error.problems} in {shown!r}") from None
 
@@ -233,7 +236,7 @@ def access_map(data: bytes) -> None:
     text = typed_of(data)
     source = "smtpd_client_restrictions = check_client_access hash:/m, check_sender_access cidr:/n\n"
     found = postfix.convert(source, lambda _path: text)
-    tables = tomllib.loads(rulesfile.render(found, "main.cf"))
+    tables = tomllib.loads(configfile.render(found, "main.cf"))
     for table in tables.get("rule", ()):
         for key in ("clients", "senders"):
             # The file itself is read when the configuration is: here it does not exist.
@@ -241,7 +244,7 @@ def access_map(data: bytes) -> None:
             if key == "senders":
                 del table[key]
     if tables.get("rule"):
-        config._build(tables, None)
+        load._build(tables, None, Lines(""))
 
 
 # -- what a client says
@@ -259,7 +262,7 @@ def envelope(data: bytes) -> None:
         assert b" " not in key
         assert len(key) < 400
         assert parse_key(key) is not None
-    Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(read(text))
+    Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(read_address(text))
 
 
 def path(data: bytes) -> None:
@@ -271,18 +274,99 @@ def path(data: bytes) -> None:
         said = None
     for final in (True, False):
         box = delivered(raw, said, final=final)
-        assert read(box.key).key == box.key
+        assert read_address(box.key).key == box.key
         assert GREYLIST.keys("192.0.2.1", box.key, "x")[0].isascii()
         assert len(box.text) <= MAX_SHOWN + 2
         if not box.certain:
             assert (box.local, box.domain) == ("", "")
-            assert said is not None or not read(box.text).certain
+            assert said is not None or not read_address(box.text).certain
         elif said is None:
             # Read without help: so would RFC 5321, with nothing that another MTA takes for a route.
             assert not set(box.local) & set('%!@:;,<>()[]\\" ')
             assert box.domain.isascii()
         for mask in (RULED.recipient(7, box), RULED.transaction(7, None, box, authenticated=False)):
             assert mask == (mask if box.certain else mask & 0b101)
+
+
+def host_name(data: bytes) -> None:
+    """A host name is of some kind, whatever address it is verified for."""
+    address = data[:16].ljust(16, b"\0") if data[:1] > b"\x7f" else data[:4].ljust(4, b"\0")
+    assert classify(text_of(data[4:]), address) in Name
+
+
+# -- SPF
+
+
+def spf(data: bytes) -> None:
+    """Records, a sender and HELO of any kind give a result, after no more questions than are allowed.
+
+    The input: HELO, the local part, then what is answered, one line for each question; at its end it begins
+    anew.  A line's first character says of what kind the answer is.
+    """
+    helo, local, *lines = [*data.split(b"\n"), b"", b""]
+    for line in lines[:8]:
+        found = read(line[1:])
+        if isinstance(found, RecordError):
+            one_line(str(found))
+    for address in (CLIENT, bytes(15) + b"\1"):
+        identity = Identity.of(address, "example.org", text_of(local), text_of(helo))
+        outcome = carried(evaluate(identity), lines, MAX_QUESTIONS)
+        assert outcome.proven <= (outcome.result is Result.PASS)
+        assert bool(outcome.doubt) <= (outcome.result is Result.PASS)
+        for text in (outcome.term, outcome.domain, outcome.error, outcome.doubt):
+            one_line(text)
+            assert len(text) < 400
+    pool = carried(collect("example.org"), lines, 2 * MAX_QUESTIONS)
+    one_line(pool.problem)
+    assert all(network.prefixlen >= (14 if network.version == 4 else 32) for network in pool.networks)
+
+
+def carried(steps: Generator[Ask, Sequence[Answer], Any], lines: Sequence[bytes], most: int) -> Any:
+    """What comes of the questions when the lines answer them; fails if there are too many."""
+    asked = 0
+    try:
+        ask = next(steps)
+        while True:
+            assert ask.now
+            begin, asked = asked, asked + len(ask.now)
+            assert asked <= most
+            ask = steps.send([answered(lines[(begin + n) % len(lines)]) for n in range(len(ask.now))])
+    except StopIteration as stop:
+        return stop.value
+
+
+def answered(line: bytes) -> Answer:
+    """A line as the answer to any question."""
+    status = {b"!": Status.FAILED, b"?": Status.EMPTY, b"-": Status.NXDOMAIN}.get(line[:1], Status.FOUND)
+    if status is not Status.FOUND:
+        return Answer(status, len(line))
+    words = line[1:].split(b",")
+    numbers = tuple(word.ljust(4, b"\0")[:4] for word in words) + tuple(
+        word.ljust(16, b"\0")[:16] for word in words
+    )
+    return Answer(status, len(line), (line[1:], *numbers), tuple(text_of(word) for word in words))
+
+
+SPF = (
+    b"mail.example.org\nuser\n v=spf1 a mx/24 include:_a.example.org -all\n c000,mail.example.org\n-",
+    b"mail\nuser\n v=spf1 ip4:192.0.2.0/24 ip6:2001:db8::/32 ?ptr:example.org exists:%{ir}.%{v}.x ~all\n!\n?",
+    b"x\n\n v=spf1 redirect=%{d2}.%{l1r-}._spf.example.org exp=%{o}.x\n v=spf1 -ip4:192.0.2.1 +all\n!",
+    b"%{h}\na.b-c\n V=SPF1 include:%{p}.x include:%{S}.y mx:%{h}/0//0\n v=spf1 a a a a a a a a a a a\n c000",
+)
+
+
+def header(data: bytes) -> None:
+    """A header field is ours or not whatever follows the part that says so, and whatever a comment holds."""
+    for reading in forged.FIELDS.values():
+        reading(data, HERE)
+    name = HERE.encode()
+    assert forged.results(name + b";" + data, HERE)
+    assert forged.results(b'"' + name + b'"\r\n\t1 ;' + data, HERE)
+    assert not forged.results(b"other.test;" + data, HERE)
+    assert forged.greylist(b"by hybridgrey at " + name + b" " + data, HERE)
+    said = re.sub(rb"[()\\]", b"", data)[: forged.LEAD // 4]
+    assert forged.results(b"(" + said + b"(" + said + b")) " + name + b"(" + said + b");", HERE)
+    assert not forged.results(b"(" + said + b"(" + said + b")) other.test (" + said + b");", HERE)
 
 
 def shown(data: bytes) -> None:
@@ -435,8 +519,45 @@ TARGETS = {
         ],
         15,
     ),
+    "header": Target(
+        header,
+        [
+            b"mx.test; dkim=pass",
+            b'(a (b)) "mx.test" 1; x=y',
+            b"=?utf-8?q?x?=",
+            b"delayed 1 seconds by x at y",
+        ],
+        [b"(", b")", b"\\", b'"', b";", b"\r\n ", b"mx.test", b"=?", b"\xff", b"by hybridgrey at "],
+        10,
+    ),
     # A real server answers some thirty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
+    "host_name": Target(
+        host_name,
+        [b"\xc0\0\2\1192-0-2-1.dyn.example.org", b"\xc0\0\2\1c0000201.smtp-out.example.co.uk"],
+        [b".", b"-", b"192", b"dsl", b"pool", b"mail"],
+        10,
+    ),
+    "spf": Target(
+        spf,
+        SPF,
+        [
+            b"v=spf1 ",
+            b"%{",
+            b"}",
+            b"ip4:",
+            b"a:",
+            b"mx",
+            b"include:",
+            b"redirect=",
+            b"/",
+            b"//",
+            b"\n",
+            b" ",
+            b"%",
+        ],
+        5,
+    ),
     "shown": Target(
         shown, [*ADDRESSES, b"\x1b[31m", b"%s%n", b"a\r\n554 x"], [b"%", b"\n", b"\x00", b"\xff", b"\\"], 15
     ),

@@ -40,7 +40,7 @@ def test_make_run_serves_on_an_embedded_store():
     require(namespace.missing())
     with Namespace() as inside, Run(inside) as daemon:
         text = daemon.log_text()
-        assert "smtpd_milters = inet:127.0.0.1:8893" in text
+        assert "smtpd_milters = { inet:127.0.0.1:8893," in text
         assert text.index("smtpd_milters") < text.index('"event":"ready"')
         assert list((daemon.directory / "state/store").iterdir())
         assert "Traceback" not in text

@@ -96,8 +96,8 @@ def test_port_25_is_filtered(mta, daemon):
     assert rcpt(mta, UNKNOWN, "a@y.example", "forged@x.example", **forged).startswith(GREY)
 
 
-def test_submission_is_not_filtered(mta, daemon):
-    """Who has logged in at port 587 passes, whatever lists have the address, and is not even judged."""
+def test_submission_lets_users_pass(mta, daemon):
+    """Who has logged in at port 587 passes, whatever lists have the address; nobody else is even judged."""
     with opened(mta, BLOCKED, port=587) as client:
         assert client.mail("a@y.example").code == 530
         assert client.starttls().code == 220
@@ -109,7 +109,7 @@ def test_submission_is_not_filtered(mta, daemon):
         assert client.login(sasl.LOGIN, sasl.PASSWORD).code == 235
         assert client.transaction("a@y.example", ["587@x.example"])[-1].code == 250
     assert mta.sink.wait("587@x.example").header("X-Greylist") == []
-    assert "587@x.example" not in daemon.log_text()
+    assert daemon.verdict("587@x.example")["rule"] == "authenticated"
     assert "before@x.example" not in daemon.log_text()
 
 

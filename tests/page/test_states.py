@@ -11,10 +11,10 @@ from urllib.error import HTTPError
 
 import pytest
 
-from hybridgrey import history, timeline
-from hybridgrey.history import Batch, Mark
-from hybridgrey.store import Store
-from hybridgrey.timeline import Step
+from hybridgrey.history import layout, writer
+from hybridgrey.history.layout import Step
+from hybridgrey.history.records import Batch, Mark
+from hybridgrey.store.connection import Store
 from page.test_page import COLOURS, COLUMN, entries, named, rows, tiles
 from page.world import BOTH, NOT_REPEATED, TRUSTED, host, lists
 from parts.base import wait_until
@@ -129,19 +129,19 @@ def poison(server: Redis) -> None:
     """What somebody else might write to the store."""
     now = time.time()
     with server.client() as client:
-        client.zadd(timeline.key("latest", "mx1.test"), dict.fromkeys(POISON, now))
-        client.zadd(timeline.key("hosts"), {HURT: now, "mx1.test": now, b"\xff\xfe": now})
+        client.zadd(layout.key("latest", "mx1.test"), dict.fromkeys(POISON, now))
+        client.zadd(layout.key("hosts"), {HURT: now, "mx1.test": now, b"\xff\xfe": now})
         mark = [now - 60, HURT, HURT, "\x1b[31m" + HURT]
-        client.zadd(timeline.key("marks"), {json.dumps(mark): now - 60, b"\xff": now - 50, "[1]": now - 40})
-        day = timeline.day(now)
-        client.zadd(timeline.key("top", "network/reject", "mx1.test", day), {HURT: 5, b"\xff": float("inf")})
-        client.set(timeline.key("top", "domain/reject", "mx1.test", day), "no sorted set")
-        chapter = timeline.chapter(Step.MINUTE, now)
+        client.zadd(layout.key("marks"), {json.dumps(mark): now - 60, b"\xff": now - 50, "[1]": now - 40})
+        day = layout.day(now)
+        client.zadd(layout.key("top", "network/reject", "mx1.test", day), {HURT: 5, b"\xff": float("inf")})
+        client.set(layout.key("top", "domain/reject", "mx1.test", day), "no sorted set")
+        chapter = layout.chapter(Step.MINUTE, now)
         fields = {
-            timeline.field(Step.MINUTE, now, f"list:{HURT}:listed"): 7,
-            timeline.field(Step.MINUTE, now, f"rule:{HURT}:reject"): 7,
-            timeline.field(Step.MINUTE, now, "outcome:reject:enforced"): "9" * 400,
-            timeline.field(Step.MINUTE, now, "outcome:accept:enforced"): "many",
+            layout.field(Step.MINUTE, now, f"list:{HURT}:listed"): 7,
+            layout.field(Step.MINUTE, now, f"rule:{HURT}:reject"): 7,
+            layout.field(Step.MINUTE, now, "outcome:reject:enforced"): "9" * 400,
+            layout.field(Step.MINUTE, now, "outcome:accept:enforced"): "many",
             b"\xff\xff": 1,
             b"": 2,
         }
@@ -191,15 +191,15 @@ def test_a_year_of_data(browser, redis, dns):
     for name in ("mx1.test", "mx2.test"):
         batch = Batch()
         for day in days:
-            counts = {f"outcome:{one}:enforced": random.randint(1, 9000) for one in timeline.OUTCOMES}
-            totals.update({one: counts[f"outcome:{one}:enforced"] for one in timeline.OUTCOMES})
+            counts = {f"outcome:{one}:enforced": random.randint(1, 9000) for one in layout.OUTCOMES}
+            totals.update({one: counts[f"outcome:{one}:enforced"] for one in layout.OUTCOMES})
             counts |= {f"rule:rule{n}:reject": n for n in range(20)} | {
                 f"list:l{n}.test:listed": n for n in range(20)
             }
             batch.counts[Step.DAY, day] = counts
         batch.marks = [Mark(day, name, "reload", f"of day {day}") for day in days[::9]]
         store = Store.open(redis.unix_url, 5.0)
-        history.Writer(store, name, f"test {name}").write(1, batch, now)
+        writer.Writer(store, name, f"test {name}").write(1, batch, now)
         store.close()
     with host(redis, dns, "mx1.test") as one, browser.visit(f"{one.url}/#span=year") as visit:
         began = time.monotonic()

@@ -16,13 +16,15 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
-from hybridgrey import config, daemon
 from hybridgrey.cli import bad_config
-from hybridgrey.config import Config
-from hybridgrey.metrics import Shared
-from hybridgrey.pace import Pace
-from hybridgrey.pool import Pool
-from hybridgrey.reports import Channel
+from hybridgrey.config import load
+from hybridgrey.config.load import Config
+from hybridgrey.metrics.shared import Shared
+from hybridgrey.process import daemon
+from hybridgrey.process.generation import Build
+from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.process.restarts import Pace
+from hybridgrey.trouble.reporter import Channel
 from parts.base import Part, free_port, wait_until
 from parts.milterpeer import MilterPeer
 
@@ -186,15 +188,15 @@ class _Parts:
         os._exit(0)
 
 
-def _assemble(_store: str, _channel: Channel) -> daemon.Build:
+def _assemble(_store: str, _channel: Channel) -> Build:
     return _Parts
 
 
 def _main(path: Path, pace: dict[str, float]) -> int:
     try:
-        settings = config.load(path)
-        return daemon.run(settings, lambda: config.load(path), _assemble, Pace(**pace))
-    except config.ConfigError as error:
+        settings = load.load(path)
+        return daemon.run(settings, lambda: load.load(path), _assemble, Pace(**pace))
+    except load.ConfigError as error:
         bad_config(error.problems)
     except daemon.StartError as error:
         print(error, file=sys.stderr)

@@ -15,9 +15,10 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from hybridgrey.history import Batch, Writer
-from hybridgrey.store import Store
-from hybridgrey.timeline import Step
+from hybridgrey.history.layout import Step
+from hybridgrey.history.records import Batch
+from hybridgrey.history.writer import Writer
+from hybridgrey.store.connection import Store
 from parts.base import free_port
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -86,6 +86,13 @@ class Message:
     def header(self, name: str) -> list[str]:
         """The values to be added under a name."""
         return [value for _, one, value in self.headers if one.lower() == name.lower()]
+
+    @property
+    def deleted(self) -> list[tuple[str, int]]:
+        """Which headers are to be taken out, (name, index), in the milter's order."""
+        changes = [other[1:] for other in self.others if other[:1] == b"m"]
+        parts = [(change[4:].split(b"\0"), struct.unpack("!I", change[:4])[0]) for change in changes]
+        return [(name.decode(), index) for (name, value, *_), index in parts if not value]
 
 
 def raw(text: Text) -> bytes:
@@ -236,14 +243,15 @@ class MilterPeer:
 
     def content(
         self,
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, Text] | Sequence[tuple[str, Text]] | None = None,
         body: bytes = b"Hello.\r\n",
         macros: Mapping[str, Text] | None = None,
     ) -> Message:
         """Send DATA, headers and body and end the message; stops at a step that does not pass."""
         known: Mapping[str, Text] = {"i": "QUEUEID", **(macros or {})}
         steps = [("data", b"")]
-        steps += [("header", strings(*pair)) for pair in (headers or {"Subject": "test"}).items()]
+        fields = list(headers.items()) if isinstance(headers, Mapping) else headers
+        steps += [("header", strings(*pair)) for pair in fields or [("Subject", "test")]]
         steps += [("eoh", b""), ("body", body)]
         for stage, data in steps:
             reply = self._command(stage, data, known)

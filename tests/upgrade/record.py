@@ -15,8 +15,8 @@ from typing import Any
 
 import redis
 
-from hybridgrey.greylist import Greylist
-from hybridgrey.store import Store
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.store.connection import Store
 
 LIMITS: dict[str, Any] = {"retry_window": 172800, "lifetime": 3110400, "ipv4_prefix": 24, "ipv6_prefix": 64}
 SECRET = "of the fixture"

@@ -11,7 +11,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -25,6 +26,9 @@ EX_CONFIG: Final = 78
 _PREFIX = "/usr/local" if sys.platform.startswith("freebsd") else ""
 DEFAULT_CONFIG: Final = Path(f"{_PREFIX}/etc/hybridgrey/hybridgrey.toml")
 
+VARIABLE: Final = "HYBRIDGREY_CONFIG"
+"""The environment variable that names another default."""
+
 COMMANDS: Final = {
     "run": "hybridgrey.cli.run:run",
     "check-config": "hybridgrey.cli.check_config:check_config",
@@ -36,6 +40,8 @@ COMMANDS: Final = {
     "import": "hybridgrey.cli.import_:import_",
     "report": "hybridgrey.cli.report:report",
     "completion": "hybridgrey.cli.completion:completion",
+    "help": "hybridgrey.cli.help_:help_",
+    "version": "hybridgrey.cli.version:version",
 }
 
 # What a file that standard output goes to may say.
@@ -44,7 +50,30 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-class LazyGroup(click.Group):
+def nearest(word: str, names: Sequence[str]) -> str:
+    """The name that was meant by a misspelt one or by the head of one, "" when none is near."""
+    heads = {name.partition("-")[0]: name for name in names} | {name: name for name in names}
+    near = get_close_matches(word, heads, 1)
+    return heads[near[0]] if near else ""
+
+
+class Group(click.Group):
+    """A group that says which command was meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command that `args` begin with; raises UsageError with the nearest name there is."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            meant = nearest(args[0], self.list_commands(ctx)) if args else ""
+            if not meant:
+                raise
+            raise click.UsageError(f"{error.message} Did you mean {meant!r}?", ctx) from None
+
+
+class LazyGroup(Group):
     """A group whose commands are imported when they are asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -64,8 +93,8 @@ class LazyGroup(click.Group):
 
 
 def _chosen(ctx: click.Context, _param: click.Parameter, value: Path | None) -> Path:
-    """The file named nearest to the command: there, before it, or the default."""
-    path = value or ctx.find_object(Path) or DEFAULT_CONFIG
+    """The file named nearest to the command: there, before it, in the environment, or the default."""
+    path = value or ctx.find_object(Path) or Path(os.environ.get(VARIABLE) or DEFAULT_CONFIG)
     ctx.obj = path
     return path
 
@@ -79,7 +108,7 @@ def config_option(command: _F) -> _F:
         metavar="FILE",
         type=click.Path(readable=False, path_type=Path),  # what is wrong with it, `load` says
         callback=_chosen,
-        help=f"The config file.  [default: {DEFAULT_CONFIG}]",
+        help=f"The config file.  [default: ${VARIABLE}, or {DEFAULT_CONFIG}]",
     )
     return option(command)
 
@@ -89,7 +118,7 @@ def bad_config(problems: tuple[str, ...]) -> NoReturn:
     for problem in problems:
         click.secho(problem, fg="red", err=True)
     if f"{DEFAULT_CONFIG}: does not exist" in problems:
-        click.echo("name another file with -c FILE", err=True)
+        click.echo(f"name another file with -c FILE, or in {VARIABLE}", err=True)
     raise SystemExit(EX_CONFIG)
 
 

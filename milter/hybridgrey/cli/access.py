@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hybridgrey import assembly, store_url
 from hybridgrey.cli import bad_config
 from hybridgrey.cli.output import fail
-from hybridgrey.config import Config, ConfigError, load
-from hybridgrey.daemon import EMBEDDED
-from hybridgrey.embedded import EmbeddedServer
-from hybridgrey.entries import Entries
-from hybridgrey.greylist import Greylist
-from hybridgrey.store import Store, StoreError
+from hybridgrey.config import store_url
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.greylist.entries import Entries
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.process import assembly
+from hybridgrey.store.connection import Store, StoreError
+from hybridgrey.store.embedded import EmbeddedServer
 
 UNAVAILABLE = os.EX_UNAVAILABLE
 
@@ -28,17 +28,15 @@ def configured(path: Path) -> Config:
 
 def url_of(config: Config) -> str:
     """The URL of the store; an embedded one is reached through its server's socket."""
-    url = config.store.url.get_secret_value()
-    if not url.startswith(EMBEDDED):
-        return url
-    return EmbeddedServer(Path(url.removeprefix(EMBEDDED))).url
+    folder = config.store.embedded
+    return EmbeddedServer(folder).url if folder else config.store.url.get_secret_value()
 
 
 def store_trouble(config: Config, error: StoreError) -> str:
     """One line about a store that does not serve: which, why, what to do."""
     url = config.store.url.get_secret_value()
     advice = "check [store] url and that its server runs"
-    if url.startswith(EMBEDDED):
+    if config.store.embedded:
         advice = "it runs with the daemon: is that started, and may you read its folder?"
     return f"store {store_url.mask(url)}: {error}; {advice}"
 

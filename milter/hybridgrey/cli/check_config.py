@@ -12,24 +12,27 @@ from pathlib import Path
 import click
 import tomli_w
 
-from hybridgrey import privileges
+from hybridgrey.cleaning import clean
 from hybridgrey.cli import EX_CONFIG, bad_config, config_option
-from hybridgrey.config import Config, ConfigError, load
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.process import privileges
 
 
 @click.command()
 @config_option
+@click.option("--show", is_flag=True, help="Print the effective configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print errors, warnings and configuration as JSON.")
-def check_config(config_path: Path, as_json: bool) -> None:
-    """Check a config file and print the effective configuration.
+def check_config(config_path: Path, show: bool, as_json: bool) -> None:
+    """Check a config file: every error and every warning in it, each with its line.
 
-    Errors and warnings go to stderr, one a line; the configuration goes to stdout with every default filled
-    in and secrets masked.  As root it also looks whether `user` may read the file and those it names.  Exit
-    status 0 when the file can be used, 78 when not.
+    They go to stderr; a good file is "ok" on stdout.  With --show the effective configuration is printed
+    there instead, with every default filled in and secrets masked.  As root it also looks whether `user` may
+    read the file and those it names.  Exit status 0 when the file can be used, 78 when not.
 
     \b
     Examples:
       hybridgrey check-config
+      hybridgrey check-config --show
       hybridgrey check-config -c new.toml && mv new.toml /etc/hybridgrey/hybridgrey.toml
       hybridgrey check-config --json | jq .warnings
     """
@@ -44,13 +47,16 @@ def check_config(config_path: Path, as_json: bool) -> None:
     if as_json:
         _print_json(ok=True, warnings=warnings, config=dict(config.shown))
     else:
-        _print_toml(config, warnings)
+        _print(config, warnings, show=show)
 
 
-def _print_toml(config: Config, warnings: Sequence[str]) -> None:
+def _print(config: Config, warnings: Sequence[str], *, show: bool) -> None:
     for warning in warnings:
         click.secho(f"warning: {warning}", fg="yellow", err=True)
-    click.echo(tomli_w.dumps(dict(config.shown)), nl=False)
+    if show:
+        click.echo(tomli_w.dumps(dict(config.shown)), nl=False)
+    else:
+        click.echo(f"ok: {clean(str(config.path))}")
 
 
 def _print_json(*, ok: bool, **parts: object) -> None:

@@ -10,16 +10,18 @@ from typing import Any
 
 import click
 
-from hybridgrey import address, assembly
+from hybridgrey import address
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured, open_store, store_trouble
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
-from hybridgrey.config import Config
-from hybridgrey.explanation import Explanation, ListAnswer, explain
-from hybridgrey.greylist import State
-from hybridgrey.store import StoreError
-from hybridgrey.way import Question
+from hybridgrey.config.load import Config
+from hybridgrey.filter.explain import Explanation, ListAnswer, explain
+from hybridgrey.greylist.triplets import State
+from hybridgrey.metrics.series import NO_LIST_WORKS
+from hybridgrey.policy.trace import Question
+from hybridgrey.process import assembly
+from hybridgrey.store.connection import StoreError
 
 _FINDINGS = {
     State.NEW: "never seen; a retry is let in after {delay}",
@@ -92,8 +94,14 @@ def _print_json(config: Config, asked: Question, found: Explanation) -> None:
 
 
 def _print(config: Config, asked: Question, found: Explanation) -> None:
+    if found.no_list_works:
+        click.echo(f"{coloured('warning')}: {NO_LIST_WORKS}")
     by = f'rule "{found.rule}"' if found.rule else "no rule matches"
     click.echo(f"{clean(asked.client)}: {coloured(found.action)}, {by}")
+    client = config.dns.clients.read(asked.client)
+    if client.carried:
+        believed = "is" if client.carried.proven else "carries"
+        click.echo(f"{believed} {client.listed}: lists and greylist are asked about that")
     click.echo(f"client gets: {found.reply or 'let in'}")
     if config.observe and not found.passes:
         click.echo('let in all the same, for mode is "observe"')

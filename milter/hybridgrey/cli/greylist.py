@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 import click
 
-from hybridgrey import durations
 from hybridgrey.cleaning import clean
-from hybridgrey.cli import config_option
+from hybridgrey.cli import Group, config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_entries, store_trouble
 from hybridgrey.cli.output import coloured, fail, is_terminal, json_line, span
-from hybridgrey.config import Config
-from hybridgrey.entries import Entries, Entry, Network, Query, Status, network_key, networks
-from hybridgrey.greylist import Greylist
-from hybridgrey.store import StoreError
+from hybridgrey.config import durations
+from hybridgrey.config.load import Config
+from hybridgrey.greylist.entries import Entries, Entry, Network, Query, Status, network_key, networks
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.store.connection import StoreError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -29,7 +29,7 @@ FIRST = 200
 WIDEST = 50
 
 
-@click.group()
+@click.group(cls=Group)
 @config_option
 def greylist(config_path: Path) -> None:
     """Look at the greylist's entries and change them.
@@ -253,7 +253,7 @@ def allow(
     with _opened(config_path) as store:
         try:
             seconds = int(durations.parse(period)) if period else store.config.greylist.lifetime
-            meant = networks(client, store.prefixes)
+            meant = networks(client, store.prefixes, store.greylist.clients)
         except ValueError as error:
             raise click.UsageError(str(error)) from None
         if seconds < 1:

@@ -7,16 +7,17 @@ from pathlib import Path
 
 import click
 
-from hybridgrey import postfix, rulesfile, textfile
-from hybridgrey.cli import import_senders
+from hybridgrey.cli import Group, import_senders
 from hybridgrey.cli.output import as_json, fail
-from hybridgrey.takeover import Found, Unreadable
+from hybridgrey.config import textfile
+from hybridgrey.migrate import configfile, postfix
+from hybridgrey.migrate.found import Found, Unreadable
 
 STDIN = "-"
 MAX_BYTES = 64 * 2**20
 
 
-@click.group("import")
+@click.group("import", cls=Group)
 def import_() -> None:
     """Bring along rules and known senders from other programs.
 
@@ -52,7 +53,9 @@ def import_postfix(file: str, json_: bool) -> None:
     found = postfix.convert(_source(file), _read, folder)
     for f in found:
         if f.lost:
-            click.echo(rulesfile.one_line(f"{rulesfile.origins(f, name)[0]}: {'; '.join(f.notes)}"), err=True)
+            click.echo(
+                configfile.one_line(f"{configfile.origins(f, name)[0]}: {'; '.join(f.notes)}"), err=True
+            )
     if json_:
         as_json(
             {
@@ -61,11 +64,11 @@ def import_postfix(file: str, json_: bool) -> None:
             }
         )
     else:
-        click.echo(rulesfile.render(found, name), nl=False)
+        click.echo(configfile.render(found, name), nl=False)
 
 
 def _about(found: Found, name: str) -> dict[str, list[str]]:
-    return {"origin": rulesfile.origins(found, name), "notes": list(found.notes)}
+    return {"origin": configfile.origins(found, name), "notes": list(found.notes)}
 
 
 def _source(file: str) -> str:

@@ -11,14 +11,16 @@ from typing import Any, TypeVar
 
 import click
 
-from hybridgrey import assembly, durations, peerfiles, rulesfile, textfile, whitelists
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, store_trouble, url_of
 from hybridgrey.cli.output import as_json, fail
-from hybridgrey.config import Config
-from hybridgrey.peerfiles import PeerError, Tally
-from hybridgrey.restore import Counts, Memory, Restorer
-from hybridgrey.store import Store, StoreError
+from hybridgrey.config import durations, textfile
+from hybridgrey.config.load import Config
+from hybridgrey.migrate import configfile, greylisters, whitelists
+from hybridgrey.migrate.greylisters import PeerError, Tally
+from hybridgrey.migrate.restore import Counts, Memory, Restorer
+from hybridgrey.process import assembly
+from hybridgrey.store.connection import Store, StoreError
 
 STDIN = "-"
 LEAST_TIMEOUT = 5.0  # s; hundreds of triplets a call take longer than one mail
@@ -99,7 +101,7 @@ def import_postgrey(
 
     def memories() -> Iterator[Memory]:
         for database in databases:
-            yield from peerfiles.postgrey(peerfiles.pairs(_dump(database)), delay, allowed_after, tally)
+            yield from greylisters.postgrey(greylisters.pairs(_dump(database)), delay, allowed_after, tally)
 
     _restore(config_path, memories(), tally, dry_run=dry_run, json_=json_)
 
@@ -118,7 +120,7 @@ def import_sqlgrey(file: Path, config_path: Path, dry_run: bool, json_: bool) ->
       hybridgrey import sqlgrey --dry-run /var/lib/sqlgrey/sqlgrey.db
     """
     tally = Tally()
-    _restore(config_path, peerfiles.sqlgrey(file, tally), tally, dry_run=dry_run, json_=json_)
+    _restore(config_path, greylisters.sqlgrey(file, tally), tally, dry_run=dry_run, json_=json_)
 
 
 @click.command("milter-greylist")
@@ -158,7 +160,7 @@ def import_milter_greylist(
         with _opened(file) as stream:
             yield from (line.decode("utf-8", "surrogateescape") for line in stream)
 
-    found = peerfiles.milter_greylist(lines(), delay, autowhite, tally)
+    found = greylisters.milter_greylist(lines(), delay, autowhite, tally)
     _restore(config_path, found, tally, dry_run=dry_run, json_=json_)
 
 
@@ -192,10 +194,10 @@ def _print_rules(path: Path) -> None:
         fail(f"{path}: no such file")
     except ValueError as error:
         fail(f"{path}: {error}")
-    click.echo(rulesfile.blocks(found, str(path)))
+    click.echo(configfile.blocks(found, str(path)))
     for f in found:
         if f.lost:
-            click.echo(rulesfile.one_line(f"{path}:{f.line}: {f.origin}: {'; '.join(f.notes)}"), err=True)
+            click.echo(configfile.one_line(f"{path}:{f.line}: {f.origin}: {'; '.join(f.notes)}"), err=True)
 
 
 def _opened(file: str) -> Any:  # noqa: ANN401 (a binary stream)
@@ -210,7 +212,7 @@ def _dump(file: str) -> Iterator[bytes]:
                 stream.seek(0)
             yield from stream
             return
-    yield from peerfiles.dump_berkeley(Path(file))
+    yield from greylisters.dump_berkeley(Path(file))
 
 
 def _restore(

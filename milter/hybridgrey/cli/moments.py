@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from hybridgrey import durations
+from hybridgrey.config import durations
 
 
 def moment(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> float | None:

@@ -14,8 +14,8 @@ from typing import Any, NoReturn, TextIO
 
 import click
 
-from hybridgrey import durations
 from hybridgrey.cleaning import clean
+from hybridgrey.config import durations
 
 COLOURS = {
     **dict.fromkeys(("accept", "passed", "known", "allowed", "network", "healthy", "ok", "matches"), "green"),

@@ -8,22 +8,23 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from os import umask
+from os import fchmod, umask
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
 import click
 
-from hybridgrey import lookback, maillog, proof
-from hybridgrey.bins import HOUR
-from hybridgrey.cli import config_option
+from hybridgrey.cli import Group, config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.moments import moment
 from hybridgrey.cli.output import as_json, fail, table
 from hybridgrey.cli.report_observed import report_observed
 from hybridgrey.cli.report_sources import History, Span, opened, read_history, read_logs
-from hybridgrey.proof import Proof
+from hybridgrey.history import past
+from hybridgrey.report import comparison, maillog
+from hybridgrey.report.bins import HOUR
+from hybridgrey.report.comparison import Proof
 
 KINDS: Final = (".html", ".svg", ".png")
 TITLE: Final = "Mail before and after hybridgrey was switched on"
@@ -34,7 +35,7 @@ NOTHING: Final = (
 )
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Group, invoke_without_command=True)
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="An .html, .svg or .png file."
 )
@@ -110,7 +111,7 @@ def _library() -> ModuleType:
     # That it has nowhere to keep its list of fonts is no news for an admin.
     logging.getLogger("matplotlib").setLevel(logging.ERROR)
     try:
-        from hybridgrey import graphs
+        from hybridgrey.report import graphs
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in ("matplotlib", "numpy"):
             raise
@@ -120,7 +121,7 @@ def _library() -> ModuleType:
 
 def _made(history: History | None, log: maillog.Tally, span: Span, switched_on: float | None) -> Proof | None:
     """Both sources put together; None when there is nothing."""
-    logged = proof.merged(log.spans)
+    logged = comparison.merged(log.spans)
     known = (history.past.first, history.now) if history else None
     begins = [start for start, _end in [*logged, *([known] if known else [])]]
     ends = [end for _start, end in [*logged, *([known] if known else [])]]
@@ -130,14 +131,14 @@ def _made(history: History | None, log: maillog.Tally, span: Span, switched_on: 
         return None
     least = log.bins.step
     if history:
-        least = max(least, lookback.least_step(max(start, history.past.first), history.now))
-    step = proof.step_for(start, end, least)
-    counts: proof.Counts = history.counts(start, end, step) if history else {}
+        least = max(least, past.least_step(max(start, history.past.first), history.now))
+    step = comparison.step_for(start, end, least)
+    counts: past.Counts = history.counts(start, end, step) if history else {}
     if switched_on is None:
         switched_on = _switched_on(history, log)
     sources = [*(["the store's history"] if counts else []), *(["mail logs"] if logged else [])]
-    bins = proof.bins(start, end, step, log, proof.outcomes(counts), known)
-    made = Proof(start, end, step, switched_on, bins, proof.lists(counts), sources)
+    bins = comparison.bins(start, end, step, log, comparison.outcomes(counts), known)
+    made = Proof(start, end, step, switched_on, bins, comparison.lists(counts), sources)
     return made if any(one.counts for one in bins) else None
 
 
@@ -163,7 +164,7 @@ def _notes(made: Proof, log: maillog.Tally, logs: tuple[str, ...]) -> list[str]:
         notes.append(f"Spam identified later is not shown: {what}.")
     if len(made.sources) > 1:
         notes.append("Accepted mail is counted by message in mail logs, and by recipient in the history.")
-    if made.has(proof.WOULD_REJECT) or made.has(proof.WOULD_GREYLIST):
+    if made.has(comparison.WOULD_REJECT) or made.has(comparison.WOULD_GREYLIST):
         notes.append("In observe mode all mail was accepted; dotted is what would have been refused.")
     if log.undated:
         notes.append(f"{log.undated} lines of the mail logs have no time that can be, and were passed over.")
@@ -172,13 +173,13 @@ def _notes(made: Proof, log: maillog.Tally, logs: tuple[str, ...]) -> list[str]:
 
 def _drawn(graphs: Any, made: Proof, kind: str, notes: Sequence[str]) -> bytes:  # noqa: ANN401 (a module)
     """The content of the file."""
-    from hybridgrey import reportpage, svgfile
+    from hybridgrey.report import document, svg
 
     figure = graphs.figure(made, heading=kind != ".html")
     if kind == ".png":
         return bytes(graphs.png(figure))
-    element = svgfile.accessible(graphs.svg(figure), TITLE, reportpage.description(made))
-    text = reportpage.page(made, element, notes) if kind == ".html" else svgfile.document(element)
+    element = svg.accessible(graphs.svg(figure), TITLE, document.description(made))
+    text = document.page(made, element, notes) if kind == ".html" else svg.document(element)
     return text.encode()
 
 
@@ -191,7 +192,8 @@ def _write(path: Path, content: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(content)
-        temporary.chmod(0o666 & ~mask)
+            # Not by its name: in a folder of somebody else's that may be another file by now
+            fchmod(file.fileno(), 0o666 & ~mask)
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:
@@ -200,13 +202,13 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _tell(made: Proof, output: Path, notes: Sequence[str], *, json_: bool) -> None:
-    from hybridgrey import reportpage
+    from hybridgrey.report import document
 
     if json_:
         as_json(_document(made, output, notes))
         return
-    click.echo(f"{output}: {reportpage.span(made)}")
-    table(["", *reportpage.HEAD[1:]], reportpage.rows(made))
+    click.echo(f"{output}: {document.span(made)}")
+    table(["", *document.HEAD[1:]], document.rows(made))
     for note in notes:
         click.echo(note)
 
@@ -216,7 +218,7 @@ def _document(made: Proof, output: Path, notes: Sequence[str]) -> dict[str, Any]
     for one in made.bins:
         totals.update(one.counts)
     series = {}
-    for name in (*proof.SHOWN, maillog.DEFERRED, proof.WOULD_REJECT, proof.WOULD_GREYLIST):
+    for name in (*comparison.SHOWN, maillog.DEFERRED, comparison.WOULD_REJECT, comparison.WOULD_GREYLIST):
         means = made.means(name)
         series[name.replace(" ", "_")] = {"total": totals[name], "before": means.before, "after": means.after}
     return {

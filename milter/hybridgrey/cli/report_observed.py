@@ -13,18 +13,20 @@ from typing import Any, Final
 
 import click
 
-from hybridgrey import lookback, observed, zones
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, store_trouble, url_of
 from hybridgrey.cli.logfiles import STDIN, lines_of
 from hybridgrey.cli.moments import moment
 from hybridgrey.cli.output import as_json, fail, table, title
-from hybridgrey.config import Config
-from hybridgrey.history import Reader
-from hybridgrey.observed import Summary
-from hybridgrey.pattern import Pattern
-from hybridgrey.policy import Action
-from hybridgrey.store import StoreError
+from hybridgrey.config.load import Config
+from hybridgrey.history import past
+from hybridgrey.history.reader import Reader
+from hybridgrey.lists import zones
+from hybridgrey.policy.judge import Action
+from hybridgrey.policy.pattern import Pattern
+from hybridgrey.report import observed
+from hybridgrey.report.observed import Summary
+from hybridgrey.store.connection import StoreError
 
 TOP: Final = 10
 OUTCOMES: Final = ("reject", "delay", "tempfail", "pass")
@@ -94,7 +96,7 @@ def _counted(config: Config, since: float | None) -> Summary:
     now = time.time()
     try:
         with closing(Reader.open(url_of(config), config.store.timeout)) as reader:
-            step = lookback.least_step(since or 0.0, now)
+            step = past.least_step(since or 0.0, now)
             counts, tops = reader.counts(since or 0.0, now, step), reader.tops(since or 0.0, now)
             return observed.summed(counts, tops, step, now)
     except StoreError as error:

@@ -9,15 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hybridgrey import lookback, maillog, proof
 from hybridgrey.cli.access import UNAVAILABLE, store_trouble, url_of
 from hybridgrey.cli.logfiles import is_regular, last_change, lines_of, progress
 from hybridgrey.cli.output import fail, warn
-from hybridgrey.config import Config
-from hybridgrey.history import Reader
-from hybridgrey.logtime import Clock
-from hybridgrey.policy import Action
-from hybridgrey.store import StoreError
+from hybridgrey.config.load import Config
+from hybridgrey.history import past
+from hybridgrey.history.past import Counts, Past
+from hybridgrey.history.reader import Reader
+from hybridgrey.policy.judge import Action
+from hybridgrey.report import maillog
+from hybridgrey.report.logtime import Clock
+from hybridgrey.store.connection import StoreError
 
 _SECONDS: Final = re.escape("{seconds}")
 
@@ -35,13 +37,13 @@ class History:
     """What the store has: how far back, and the counts of a time that is to be drawn."""
 
     reader: Reader
-    past: lookback.Past
+    past: Past
     hosts: Sequence[str] | None
     now: float
 
-    def counts(self, start: float, end: float, step: int) -> proof.Counts:
+    def counts(self, start: float, end: float, step: int) -> Counts:
         """The counts for bins of `step` seconds."""
-        return lookback.read(self.reader, start, end, step, self.now, self.hosts)
+        return past.read(self.reader, start, end, step, self.now, self.hosts)
 
 
 def _own_texts(config: Config) -> list[re.Pattern[bytes]]:
@@ -87,8 +89,8 @@ def read_history(
         if unknown := sorted({*hosts} - {*known}):
             fail(f"no history of {unknown[0]}; there is that of: {', '.join(known) or 'no host'}")
         chosen = hosts or None
-        past = lookback.survey(reader, now, chosen)
-        return History(reader, past, chosen, now) if past else None
+        known_past = past.survey(reader, now, chosen)
+        return History(reader, known_past, chosen, now) if known_past else None
     except StoreError as error:
         text = store_trouble(config, error)
         if not forgiving:

@@ -10,8 +10,8 @@ from typing import TextIO
 
 import click
 
-from hybridgrey import config
 from hybridgrey.cli import bad_config, config_option
+from hybridgrey.config import load
 
 
 @click.command()
@@ -38,15 +38,15 @@ def run(config_path: Path, log_file: Path | None) -> None:
       hybridgrey run --log-file /var/log/hybridgrey/hybridgrey.log
     """
     try:
-        settings = config.load(config_path)
-    except config.ConfigError as error:
+        settings = load.load(config_path)
+    except load.ConfigError as error:
         bad_config(error.problems)
     # Only here: the other commands start without the daemon's modules
-    from hybridgrey import assembly, daemon
+    from hybridgrey.process import assembly, daemon
 
     starter = sys.stderr if log_file is None else _log_to(log_file)
     try:
-        status = daemon.run(settings, lambda: config.load(config_path), assembly.assemble)
+        status = daemon.run(settings, lambda: load.load(config_path), assembly.assemble)
     except daemon.StartError as error:
         click.echo(f"hybridgrey: {error}", file=starter)
         status = error.status

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 
-from hybridgrey import liveness
 from hybridgrey.cleaning import clean
-from hybridgrey.cli import config_option
+from hybridgrey.cli import config_option, liveness
 from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
-from hybridgrey.config import Config, ConfigError, load
-from hybridgrey.liveness import Host
-from hybridgrey.series import HEALTH, RESULTS, STATES
+from hybridgrey.config.load import Config, ConfigError, load
+from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
 
 
 @click.command()
@@ -26,7 +26,7 @@ from hybridgrey.series import HEALTH, RESULTS, STATES
     "urls",
     multiple=True,
     metavar="URL",
-    help="A daemon's metrics, as http://mx2:9893; several add up.",
+    help="A daemon's metrics, as http://mx2:9893 or mx2:9893; several add up.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @config_option
@@ -83,6 +83,8 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
                 "state": _state(host),
                 "problems": [host.error] if host.error else list(host.problems),
                 "version": host.version,
+                "mode": host.mode,
+                "started": host.started,
                 "reload_ok": host.reload_ok,
                 "workers": int(host.value("workers")),
                 "sessions_open": int(host.value("sessions_open")),
@@ -114,9 +116,14 @@ def _mean(total: Host, name: str, **labels: str) -> float | None:
 
 
 def _verdicts(total: Host) -> Iterator[dict[str, Any]]:
+    """The counts by rule; of a mode that is over only what was counted in it."""
+    modes = {
+        dict(pairs)["enforced"] for (name, pairs), value in total.samples.items() if name == "verdicts_total"
+    }
+    now = "false" if total.value("enforced") == 0 and "false" in modes else "true"
     for (name, pairs), value in total.samples.items():
         labels = dict(pairs)
-        if name == "verdicts_total" and (value or labels["rule"] != "(none)"):
+        if name == "verdicts_total" and (value or (labels["rule"] != "(none)" and labels["enforced"] == now)):
             enforced = labels["enforced"] == "true"
             yield {
                 "rule": labels["rule"],
@@ -138,11 +145,17 @@ def _lists(total: Host) -> Iterator[dict[str, Any]]:
 
 
 def _print(hosts: Sequence[Host], total: Host) -> None:
+    for host in hosts:
+        if NO_LIST_WORKS in host.problems:
+            click.echo(f"{coloured('warning')}: {clean(host.url)}: {NO_LIST_WORKS}")
     report = _report(hosts, total)
-    rows = [(h["url"], h["state"], h["workers"], h["sessions_open"], h["sessions"]) for h in report["hosts"]]
-    table(("host", "state", "workers", "open", "sessions"), rows)
+    names = ("url", "state", "mode", "version", "workers", "sessions_open", "sessions")
+    daemons = [[*(one[name] for name in names), _since(one["started"])] for one in report["hosts"]]
+    table(("host", "state", "mode", "version", "workers", "open", "sessions", "since"), daemons)
     for host in hosts:
         for problem in [host.error] if host.error else host.problems:
+            if problem == NO_LIST_WORKS:
+                continue
             click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
         if not host.reload_ok:
             click.echo(f"note: {clean(host.url)}: the last reload failed, the old configuration is in effect")
@@ -168,6 +181,11 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         ("a passed mail was delayed", span(report["greylist_delay"]), ""),
     )
     table(("what", "mean", "note"), waits)
+
+
+def _since(started: float) -> str:
+    """When a daemon started, in UTC as the log has it."""
+    return datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if started else ""
 
 
 def _health(one: dict[str, Any]) -> str:

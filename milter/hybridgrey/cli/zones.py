@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -11,16 +12,19 @@ from typing import Any
 
 import click
 
-from hybridgrey import zones as lists
-from hybridgrey.advice import PUBLIC_RESOLVERS
-from hybridgrey.assembly import nameservers
+from hybridgrey.address import endpoint_text
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured
-from hybridgrey.cli.output import as_json, is_terminal, milliseconds, table, warn
-from hybridgrey.config import Config
-from hybridgrey.health import Health, Prober, State
+from hybridgrey.cli.output import as_json, coloured, is_terminal, milliseconds, table, warn
+from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, TEST_LISTED, TEST_UNLISTED
+from hybridgrey.config.load import Config
+from hybridgrey.lists import zones as lists
+from hybridgrey.lists.health import Health, Prober, State
+from hybridgrey.lists.resolv import nameservers
+from hybridgrey.metrics.series import NO_LIST_WORKS, none_works
 
 THREADS = 8
+_ORDER = ("healthy", "warning", "silent", "suspended", "unchecked")
 
 
 @click.command()
@@ -30,7 +34,7 @@ def zones(config_path: Path, json_: bool) -> None:
     """Ask each list for its test points (RFC 5782) and say how it is.
 
     A list that lists the world, refuses us, or answers outside 127.0.0.0/8 is "suspended": it has no vote
-    until it is well again.  Exit status 1 when one is, or when none answers at all.
+    until it is well again.  Exit status 1 when one is, or when no list works at all.
 
     \b
     States: healthy    answers as a list should
@@ -46,26 +50,32 @@ def zones(config_path: Path, json_: bool) -> None:
     """
     config = configured(config_path)
     built = lists.build(config.rules, config.zones)
-    servers = nameservers(config)
+    servers = nameservers(config.dns.nameservers)
     found = _ask(built, servers)
+    none = none_works(str(health.state) for health in found)
     public = [host for host, _port in servers if host in PUBLIC_RESOLVERS]
     if json_:
         rows = [_fields(config, zone, health) for zone, health in zip(built, found, strict=True)]
-        shown = [f"{host}:{port}" for host, port in servers]
-        as_json({"nameservers": shown, "public_nameservers": public, "lists": rows})
+        shown = [endpoint_text(*server) for server in servers]
+        as_json({"no_list_works": none, "nameservers": shown, "public_nameservers": public, "lists": rows})
     elif not built:
         click.echo("no rule asks a list")
     else:
+        click.echo(coloured("warning") + f": {NO_LIST_WORKS}" if none else _summary(found))
         head = ("list", "state", "time", "reason", "known")
         table(head, (_row(zone, health) for zone, health in zip(built, found, strict=True)))
     for host in public:
         warn(f"nameserver {host} is a public resolver, which most lists refuse; use a resolver of your own")
-    asked = [health for health in found if health.state is not State.UNCHECKED]
-    if asked and all(health.state is State.SILENT for health in asked):
-        through = ", ".join(f"{host}:{port}" for host, port in servers)
-        warn(f"no list answers through {through}: check [dns] nameservers")
-        raise SystemExit(1)
-    raise SystemExit(any(health.state is State.SUSPENDED for health in found))
+    if none:
+        through = ", ".join(endpoint_text(*server) for server in servers)
+        warn(f"they were asked through {through}: check [dns] nameservers, or what stands between")
+    raise SystemExit(none or any(health.state is State.SUSPENDED for health in found))
+
+
+def _summary(found: Sequence[Health]) -> str:
+    """How the lists are, in one line."""
+    states = Counter(str(health.state) for health in found)
+    return f"{len(found)} lists: " + ", ".join(f"{states[one]} {one}" for one in _ORDER if states[one])
 
 
 def _ask(built: Sequence[lists.Zone], servers: Sequence[tuple[str, int]]) -> list[Health]:
@@ -105,7 +115,7 @@ def _known(zone: lists.Zone) -> str:
     if zone.listed is None and zone.unlisted is None:
         words.append("no test points")
     else:
-        own = (("listed", zone.listed, lists.TEST_LISTED), ("unlisted", zone.unlisted, lists.TEST_UNLISTED))
+        own = (("listed", zone.listed, TEST_LISTED), ("unlisted", zone.unlisted, TEST_UNLISTED))
         words += [f"{kind} test point {point or 'none'}" for kind, point, usual in own if point != usual]
     return ", ".join(words)
 

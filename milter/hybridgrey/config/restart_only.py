@@ -1,0 +1,23 @@
+"""What a reload cannot change: the listening socket, the user, and where the embedded store is.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from hybridgrey.config.load import Config
+
+KEYS = ("listen", "socket_mode", "socket_group", "user", "pid_file")
+
+
+def keep(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
+    """`new` with the values of `old` where only a restart can change them, and the names of those keys."""
+    update: dict[str, object] = {
+        key: getattr(old, key) for key in KEYS if getattr(new, key) != getattr(old, key)
+    }
+    names = list(update)
+    # From one server elsewhere to another is easy; ours is started before privileges are dropped.
+    if old.store.url != new.store.url and (old.store.embedded or new.store.embedded):
+        update["store"] = new.store.model_copy(update={"url": old.store.url})
+        names.append("store.url")
+    return new.model_copy(update=update), tuple(names)

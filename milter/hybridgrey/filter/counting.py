@@ -1,0 +1,130 @@
+"""From decisions to metrics and records: what happens in a session is counted (`followup.Counts`).
+
+What the lists said of a client is counted when it leaves, for then the late answers are in too: the share of
+the rejects that only one list caught, and the recipients whose client a blocklist and an allowlist have, are
+those that the admin would see with all time in the world.  Put together by `assembly`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from hybridgrey.filter.screen import Client, Decision
+from hybridgrey.lists.zones import Zone
+from hybridgrey.metrics.meter import Meter
+from hybridgrey.metrics.ring import Writer, packed
+from hybridgrey.policy.judge import Action, Answer, Rule
+from hybridgrey.policy.pattern import Pattern
+
+Patterns = Mapping[str, Sequence[Pattern | None]]
+"""The codes that count, by zone; None: any."""
+
+# What a list's answer means for its client, as bits: rules reject by it, it speaks against, or in favour.  A
+# list that is only tried, or that has mail put off, speaks against a client too.
+_REJECTS, _AGAINST, _FOR = 1, 2, 4
+_ACTIONS = {
+    _REJECTS: frozenset({Action.REJECT}),
+    _AGAINST: frozenset({Action.REJECT, Action.TEMPFAIL, Action.NONE}),
+    _FOR: frozenset({Action.ACCEPT}),
+}
+# Lists give few different codes, and what they mean is found once; a hostile list gives ever new ones.
+_MOST_MEANINGS = 4096
+
+
+class Counts:
+    """One worker's; thread safe."""
+
+    def __init__(
+        self,
+        meter: Meter,
+        rules: Sequence[Rule],
+        zones: Iterable[Zone],
+        ring: Writer | None = None,
+        mx: str = "",
+    ) -> None:
+        """`ring` is for the records of verdicts by the host `mx`; without one there are none."""
+        self._meter = meter
+        self._ring = ring
+        self._mx = mx
+        self.records = ring is not None
+        self._labels = {zone.name: zone.label for zone in zones}
+        self._patterns = {bit: _patterns(rules, actions) for bit, actions in _ACTIONS.items()}
+        self._meanings: dict[tuple[str, tuple[bytes, ...]], int] = {}
+
+    def decided(self, client: Client, decision: Decision) -> None:
+        """Count a verdict and what the greylist said."""
+        verdict, _, touch, error, waited, stored = decision
+        meter, rule, action = self._meter, verdict.rule, verdict.action
+        meter.decided(rule.name if rule else None, action.value, decision.outcome, waited)
+        client.judged += 1
+        if touch is not None:
+            meter.greylisted(touch.state.value, touch.age, stored)
+        elif error:
+            meter.store_failed()
+        elif action is Action.REJECT and verdict.hits:
+            client.refused += 1
+        for noted in verdict.noted:
+            meter.noted(noted.name)
+
+    def recorded(self, event: dict[str, object], decision: Decision, at: float) -> None:
+        """Leave a verdict to the keeper."""
+        if self._ring is not None:
+            event["t"] = at
+            event["mx"] = self._mx
+            event["outcome"] = decision.outcome
+            self._ring.write(packed(event))
+
+    def opened(self) -> None:
+        """Count a connection."""
+        self._meter.opened()
+
+    def closed(self) -> None:
+        """Count its end."""
+        self._meter.closed()
+
+    def left(self, client: Client) -> None:
+        """Count what the lists answered about a client."""
+        lookup = client.lookup
+        if lookup is None:
+            return
+        if lookup.heard:
+            self._meter.list_answers(lookup.heard)
+        if client.judged:
+            self._claims(client, lookup.answers)
+
+    def _claims(self, client: Client, answers: Mapping[str, Answer]) -> None:
+        """Count a client that lists have."""
+        said = 0
+        rejecting: set[str] = set()  # two zones may share a label
+        for zone, (codes, error, _, _) in answers.items():
+            if codes and not error:
+                meaning = self._meanings.get((zone, codes))
+                if meaning is None:
+                    meaning = self._meaning(zone, codes)
+                said |= meaning
+                if meaning & _REJECTS:
+                    rejecting.add(self._labels[zone])
+        if client.refused and rejecting:
+            self._meter.list_rejects(rejecting, client.refused)
+        if said & _FOR and said & _AGAINST:
+            self._meter.claimed_by_both.inc(client.judged)
+
+    def _meaning(self, zone: str, codes: tuple[bytes, ...]) -> int:
+        """What it means when a list has a client with these codes."""
+        meaning = sum(
+            bit
+            for bit, patterns in self._patterns.items()
+            if any(p is None or any(map(p.matches, codes)) for p in patterns.get(zone, ()))
+        )
+        if len(self._meanings) < _MOST_MEANINGS:
+            self._meanings[zone, codes] = meaning
+        return meaning
+
+
+def _patterns(rules: Iterable[Rule], actions: Iterable[Action]) -> Patterns:
+    """What counts in favour of rules with one of the actions."""
+    found: dict[str, list[Pattern | None]] = {}
+    for entry in (entry for rule in rules if rule.action in actions for entry in rule.lists):
+        if entry.weight > 0:
+            found.setdefault(entry.zone, []).append(entry.pattern)
+    return found

@@ -1,0 +1,190 @@
+"""Why a client gets what it gets: the verdict, and the way to it through rules, lists and greylist.
+
+The same parts judge as in a worker (`Screen`, `Policy`, `Resolver`, the lists' health); only the greylist is
+looked at (`Greylist.peek`) instead of touched, so nothing changes.  All lists that the client's rules name
+are waited for, also those whose answers no longer matter, so that they can be shown.
+
+What is not given (sender, recipient) stands for somebody of whom no rule knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import dns.exception
+import dns.message
+import dns.name
+import dns.query
+import dns.rdatatype
+
+from hybridgrey.address import endpoint_text
+from hybridgrey.config.load import Config
+from hybridgrey.filter.screen import Client, Decision, Screen, plain
+from hybridgrey.greylist.triplets import Greylist, Touch
+from hybridgrey.lists import question, zones
+from hybridgrey.lists.health import Health, Prober
+from hybridgrey.lists.lookup import SUSPENDED, Resolver
+from hybridgrey.lists.resolv import nameservers
+from hybridgrey.metrics.series import none_works
+from hybridgrey.policy.judge import Action, Answer, Facts, Policy
+from hybridgrey.policy.trace import Question, Step, steps
+
+TEXT_TIMEOUT = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class ListAnswer:
+    """What a list said of the client."""
+
+    label: str
+    codes: tuple[str, ...]
+    error: str
+    seconds: float
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """The verdict and the way to it.
+
+    `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
+    """
+
+    action: Action
+    rule: str | None
+    reply: str
+    steps: tuple[Step, ...]
+    lists: tuple[ListAnswer, ...]
+    touch: Touch | None
+    delay: int
+    store_error: str
+    nameserver_error: str
+    no_list_works: bool = False
+
+    @property
+    def passes(self) -> bool:
+        """Whether the recipient is let through now."""
+        return not self.reply
+
+
+class Peek:
+    """A greylist that is only looked at (`screen.Triplets`)."""
+
+    def __init__(self, greylist: Greylist) -> None:
+        self._greylist = greylist
+
+    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
+        """What an attempt would meet now; raises StoreError."""
+        return self._greylist.peek(client, sender, recipient, delay)
+
+
+def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
+    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
+    built = zones.build(config.rules, config.zones)
+    servers = nameservers(config.dns.nameservers)
+    policy = Policy(config.rules, config.dns.clients)
+    source = policy.clients.read(asked.client)
+    suspended = bytearray(len(built))
+    facts = policy.connect(source.packed, asked.host, source.carried)
+    health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
+    reasons = {one.label: one.reason for one in health}
+    resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
+    screen = Screen(config, policy, built, resolver, Peek(greylist))
+    client = screen.connect(asked.client, asked.host)
+    try:
+        lists = _lists(client, screen, servers, reasons)
+        decision = _decide(screen, client, asked)
+    finally:
+        client.close()
+    answers = client.lookup.answers if client.lookup else {}
+    rule = decision.verdict.rule
+    labels = {zone.name: zone.label for zone in built}
+    return Explanation(
+        action=decision.verdict.action,
+        rule=rule.name if rule else None,
+        reply=_reply_text(decision),
+        steps=tuple(
+            steps(policy, decision.verdict, asked, answers, labels, looked_up=client.lookup is not None)
+        ),
+        lists=tuple(lists),
+        touch=decision.touch,
+        delay=config.greylist.delay if rule is None or rule.delay is None else rule.delay,
+        store_error=decision.store_error,
+        nameserver_error=_nameserver_error(answers, servers),
+        no_list_works=none_works(str(one.state) for one in health),
+    )
+
+
+def _probe(
+    built: Sequence[zones.Zone],
+    servers: Sequence[tuple[str, int]],
+    policy: Policy,
+    facts: Facts,
+    suspended: bytearray,
+    timeout: float,
+) -> Sequence[Health]:
+    """How the lists are that have a say; those that the daemon would have suspended are marked."""
+    names = () if policy.trusted(facts) else policy.questions(facts)
+    wanted = [zone for zone in built if zone.name in names]
+    return Prober(built, servers, flags=suspended, timeout=timeout).probe_once(wanted) if wanted else []
+
+
+def _lists(
+    client: Client, screen: Screen, servers: Sequence[tuple[str, int]], reasons: Mapping[str, str]
+) -> list[ListAnswer]:
+    """Wait for all lists; what each says, with its words for the client."""
+    lookup = client.lookup
+    if lookup is None or client.source.asked is None:
+        return []
+    names = screen.policy.questions(client.facts)
+    while missing := frozenset(names) - lookup.answers.keys():
+        lookup.collect(missing)
+    answers = []
+    for name in names:
+        answer, zone = lookup.answers[name], screen.zones[name]
+        if answer.codes and not answer.error and name not in lookup.texts:
+            # As known to a daemon that has run for a while, which does not wait for it either.
+            lookup.texts[name] = _text(client.source.asked, zone, servers)
+        error = answer.error
+        if answer is SUSPENDED:
+            error = f"suspended: {reasons.get(zone.label, '')}"
+        codes = tuple(map(zones.code_text, sorted(answer.codes)))
+        text = plain(zone.without_key(lookup.texts.get(name, "")))
+        answers.append(ListAnswer(zone.label, codes, error, answer.seconds, text))
+    return answers
+
+
+def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -> str:
+    """A list's TXT record for a client; "" when there is none to be had."""
+    name, _ = dns.name.from_wire(question.reversed_name(client) + zone.text_tail[:-4], 0)
+    query = dns.message.make_query(name, dns.rdatatype.TXT)
+    for host, port in servers:
+        try:
+            reply, _ = dns.query.udp_with_fallback(query, host, TEXT_TIMEOUT, port)
+        except (dns.exception.DNSException, OSError):  # the next nameserver may answer
+            continue
+        records = [record for rrset in reply.answer for record in rrset if record.rdtype == dns.rdatatype.TXT]
+        return b"".join(records[0].strings).decode("utf-8", "replace") if records else ""
+    return ""
+
+
+def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
+    transaction = screen.policy.transaction(
+        client.facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated
+    )
+    return screen.judge(client, transaction, asked.from_, asked.to)
+
+
+def _reply_text(decision: Decision) -> str:
+    reply = decision.reply
+    return "" if reply is None else f"{reply.code} {reply.enhanced} {reply.text}"
+
+
+def _nameserver_error(answers: Mapping[str, Answer], servers: Sequence[tuple[str, int]]) -> str:
+    """What to say when no list at all has answered."""
+    heard = [a for a in answers.values() if a is not SUSPENDED]
+    if not heard or not all(a.silent for a in heard):
+        return ""
+    shown = ", ".join(endpoint_text(*server) for server in servers)
+    return f"no list has answered through {shown}: check [dns] nameservers"

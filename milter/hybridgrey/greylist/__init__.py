@@ -1,0 +1,7 @@
+"""Greylisting (RFC 6647): a first attempt is refused for a while, a retry passes and is remembered.
+
+A *triplet* is client network, envelope sender and recipient.
+
+In reading order: `normalise` (what makes two messages the same triplet), `triplets` with triplets.lua (what
+an attempt means, in one round trip), `entries` (the triplets as an admin looks at them).
+"""

@@ -1,0 +1,301 @@
+"""The greylist's entries as an admin sees them: look through them, allow, forget.
+
+An *entry* is a triplet (waiting or passed) or a client network's count of passed triplets (counting, or
+allowed once there are enough).  Millions are looked through a page at a time, so memory does not grow with
+their number; SCAN may then show an entry twice while the server grows its table.
+
+A `Query` says which entries: exact values are compared in their stored form, so that addresses hidden as
+HMACs are found too; patterns (``*``, ``?``, ``[…]``) and wide networks need clear text.
+
+All methods raise StoreError, and only that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import redis
+
+from hybridgrey.clientaddress import ClientReader
+from hybridgrey.greylist.triplets import NAMESPACE, Greylist, ParsedKey, parse_key
+from hybridgrey.store.connection import Script, Store, StoreError
+from hybridgrey.store.link import reason
+from hybridgrey.store.redis_py import primaries
+
+PAGE: Final = 1000  # keys a round trip: some 100 KiB, and the server is busy for a millisecond or two
+LEAST_TIMEOUT: Final = 5.0  # s; a page is more work than a mail
+MOST_NETWORKS: Final = 65536
+_WILD = re.compile(r"[*?\[]")
+_SPECIAL = re.compile(rb"([*?\[\]\\^])")
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# {cursor, the store's clock, then key, value and seconds to live of each entry}
+_PAGE_SCRIPT: Final = """
+local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
+local found = {page[1], redis.call('TIME')[1]}
+for _, key in ipairs(page[2]) do
+  local value = redis.pcall('GET', key)
+  found[#found + 1] = key
+  found[#found + 1] = type(value) == 'string' and value or ''
+  found[#found + 1] = redis.call('TTL', key)
+end
+return found
+"""
+_ALLOW: Final = Script("""
+local value, passes = redis.pcall('GET', KEYS[1]), 0
+-- As triplets.lua reads it: damage, such as "nan", is larger than no number and counts as nothing.
+if type(value) == 'string' and #value <= 12 and string.find(value, '^-?%d+$') then
+  passes = tonumber(value)
+end
+redis.call('SET', KEYS[1], math.max(passes, tonumber(ARGV[1])), 'EX', ARGV[2])
+return {1}
+""")
+_PASS: Final = Script("""
+redis.call('SET', KEYS[1], -tonumber(redis.call('TIME')[1]), 'EX', ARGV[1])
+return {1}
+""")
+
+
+class Status(StrEnum):
+    """What an entry is."""
+
+    WAITING = "waiting"
+    PASSED = "passed"
+    COUNTING = "counting"
+    ALLOWED = "allowed"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry; `age` is the seconds since the first attempt (None for a network), `passes` a network's
+    count, `expires` the seconds until it is forgotten (-1: never).  With `hidden` the names are HMACs."""
+
+    key: bytes
+    network: str
+    sender: str | None
+    recipient: str | None
+    status: Status
+    age: int | None
+    passes: int | None
+    expires: int
+    hidden: bool
+
+
+class Query:
+    """Which entries: all conditions that are given must hold."""
+
+    def __init__(
+        self,
+        greylist: Greylist,
+        *,
+        prefixes: tuple[int, int],
+        hidden: bool,
+        client: str = "",
+        sender: str | None = None,
+        recipient: str | None = None,
+        anywhere: str = "",
+        status: Status | None = None,
+    ) -> None:
+        """Conditions as typed; `prefixes` for IPv4 and IPv6 and `hidden` from the configuration.
+
+        `sender` None: any, "" and "<>": the null sender.  `anywhere`: a pattern for any of the parts.
+        Raises ValueError.
+        """
+        self._greylist = greylist
+        self._hidden = hidden
+        self._status = status
+        self._inside: Network | None = None
+        self._globs: list[tuple[str, re.Pattern[str]]] = []
+        self._tag = self._client(client, prefixes) if client else b""
+        self._sender = self._mailbox("sender", sender)
+        self._recipient = self._mailbox("recipient", recipient)
+        if anywhere:
+            self._glob("", anywhere)
+        self.is_everything = not (client or self._globs or self._sender or self._recipient or status)
+
+    def pattern(self) -> bytes:
+        """What SCAN matches on the server."""
+        tag = _quoted(self._tag) if self._tag else f"{NAMESPACE}:{{*".encode()
+        if not (self._sender or self._recipient):
+            return tag + b"*" if self._tag else tag
+        closing = b"" if self._tag else b"}"
+        names = (_quoted(part) if part else b"*" for part in (self._sender, self._recipient))
+        return b":".join((tag + closing, *names))
+
+    def matches(self, entry: Entry) -> bool:
+        """Whether an entry is meant."""
+        if self._status is not None and entry.status is not self._status:
+            return False
+        tag, sender, recipient = parts(entry.key)
+        if self._tag and tag != self._tag:
+            return False
+        if (self._sender and sender != self._sender) or (self._recipient and recipient != self._recipient):
+            return False
+        return self._is_inside(entry.network) and all(_fits(entry, *glob) for glob in self._globs)
+
+    def _client(self, text: str, prefixes: tuple[int, int]) -> bytes:
+        try:
+            network = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            if not _WILD.search(text):
+                raise ValueError(f"{text!r} is no address, network or pattern") from None
+            self._glob("network", text)
+            return b""
+        network = self._greylist.clients.network(network)
+        if network.prefixlen >= prefixes[network.version == 6]:
+            return network_key(self._greylist, network)
+        self._clear_only("a network wider than the greylist's")
+        self._inside = network
+        return b""
+
+    def _mailbox(self, part: str, text: str | None) -> bytes:
+        if text is None:
+            return b""
+        if _WILD.search(text):
+            self._glob(part, text)
+            return b""
+        names = (text, "x") if part == "sender" else ("x", text)
+        return parts(self._greylist.keys("192.0.2.1", *names)[0])[1 if part == "sender" else 2]
+
+    def _glob(self, part: str, text: str) -> None:
+        self._clear_only("a pattern")
+        self._globs.append((part, re.compile(fnmatch.translate(text), re.IGNORECASE)))
+
+    def _clear_only(self, what: str) -> None:
+        if self._hidden:
+            raise ValueError(f"{what} cannot be found, for addresses are stored as HMACs; give exact values")
+
+    def _is_inside(self, text: str) -> bool:
+        if self._inside is None:
+            return True
+        try:
+            network: Any = ipaddress.ip_network(text)
+        except ValueError:  # a client without an IP address
+            return False
+        return bool(network.version == self._inside.version and network.subnet_of(self._inside))
+
+
+class Entries:
+    """The entries of one store."""
+
+    def __init__(self, url: str, timeout: float, store: Store, auto_allow_after: int) -> None:
+        """`store` is for single changes; `timeout` in seconds, for each round trip."""
+        self._clients = primaries(url, max(timeout, LEAST_TIMEOUT))
+        self._store = store
+        self._enough = auto_allow_after
+
+    def find(self, query: Query) -> Iterator[Entry]:
+        """The entries that a query means, in no order."""
+        for _client, page in self._pages(query):
+            yield from page
+
+    def forget(self, query: Query) -> Iterator[int]:
+        """Forget what a query means; yields how many were forgotten, page by page."""
+        for client, page in self._pages(query):
+            if page:
+                with _translated():
+                    # One command a key: the keys of a page may be in different slots of a cluster.
+                    pipeline = client.pipeline(transaction=False)
+                    for entry in page:
+                        pipeline.unlink(entry.key)
+                    yield sum(pipeline.execute())
+
+    def allow(self, key: bytes, seconds: int) -> None:
+        """Let a client network in from its next mail on, for at most `seconds` without mail."""
+        self._store.run(_ALLOW, (key,), (max(1, self._enough), seconds))
+
+    def let_pass(self, key: bytes, seconds: int) -> None:
+        """Make a triplet one that has passed."""
+        self._store.run(_PASS, (key,), (seconds,))
+
+    def close(self) -> None:
+        """Close all connections."""
+        for client in self._clients:
+            client.close()
+        self._store.close()
+
+    def _pages(self, query: Query) -> Iterator[tuple[redis.Redis, list[Entry]]]:
+        pattern = query.pattern()
+        for client in self._clients:
+            cursor: bytes | int = 0
+            while cursor != b"0":
+                with _translated():
+                    reply: Any = client.eval(_PAGE_SCRIPT, 0, cursor, pattern, PAGE)
+                cursor, now, *flat = reply
+                rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
+                entries = (self._entry(*row, int(now)) for row in rows)
+                yield client, [entry for entry in entries if entry is not None and query.matches(entry)]
+
+    def _entry(self, key: bytes, value: bytes, expires: int, now: int) -> Entry | None:
+        """An entry from what is stored; None for what is none of ours, or damaged."""
+        name = parse_key(key)
+        # What triplets.lua takes for a number; a triplet's is a time, so 0 is none.
+        if name is None or len(value) > 12 or not re.fullmatch(rb"-?[0-9]+", value):
+            return None
+        number = int(value)
+        if not number and name.sender is not None:
+            return None
+        if name.sender is None:
+            enough = 0 < self._enough <= number
+            return _made(key, name, Status.ALLOWED if enough else Status.COUNTING, None, number, expires)
+        status = Status.PASSED if number < 0 else Status.WAITING
+        return _made(key, name, status, max(0, now - abs(number)), None, expires)
+
+
+def _made(
+    key: bytes, name: ParsedKey, status: Status, age: int | None, passes: int | None, expires: int
+) -> Entry:
+    return Entry(key, name.network, name.sender, name.recipient, status, age, passes, expires, name.hidden)
+
+
+def network_key(greylist: Greylist, network: Network) -> bytes:
+    """The key of a network's count; of the greylist's own network around it, if that is wider."""
+    return greylist.keys(str(network.network_address), "", "")[1]
+
+
+def networks(network: str, prefixes: tuple[int, int], clients: ClientReader) -> Sequence[Network]:
+    """The greylist's networks that an address or network stands for; raises ValueError."""
+    try:
+        given = clients.network(ipaddress.ip_network(network, strict=False))
+    except ValueError:
+        raise ValueError(f"{network!r} is no address or network") from None
+    prefix = prefixes[given.version == 6]
+    if given.prefixlen >= prefix:
+        return [given.supernet(new_prefix=prefix)]
+    if prefix - given.prefixlen > (MOST_NETWORKS - 1).bit_length():
+        raise ValueError(f"{network} is too wide for the greylist; put it into a rule's clients instead")
+    return list(given.subnets(new_prefix=prefix))
+
+
+def parts(key: bytes) -> tuple[bytes, bytes, bytes]:
+    """A key's network (with prefix and braces), sender and recipient, as stored; "" for what it has not."""
+    tag, brace, names = key.partition(b"}")
+    sender, _, recipient = names[1:].partition(b":")
+    return tag + brace, sender, recipient
+
+
+def _fits(entry: Entry, part: str, pattern: re.Pattern[str]) -> bool:
+    texts = (getattr(entry, part),) if part else (entry.network, entry.sender, entry.recipient)
+    return any(text is not None and pattern.fullmatch(text) for text in texts)
+
+
+def _quoted(text: bytes) -> bytes:
+    """Text that a SCAN pattern takes as it is."""
+    return _SPECIAL.sub(rb"\\\1", text)
+
+
+@contextlib.contextmanager
+def _translated() -> Iterator[None]:
+    """redis-py's errors as ours."""
+    try:
+        yield
+    except (OSError, redis.RedisError) as error:
+        raise StoreError(reason(error)) from None

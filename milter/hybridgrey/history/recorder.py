@@ -1,0 +1,251 @@
+"""The host's chronicler: from the workers' counters and records to the history.
+
+A task of the keeper.  Every ``TICK`` seconds it enters what the counters have gained into the ledger, under
+the minute it belongs to, and marks what has changed since the last look: a new policy, a list that was
+suspended, the store gone or back.  About every ``FLUSH`` seconds it writes what is new to the store, in one
+call.  While the store is away nothing is lost that there is room for (`ledger`).
+
+All that it knows is in the journal before it writes, with the number of the batch: a keeper that is killed,
+or gives way to that of a reload, leaves nothing out and nothing twice to its successor.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+from functools import lru_cache
+from typing import Any, Final
+
+import orjson
+
+from hybridgrey import __version__, envelope
+from hybridgrey.greylist import normalise
+from hybridgrey.history import layout
+from hybridgrey.history.layout import OUTCOMES, Step
+from hybridgrey.history.ledger import Ledger
+from hybridgrey.history.records import Mark
+from hybridgrey.history.view import Chronicle
+from hybridgrey.history.writer import Writer
+from hybridgrey.metrics.ring import Place
+from hybridgrey.metrics.shared import Shared
+from hybridgrey.store.connection import Store, StoreError
+from hybridgrey.trouble.reporter import Report
+
+TICK: Final = 5.0
+FLUSH: Final = 15.0
+_JITTER: Final = 0.2
+_LOOK: Final = 1.0  # s; between looks at the rings
+_BUSY_LOOK: Final = 0.1
+_BUSY: Final = 200  # records a look: a quarter of a ring and more
+_CLAIM_PAUSE: Final = 0.2
+LEAST_TIMEOUT: Final = 1.0  # s; nobody waits for it, and the end of the daemon gives it two
+_NAME_MAX: Final = 120  # characters of a sender domain
+
+_KINDS: Final = {outcome: (f"network/{outcome}", f"domain/{outcome}") for outcome in OUTCOMES}
+
+
+class Chronicler:
+    """Keeps the chronicle of this host."""
+
+    def __init__(self, chronicle: Chronicle, shared: Shared, store: Store, report: Report) -> None:
+        self._chronicle = chronicle
+        self._terms = chronicle.terms
+        self._host = chronicle.host
+        self._lock = chronicle.lock
+        self._shared = shared
+        self._store = store
+        self._report = report
+        self._sources = list(layout.sources(shared.schema))
+        self._failures = shared.schema.at("store_failures")
+        # Calls of the store that had failed at the last look; whether ours was one of them; whether the mode
+        # before the start has not been looked up yet.
+        self._failed = 0.0
+        self._doubt = False
+        self._mode_unknown = False
+        self._network = lru_cache(4096)(self._network_of)
+
+    @property
+    def _ledger(self) -> Ledger:
+        return self._chronicle.ledger
+
+    def run(self, stop: threading.Event) -> None:
+        """Keep the chronicle until `stop` is set, and write what is left then."""
+        while not self._shared.journal.claim():  # the keeper before us has it, as long as it lives
+            if stop.wait(_CLAIM_PAUSE):
+                return
+        self._resume()
+        flush = time.monotonic() + _jittered(FLUSH) / 2
+        due = _next_tick()
+        pause = 0.0
+        ended = False
+        while not ended:
+            ended = stop.wait(pause)
+            busy = self._read_rings() >= _BUSY
+            if ended or time.time() >= due or due - time.time() > TICK:
+                self._enter(time.time() if ended else due - TICK / 2)
+                due = _next_tick()
+                if ended or time.monotonic() >= flush or self._doubt:
+                    self._flush()
+                    flush = time.monotonic() + _jittered(FLUSH)
+            pause = max(0.0, min(_BUSY_LOOK if busy else _LOOK, due - time.time()))
+
+    def _resume(self) -> None:
+        """Go on from the journal, or begin; say what is new since then."""
+        note = self._shared.journal.load()
+        ledger = Ledger.load(note) if note else Ledger(secrets.token_hex(8))
+        terms, state, now = self._terms, ledger.state, time.time()
+        if not note:
+            ledger.mark(Mark(now, self._host, "start", f"{terms.mode}, hybridgrey {__version__}"))
+            self._mode_unknown = True
+        else:
+            changed = [part for part, digest in terms.policy.items() if state.policy.get(part) != digest]
+            if changed:
+                ledger.mark(Mark(now, self._host, "reload", f"changed: {', '.join(changed)}"))
+            if state.mode != terms.mode:
+                ledger.mark(Mark(now, self._host, "mode", terms.mode))
+        if terms.private != state.private:
+            ledger.forget_addresses()
+        state.policy, state.mode, state.private = dict(terms.policy), terms.mode, terms.private
+        self._writer = Writer(self._store, self._host, ledger.writer)
+        with self._lock:
+            self._chronicle.ledger = ledger
+        self._failed = self._shared.counters.total(self._failures)
+        self._save()
+
+    def _read_rings(self) -> int:
+        """Enter the new records; how many there were in the fullest ring."""
+        ledger, rings, most = self._ledger, self._shared.rings, 0
+        for slot in range(rings.slots):
+            read = rings.read(slot, ledger.places.get(slot, Place()))
+            if read.records:
+                most = max(most, len(read.records))
+                with self._lock:
+                    ledger.places[slot] = read.place
+                    for record in read.records:
+                        self._verdict(record)
+        return most
+
+    def _verdict(self, record: bytes) -> None:
+        event: dict[str, Any] = orjson.loads(record)
+        day = _day(event["t"] // Step.DAY)
+        of_network, of_domain = _KINDS[event["outcome"]]
+        tops = [(of_domain, _domain(event["sender"]))]
+        if network := self._network(event["client"]):
+            tops.append((of_network, network))
+        self._ledger.verdict(record, day, tops)
+
+    def _network_of(self, client: str) -> str:
+        """A client's network; "" for one that has no address."""
+        network = normalise.client_network(client, *self._terms.prefixes, self._terms.clients)
+        return network if "/" in network else ""
+
+    def _enter(self, moment: float) -> None:
+        """Enter what was counted and what has changed."""
+        with self._lock:
+            self._ledger.count(self._sources, self._shared.counters.total, moment)
+        self._look_at_lists()
+        failed = self._shared.counters.total(self._failures)
+        if failed > self._failed or self._doubt or self._ledger.state.failing_since:
+            self._look_at_store()
+        self._failed = failed
+        self._save()
+
+    def _look_at_lists(self) -> None:
+        """Mark lists that have lost their vote or got it back."""
+        suspended = self._shared.flags.suspended()
+        before, now = set(self._ledger.state.suspended), {label for label, bad in suspended.items() if bad}
+        for label in sorted(now - before):
+            self._mark("suspended", label)
+        for label in sorted(label for label in before - now if label in suspended):
+            self._mark("restored", label)
+        self._ledger.state.suspended = sorted(now)
+
+    def _look_at_store(self) -> None:
+        """Mark that the store is gone, when it fails twice in a row, or is back."""
+        state = self._ledger.state
+        try:
+            self._store.ping()
+        except StoreError:
+            if not state.failing_since:
+                state.failing_since = time.time()
+            elif not state.down:
+                state.down = True
+                self._mark("store_down", at=state.failing_since)
+            return
+        if state.down:
+            self._mark("store_back")
+        if state.failing_since:
+            self._doubt = True  # write at once what has gathered
+        state.failing_since, state.down = 0.0, False
+
+    def _mark(self, kind: str, text: str = "", at: float | None = None) -> None:
+        with self._lock:
+            self._ledger.mark(Mark(time.time() if at is None else at, self._host, kind, text))
+
+    def _flush(self) -> None:
+        """Write what the store does not have, if it serves."""
+        if not self._terms.kept:
+            self._doubt = False
+        if not self._terms.kept or self._ledger.state.failing_since:
+            return
+        try:
+            self._remember_mode()
+            while True:
+                with self._lock:
+                    batch = self._ledger.cut(private=self._terms.private)
+                if batch is None:
+                    break
+                self._save()
+                self._writer.write(self._ledger.number, batch, time.time())
+                with self._lock:
+                    self._ledger.written()
+                self._save()
+        except StoreError as error:
+            self._doubt = True
+            self._look_at_store()
+            if not self._ledger.state.failing_since:  # else it is told as the store's trouble
+                self._report.failing("history", error=str(error))
+        else:
+            self._doubt = False
+            self._report.recovered("history")
+
+    def _remember_mode(self) -> None:
+        """After a start: mark that the mode is another than before it.  Raises StoreError."""
+        if not self._mode_unknown:
+            return
+        own = [mark for mark in self._chronicle.reader.marks(0, time.time()) if mark.host == self._host]
+        known = [mark.text for mark in own if mark.kind in ("start", "mode")]
+        self._mode_unknown = False
+        if known and known[-1].partition(",")[0] != self._terms.mode:
+            self._mark("mode", self._terms.mode)
+
+    def _save(self) -> None:
+        if not self._shared.journal.save(self._ledger.dump()):
+            # Somebody has sent us names of the greatest length: rather those than the counts.
+            with self._lock:
+                self._ledger.forget_addresses()
+                self._ledger.latest.clear()
+            self._shared.journal.save(self._ledger.dump())
+
+
+@lru_cache(8)
+def _day(number: float) -> str:
+    """The name of a day, by how many there were before it."""
+    return layout.day(number * Step.DAY)
+
+
+def _domain(sender: str) -> str:
+    """The domain of a sender as the log has it; "" for the null sender, its path where it is uncertain."""
+    box = envelope.read(sender)
+    return envelope.shortened(box.domain or box.local if box.certain else sender, _NAME_MAX, _NAME_MAX // 2)
+
+
+def _next_tick() -> float:
+    """The end of the tick that is now, by the clock: one ends with each minute."""
+    return (time.time() // TICK + 1) * TICK
+
+
+def _jittered(seconds: float) -> float:
+    return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - a pace is no secret

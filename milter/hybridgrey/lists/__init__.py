@@ -1,0 +1,10 @@
+"""DNS blocklists and allowlists (RFC 5782): asked all at once, heard until a verdict stands.
+
+A *zone* is a list's domain, a *return code* an address in 127.0.0.0/8 that it answers with, a *test point*
+an address that it must, or must not, have.
+
+In reading order: `zones` (what is known of each list), `question` (the bytes of queries and replies),
+`lookup` (one client's questions), `cache` and `recall` (answers within their TTL), `upstream` (which
+nameserver answers), `tcp` (after truncation), `texts` (the words for a listing), `health` (which lists have
+a vote), `resolv` (the system's nameservers).
+"""

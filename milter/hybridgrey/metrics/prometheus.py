@@ -1,0 +1,124 @@
+"""The counters as Prometheus reads them.
+
+Only the process that serves them loads this module: prometheus_client costs memory.
+
+``Exposition`` is a prometheus_client collector over the shared memory of `shared`: no value
+is kept here. The text format itself is the library's.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from hybridgrey import __version__
+from hybridgrey.metrics.series import FAMILIES, HEALTH, Family
+from hybridgrey.metrics.shared import Shared
+
+PREFIX = "hybridgrey_"
+
+
+class Exposition(Collector):
+    """All metric families, read from shared memory at each scrape."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._by_family: dict[str, list[tuple[tuple[str, ...], int]]] = {name: [] for name in FAMILIES}
+        for (name, labels), index in shared.schema.index.items():
+            self._by_family[name].append((labels, index))
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield every family with its samples."""
+        for name, family in FAMILIES.items():
+            yield self._family(family, self._by_family[name])
+        board = self._shared.board
+        yield GaugeMetricFamily(PREFIX + "workers", "Workers that take connections", value=board.alive)
+        yield GaugeMetricFamily(PREFIX + "workers_wanted", "Workers there should be", value=board.wanted)
+        yield GaugeMetricFamily(
+            PREFIX + "start_time_seconds", "When the daemon started, Unix time", value=board.started
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "config_reload_ok", "0 after a failed reload, else 1", value=float(board.reload_ok)
+        )
+        yield CounterMetricFamily(
+            PREFIX + "records_lost", "Verdicts too many at once for the page", value=self._shared.rings.lost
+        )
+        suspended = GaugeMetricFamily(
+            PREFIX + "list_suspended", "1 while a list has no vote for its health", labels=("list",)
+        )
+        for label, flag in self._shared.flags.suspended().items():
+            suspended.add_metric((label,), float(flag))
+        yield suspended
+        health = GaugeMetricFamily(
+            PREFIX + "list_health", "1 for what its test points say of a list", labels=("list", "state")
+        )
+        for label, state in self._shared.flags.states().items():
+            for one in HEALTH:
+                health.add_metric((label, one), float(one == state))
+        yield health
+        working = sum(state == "healthy" for state in self._shared.flags.states().values())
+        yield GaugeMetricFamily(
+            PREFIX + "lists_healthy", "Lists that answer their test points", value=working
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "no_list_works",
+            "1 while no list can have a say: nothing is rejected or allowed by lists",
+            value=float(self._shared.flags.none_works),
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "enforced",
+            "1 while verdicts are carried out, 0 in observe mode",
+            value=self._shared.enforced,
+        )
+        build = GaugeMetricFamily(PREFIX + "build_info", "Versions", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+    def _family(self, family: Family, series: list[tuple[tuple[str, ...], int]]) -> Metric:
+        name = PREFIX + family.name
+        if family.kind == "histogram":
+            histogram = HistogramMetricFamily(name, family.help, labels=family.labels)
+            for labels, index in series:
+                histogram.add_metric(labels, *self._histogram(family, index))
+            return histogram
+        kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+        metric = kind(name, family.help, labels=family.labels)
+        for labels, index in series:
+            total = self._shared.counters.total(index)
+            if total or (family.name, labels) not in self._shared.schema.quiet:
+                metric.add_metric(labels, total)
+        return metric
+
+    def _histogram(self, family: Family, index: int) -> tuple[list[tuple[str, float]], float]:
+        """Return cumulated buckets and the sum; read cell by cell, so off by what is in flight."""
+        total = self._shared.counters.total
+        bounds = [*(str(bound) for bound in family.buckets), "+Inf"]
+        buckets: list[tuple[str, float]] = []
+        seen = 0.0
+        for offset, bound in enumerate(bounds):
+            seen += total(index + offset)
+            buckets.append((bound, seen))
+        return buckets, total(index + len(bounds))
+
+
+def registry(shared: Shared) -> CollectorRegistry:
+    """Return a registry of our families only."""
+    made = CollectorRegistry(auto_describe=False)
+    made.register(Exposition(shared))
+    return made
+
+
+def render(source: CollectorRegistry, accept: str) -> tuple[str, bytes]:
+    """Return content type and body in the format that an Accept header asks for."""
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(source)

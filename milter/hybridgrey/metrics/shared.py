@@ -1,0 +1,195 @@
+"""What is counted: cells of shared memory that every process adds to and the keeper reads.
+
+The master makes one ``Shared`` before it forks. Terms:
+
+- *series*: one number (counter, gauge) or one row of buckets (histogram) with its label values, as Prometheus
+  has it. A ``series.Schema`` gives each one the index of its first cell, once, when a config is loaded.
+- *slot*: the cells of one process. Only that process writes them, so no lock is shared between processes; a
+  total is the sum over all slots. A slot keeps its numbers when its process ends, and the next one adds to
+  them: totals never go back while the master lives.
+- *reload*: ``Shared.renewed`` adds the new config's series behind the old ones. Old and new workers count
+  into the same cells for what both have, so there is nothing to merge.
+
+A worker takes its handles once, after the fork: ``meter = shared.meter(slot)``, then ``meter.decided(…)``,
+``meter.opened()``. Cells are doubles: exact for counts up to 2**53.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from zlib import crc32
+
+from hybridgrey.metrics.journal import Journal
+from hybridgrey.metrics.meter import Meter
+from hybridgrey.metrics.ring import Rings
+from hybridgrey.metrics.series import CAPACITY, HEALTH, Schema, none_works
+
+
+class Counters:
+    """The cells: `slots` rows of ``CAPACITY`` doubles in anonymous memory shared over fork."""
+
+    def __init__(self, slots: int) -> None:
+        # One row more, shared by the processes that found no free slot: their sums may lose an update.
+        self._rows = slots + 1
+        self._cells = memoryview(mmap.mmap(-1, self._rows * CAPACITY * 8)).cast("d")
+        self._free = list(range(slots - 1, -1, -1))
+
+    def lease(self) -> int:
+        """Return a slot for a process about to be forked. Master only."""
+        return self._free.pop() if self._free else self._rows - 1
+
+    @property
+    def slots(self) -> int:
+        """How many processes can have a slot of their own; the surplus ones have this number's."""
+        return self._rows - 1
+
+    def release(self, slot: int) -> None:
+        """Take back the slot of a process that ended. Its counts stay, its open sessions are gone."""
+        self._cells[slot * CAPACITY] = 0.0
+        if slot != self._rows - 1:
+            self._free.append(slot)
+
+    def row(self, slot: int) -> memoryview[float]:
+        """Return the cells of one slot, writable."""
+        return self._cells[slot * CAPACITY : (slot + 1) * CAPACITY]
+
+    def total(self, index: int) -> float:
+        """Return the sum of one cell over all slots."""
+        return sum(self._cells[index::CAPACITY])
+
+
+class Flags:
+    """A byte for each zone, 1 while it is suspended, and one for its health: written by the prober.
+
+    A worker asks ``flags.index(zone)`` once and then reads ``flags.view[index]``.
+    """
+
+    def __init__(self, zones: Iterable[tuple[str, str]]) -> None:
+        pairs = dict(zones)
+        self.labels = tuple(pairs.values())
+        """The label of each zone, in the order of the bytes."""
+        self._index = {zone: index for index, zone in enumerate(pairs)}
+        self.view: memoryview[int] = memoryview(mmap.mmap(-1, max(1, len(pairs))))
+        self.health: memoryview[int] = memoryview(mmap.mmap(-1, max(1, len(pairs))))
+        """The place of each zone's state in ``series.HEALTH``."""
+
+    def index(self, zone: str) -> int:
+        """Return a zone's place in ``view``; KeyError for a zone the config does not name."""
+        return self._index[zone]
+
+    def set(self, zone: str, suspended: bool) -> None:
+        """Suspend a zone or let it vote again. Prober only."""
+        self.view[self._index[zone]] = suspended
+
+    def suspended(self) -> Mapping[str, bool]:
+        """Return each label with whether any zone under it is suspended."""
+        found: dict[str, bool] = {}
+        for label, byte in zip(self.labels, self.view, strict=False):  # the memory has one byte at least
+            found[label] = found.get(label, False) or bool(byte)
+        return found
+
+    def states(self) -> Mapping[str, str]:
+        """Return each label with the worst state of a zone under it."""
+        found: dict[str, int] = {}
+        for label, byte in zip(self.labels, self.health, strict=False):
+            found[label] = max(found.get(label, 0), byte)
+        return {label: HEALTH[worst] for label, worst in found.items()}
+
+    @property
+    def none_works(self) -> bool:
+        """Whether no list can have a say."""
+        return none_works(HEALTH[byte] for byte in self.health[: len(self.labels)])
+
+
+class Board:
+    """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
+
+    def __init__(self) -> None:
+        self._cells = memoryview(mmap.mmap(-1, 40)).cast("d")
+        self.started = time.time()
+        """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
+        self.set_reload_ok(True)
+
+    def set_workers(self, alive: int, wanted: int) -> None:
+        """Say how many workers take connections (draining ones excluded) and how many there should be."""
+        self._cells[0], self._cells[1] = alive, wanted
+
+    def set_ready(self, ready: bool) -> None:
+        """Say whether connections are accepted: true once the workers run, false while stopping."""
+        self._cells[2] = ready
+
+    def set_reload_ok(self, ok: bool) -> None:
+        """Say whether the last reload went well; a failed one leaves the old configuration in effect."""
+        self._cells[3] = ok
+
+    def served(self, address: str) -> bool:
+        """Note where metrics are served; whether that is new. Keeper only."""
+        mark = float(crc32(address.encode()) + 1)  # no cell holds a text; 0 is none yet
+        known, self._cells[4] = self._cells[4] == mark, mark
+        return not known
+
+    @property
+    def alive(self) -> int:
+        """Workers that take connections."""
+        return int(self._cells[0])
+
+    @property
+    def wanted(self) -> int:
+        """Workers there should be."""
+        return int(self._cells[1])
+
+    @property
+    def ready(self) -> bool:
+        """Whether connections are accepted."""
+        return bool(self._cells[2])
+
+    @property
+    def reload_ok(self) -> bool:
+        """Whether the last reload went well; true before the first."""
+        return bool(self._cells[3])
+
+
+@dataclass(frozen=True)
+class Shared:
+    """All shared memory of one config, made by the master before it forks that config's processes."""
+
+    schema: Schema
+    counters: Counters
+    board: Board
+    flags: Flags
+    rings: Rings
+    journal: Journal
+    enforced: bool = True
+
+    @classmethod
+    def create(
+        cls,
+        rules: Sequence[tuple[str, str]],
+        zones: Sequence[tuple[str, str]],
+        *,
+        enforced: bool = True,
+        workers: int = 2,
+    ) -> Shared:
+        """Make the memory of a daemon that starts.
+
+        rules: (name, action) pairs; zones: (zone, label) pairs; enforced: not in observe mode; workers: how
+        many there will be, which sizes the slots, with room for the old workers of several reloads.
+        """
+        schema = Schema.build(rules, (label for _zone, label in zones), enforced=enforced)
+        counters = Counters(max(32, 4 * workers + 4))
+        return cls(schema, counters, Board(), Flags(zones), Rings(counters.slots), Journal(), enforced)
+
+    def renewed(
+        self, rules: Sequence[tuple[str, str]], zones: Sequence[tuple[str, str]], *, enforced: bool = True
+    ) -> Shared:
+        """Return the memory for a reloaded config: the same, but for a longer schema and new flags."""
+        labels = (label for _zone, label in zones)
+        schema = Schema.build(rules, labels, enforced=enforced, before=self.schema)
+        return replace(self, schema=schema, flags=Flags(zones), enforced=enforced)
+
+    def meter(self, slot: int) -> Meter:
+        """Return the handles of the process that holds `slot`; call it in that process."""
+        return Meter(self.schema, self.counters.row(slot), enforced=self.enforced)

@@ -1,0 +1,7 @@
+"""Bringing along what another program has: its rules, and the senders it knows.
+
+In reading order: `found` (a rule for each thing found, or why there is none), `maincf`, `restrictions`,
+`accessmap` and `postfix` (from a main.cf), `whitelists` (postgrey's), `configfile` (the rules as TOML),
+`greylisters` (what other greylisters keep on disk), `restore` with restore.lua (known senders written into
+our store).
+"""

@@ -1,0 +1,265 @@
+"""The data of the page: what its questions (``/api/…``) are answered with.
+
+history, tops: a span of time of one host or all.  lists: how the lists and this host do now.  latest: the
+last verdicts, searched.  way: how one of them came about, by the rules of now.
+
+The store is asked for one thing at a time, and what it said is kept some seconds: however many pages are
+open, and whatever they ask, it is read a few times a minute.  While it is down, what was known before is
+shown, and the page says so.  All text goes out cleaned: a store that others write to may hold anything.
+
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+from hybridgrey import __version__
+from hybridgrey.cleaning import clean
+from hybridgrey.history.records import Mark
+from hybridgrey.history.view import Chronicle
+from hybridgrey.lists.zones import Zone
+from hybridgrey.metrics import series
+from hybridgrey.metrics.shared import Shared
+from hybridgrey.page import spans, verdicts
+from hybridgrey.page.site import BadQuestionError, GoneError
+from hybridgrey.page.verdicts import Verdict
+from hybridgrey.policy.judge import Policy
+from hybridgrey.store.connection import StoreError
+
+FRESH: Final[Mapping[str, float]] = {"hour": 5.0, "day": 10.0, "week": 30.0, "month": 60.0, "year": 60.0}
+"""Seconds for which an answer about a span of time is given again."""
+FRESH_VERDICTS: Final = 4.0
+MOST_KEPT: Final = 64
+MOST_HOSTS: Final = 256
+MOST_MARKS: Final = 500
+MOST_TOPS: Final = 10
+MOST_OF_A_KIND: Final = 100  # heaviest by one outcome, to find the heaviest by all of them
+MOST_VERDICTS: Final = 2000
+MOST_SHOWN: Final = 500
+MOST_SEARCHED: Final = 200  # characters
+
+
+class Kept(NamedTuple):
+    """What was found, when (monotonic, and by the clock), and why it is not newer."""
+
+    asked: float
+    when: float
+    found: Any
+    trouble: str = ""
+
+
+class Memory:
+    """Answers of the store, each given again for some seconds; and for longer while there is no newer one."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._kept: dict[object, Kept] = {}
+
+    def get(self, key: object, fresh: float, ask: Callable[[], Any], otherwise: Callable[[], Any]) -> Kept:
+        """What `ask` says, asked again after `fresh` seconds; with the store down what it said last."""
+        with self._lock:  # one question at a time, and no second one of a kind
+            kept = self._kept.get(key)
+            if kept is not None and self._clock() - kept.asked < fresh:
+                return kept
+            try:
+                kept = Kept(self._clock(), time.time(), ask())
+            except StoreError as error:
+                trouble = f"The store does not answer ({clean(str(error))})"
+                last = kept or Kept(0.0, 0.0, otherwise())
+                kept = last._replace(asked=self._clock(), trouble=trouble)
+            self._kept.pop(key, None)
+            self._kept[key] = kept
+            while len(self._kept) > MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """This host: its name, whether it only observes, and why other hosts' verdicts are not seen, if so."""
+
+    name: str
+    observes: bool = False
+    alone: str = ""
+
+
+class Data:
+    """Answers the page's questions (`site.Data`)."""
+
+    def __init__(
+        self,
+        host: Host,
+        policy: Policy,
+        zones: Sequence[Zone],
+        *,
+        shared: Shared,
+        chronicle: Chronicle,
+        health: Callable[[], Sequence[str]],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._host = host
+        self._policy = policy
+        self._zones = zones
+        self._shared = shared
+        self._chronicle = chronicle
+        self._health = health
+        self._clock = clock
+        self._memory = Memory()
+
+    def answer(self, name: str, parameters: Mapping[str, str]) -> object:
+        """Answer a question; raises BadQuestionError, GoneError."""
+        match name:
+            case "history":
+                return self._history(*self._span(parameters))
+            case "tops":
+                return self._tops(*self._span(parameters))
+            case "lists":
+                return self._now()
+            case "latest":
+                return self._latest(parameters)
+            case "way":
+                return self._way(parameters.get("id", ""))
+        raise GoneError(f"there is no {clean(name, 40)!r} here")
+
+    def _span(self, parameters: Mapping[str, str]) -> tuple[str, Sequence[str] | None]:
+        span = parameters.get("span", "day")
+        if span not in spans.SPANS:
+            raise BadQuestionError(f"span is one of {', '.join(spans.SPANS)}")
+        return span, self._chosen(parameters)
+
+    def _chosen(self, parameters: Mapping[str, str]) -> Sequence[str] | None:
+        """The host that is asked about, if it is known; None for all of them."""
+        host = parameters.get("host", "")
+        if host and host not in self._hosts():
+            raise GoneError(f"no history of a host {clean(host, 80)!r}")
+        return [host] if host else None
+
+    def _hosts(self) -> Sequence[str]:
+        kept = self._memory.get("hosts", 10.0, self._chronicle.hosts, list)
+        return sorted({self._host.name, *kept.found})[:MOST_HOSTS]
+
+    def _history(self, name: str, hosts: Sequence[str] | None) -> object:
+        span = spans.SPANS[name]
+        now = self._clock()
+
+        def ask() -> dict[str, object]:
+            counts = self._chronicle.counts(span.start(now), now, span.unit, hosts)
+            marks = [
+                mark
+                for mark in self._chronicle.marks(span.start(now), now)
+                if hosts is None or mark.host in hosts
+            ]
+            return spans.shown(name, now, counts) | {"marks": list(map(_mark, marks[-MOST_MARKS:]))}
+
+        def nothing() -> dict[str, object]:
+            return spans.shown(name, now, {}) | {"marks": []}
+
+        kept = self._memory.get(("history", name, tuple(hosts or ())), FRESH[name], ask, nothing)
+        trouble = kept.trouble and f"{kept.trouble}: {self._outdated(kept.when)}"
+        return kept.found | {"hosts": [clean(one) for one in self._hosts()], "trouble": trouble}
+
+    def _outdated(self, when: float) -> str:
+        if not when:
+            return "its history cannot be shown."
+        shown = time.strftime("%H:%M:%S", time.gmtime(when))
+        return (
+            f"the numbers are those of {shown} UTC, and what is counted meanwhile is added when it is back."
+        )
+
+    def _tops(self, name: str, hosts: Sequence[str] | None) -> object:
+        now = self._clock()
+        start = spans.SPANS[name].start(now)
+        key = ("tops", name, tuple(hosts or ()))
+        kept = self._memory.get(
+            key, FRESH[name], lambda: self._chronicle.tops(start, now, hosts, MOST_OF_A_KIND), dict
+        )
+        names = {
+            what: _tops(kept.found, kind) for what, kind in (("networks", "network"), ("domains", "domain"))
+        }
+        return {**names, "known": bool(kept.when)}
+
+    def _now(self) -> object:
+        shared = self._shared
+        states = shared.flags.states()
+        return {
+            "host": self._host.name,
+            "version": __version__,
+            "now": self._clock(),
+            "workers": shared.board.alive,
+            "observe": self._host.observes,
+            "problems": [*([series.NO_LIST_WORKS] if shared.flags.none_works else []), *self._health()],
+            "lists": [
+                {
+                    "list": label,
+                    "suspended": suspended,
+                    "health": states[label],
+                    "seconds": self._seconds(label),
+                }
+                for label, suspended in shared.flags.suspended().items()
+            ],
+        }
+
+    def _seconds(self, label: str) -> float | None:
+        """The mean time to an answer of a list, since the daemon's start."""
+        at = self._shared.schema.at("list_latency_seconds", label)
+        width = len(series.LIST_BUCKETS) + 1
+        number = sum(self._shared.counters.total(at + offset) for offset in range(width))
+        return self._shared.counters.total(at + width) / number if number else None
+
+    def _records(self, hosts: Sequence[str] | None) -> Kept:
+        def ask() -> list[Verdict]:
+            found = map(verdicts.shown, self._chronicle.latest(hosts, MOST_VERDICTS))
+            return [one for one in found if one is not None]
+
+        return self._memory.get(("latest", tuple(hosts or ())), FRESH_VERDICTS, ask, list)
+
+    def _latest(self, parameters: Mapping[str, str]) -> object:
+        wanted = parameters.get("q", "")[:MOST_SEARCHED]
+        limit = parameters.get("limit", "50")
+        if not (limit.isascii() and limit.isdigit() and 0 < len(limit) < 6):
+            raise BadQuestionError("limit is a number")
+        kept = self._records(self._chosen(parameters))
+        found = verdicts.search(kept.found, wanted, self._policy.clients) if wanted.strip() else kept.found
+        return {
+            "q": wanted,
+            "found": len(found),
+            "verdicts": found[: min(int(limit), MOST_SHOWN)],
+            "alone": self._host.alone,
+        }
+
+    def _way(self, name: str) -> object:
+        for one in self._records(None).found:
+            if one["id"] == name:
+                return self._gone(one)
+        raise GoneError("this verdict is no longer kept")
+
+    def _gone(self, one: Verdict) -> object:
+        way = verdicts.retrace(self._policy, self._zones, one)
+        note = ""
+        if not way.agrees:
+            now = f"the rule {way.rule!r} would decide" if way.rule else "no rule would match"
+            where = (
+                "here" if one["mx"] == self._host.name else f"on {self._host.name}, which this page is of,"
+            )
+            note = f"With the rules that hold {where} now, {now}."
+        return {
+            "agrees": way.agrees,
+            "note": note,
+            "steps": [
+                {"rule": step.rule, "action": step.action, "outcome": step.outcome, "why": step.why}
+                for step in way.steps
+            ],
+        }
+
+
+def _mark(mark: Mark) -> dict[str, object]:
+    return {"t": mark.time, "host": clean(mark.host), "kind": clean(mark.kind, 40), "text": clean(mark.text)}
+
+
+def _tops(found: Mapping[str, Sequence[tuple[str, int]]], kind: str) -> list[dict[str, object]]:
+    return [{**one, "name": clean(str(one["name"]))} for one in spans.heaviest(found, kind, MOST_TOPS)]

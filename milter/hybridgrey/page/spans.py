@@ -1,0 +1,158 @@
+"""A span of time as the page shows it: rows of counts for its chart, and totals for its tables.
+
+Pure: counts by series and moment go in (`history.layout` names the series), what JSON is made of
+comes out.  Series of another version, or that somebody else has written to the store, are passed over.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import accumulate
+from typing import Final, NamedTuple, TypeVar
+
+from hybridgrey.cleaning import clean
+from hybridgrey.history.layout import NOTED, OUTCOMES, Step, labels_of
+from hybridgrey.metrics.series import DELAY_BUCKETS, RESULTS, STATES
+
+MOST_NAMES: Final = 500
+"""Lists or rules that are shown; a configuration has fewer."""
+MOST_COUNTED: Final = 10**12
+"""A count in one step above which it is none: so that all sums stay numbers that JSON and browsers have."""
+
+Counts = Mapping[str, Mapping[int, int]]
+Value = TypeVar("Value")
+
+
+class Span(NamedTuple):
+    """`number` steps of `width` seconds, added up from the history's steps `unit`."""
+
+    unit: Step
+    width: int
+    number: int
+
+    def start(self, now: float) -> int:
+        """Where it begins, so that its last step has `now` in it."""
+        return int(now) // self.width * self.width - (self.number - 1) * self.width
+
+
+SPANS: Final[Mapping[str, Span]] = {
+    "hour": Span(Step.MINUTE, 60, 60),
+    "day": Span(Step.MINUTE, 600, 144),
+    "week": Span(Step.HOUR, 3600, 168),
+    "month": Span(Step.HOUR, 6 * 3600, 124),
+    "year": Span(Step.DAY, 86400, 366),
+}
+
+
+def shown(name: str, now: float, counts: Counts) -> dict[str, object]:
+    """What the page needs of a span of time but for marks and hosts; `name` is one of SPANS."""
+    span = SPANS[name]
+    start = span.start(now)
+    counts = {
+        series: {moment: count for moment, count in steps.items() if 0 <= count <= MOST_COUNTED}
+        for series, steps in counts.items()
+    }
+    rows, observed = _outcomes(counts, span, start)
+    totals = {series: sum(steps.values()) for series, steps in counts.items()}
+    return {
+        "span": name,
+        "now": now,
+        "start": start,
+        "step": span.width,
+        "elapsed": now - (start + (span.number - 1) * span.width),
+        "outcomes": rows,
+        "observed": observed,
+        "rules": _rules(totals),
+        "lists": _lists(totals),
+        "delays": _delays(totals),
+        "greylist": {state: totals.get(f"greylist:{state}", 0) for state in STATES},
+        "both": totals.get("claimed_by_both", 0),
+        "sessions": totals.get("sessions", 0),
+        "store_failures": totals.get("store_failures", 0),
+    }
+
+
+def _outcomes(counts: Counts, span: Span, start: int) -> tuple[dict[str, list[int]], int]:
+    """A row for each outcome, and how many recipients were only observed."""
+    rows = {outcome: [0] * span.number for outcome in OUTCOMES}
+    observed = 0
+    for (outcome, mode), steps in _of(counts, "outcome", 2):
+        for moment, count in steps.items():
+            at = (moment - start) // span.width
+            if outcome in rows and 0 <= at < span.number:
+                rows[outcome][at] += count
+                observed += count if mode == "observed" else 0
+    return rows, observed
+
+
+def _rules(totals: Mapping[str, int]) -> list[dict[str, object]]:
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for (rule, outcome), count in _of(totals, "rule", 2):
+        if outcome in (*OUTCOMES, NOTED) and count:
+            found[rule][outcome] += count
+    decided = {rule: sum(by[outcome] for outcome in OUTCOMES) for rule, by in found.items()}
+    ordered = sorted(found.items(), key=lambda one: (-decided[one[0]], one[0]))
+    return [{"rule": rule, **by} for rule, by in ordered[:MOST_NAMES]]
+
+
+def _lists(totals: Mapping[str, int]) -> list[dict[str, object]]:
+    kinds = (*RESULTS, "sole", "shared")
+    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(kinds, 0))
+    for family in ("list", "list_reject"):
+        for (label, kind), count in _of(totals, family, 2):
+            if kind in kinds and (label in found or len(found) < MOST_NAMES):
+                found[label][kind] += count
+    return [{"list": label, **kinds_of} for label, kinds_of in sorted(found.items())]
+
+
+def _delays(totals: Mapping[str, int]) -> dict[str, object]:
+    bounds = [f"{bound:g}" for bound in DELAY_BUCKETS]
+    row = [totals.get(f"delay_le:{bound}", 0) for bound in (*bounds, "inf")]
+    number = sum(row)
+    median, exact = middle(row, DELAY_BUCKETS)
+    return {
+        "buckets": [
+            {"le": le, "count": count} for le, count in zip((*DELAY_BUCKETS, None), row, strict=True)
+        ],
+        "median": median,
+        "median_exact": exact,
+        "mean": totals.get("delay_sum", 0) / number if number else None,
+    }
+
+
+def middle(row: Sequence[int], bounds: Sequence[float]) -> tuple[float | None, bool]:
+    """The median of a histogram, evenly spread within a bucket, and whether it is one.
+
+    In the first bucket it is only known to be at most its bound, in the last to be above the last bound.
+    """
+    sums = list(accumulate(row))
+    half = sums[-1] / 2
+    if not half:
+        return None, False
+    at = bisect_left(sums, half)
+    if at == 0 or at == len(bounds):
+        return bounds[max(0, at - 1)], False
+    low, high = bounds[at - 1], bounds[at]
+    return low + (high - low) * (half - sums[at - 1]) / row[at], True
+
+
+def heaviest(tops: Mapping[str, Sequence[tuple[str, int]]], what: str, limit: int) -> list[dict[str, object]]:
+    """The names with the most recipients, each with its counts by outcome; `what`: "network", "domain"."""
+    found: dict[str, Counter[str]] = defaultdict(Counter)
+    for key, pairs in tops.items():
+        kind, _, outcome = key.partition("/")
+        if kind == what and outcome in OUTCOMES:
+            for name, count in pairs:
+                found[name][outcome] += count
+    ordered = sorted(found.items(), key=lambda one: (-one[1].total(), one[0]))
+    return [{"name": name, **by_outcome} for name, by_outcome in ordered[:limit]]
+
+
+def _of(series: Mapping[str, Value], family: str, labels: int) -> Iterator[tuple[list[str], Value]]:
+    """The series of a family, with their labels."""
+    for name, value in series.items():
+        first, *rest = labels_of(name)
+        if first == family and len(rest) == labels:
+            yield [clean(label) for label in rest], value

@@ -1,0 +1,11 @@
+"""The daemon: a master, workers that take mail, and a keeper for all that is periodic.
+
+The *master* opens the socket, forks, watches and reloads, and serves no mail.  A *worker* runs an engine.
+The *keeper* probes the lists, writes the history and serves metrics and the page.  A *generation* is the
+processes of one configuration.
+
+In reading order: `daemon` (the start, in the one order that works), `assembly` (which parts a process
+gets), `master`, `generation`, `children`, `loop`, `restarts` and `backoff`, `listener`, `privileges`,
+`statefolder`, `pidfile`, `holder`, `worker`, `libmilter_pool`, `descriptors`, `keeper`, `store_watch`,
+`systemd`.
+"""

@@ -1,0 +1,259 @@
+"""What a configuration puts into the processes: the parts of the filter, put together.
+
+Here and nowhere else the modules meet: lists and look-ups, store and greylist, screen and session for a
+worker; the prober of the lists and the metrics for the keeper.  `cli.run` hands `assemble` to the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn
+
+from hybridgrey import logs
+from hybridgrey.config.load import Config
+from hybridgrey.filter.counting import Counts
+from hybridgrey.filter.followup import Events
+from hybridgrey.filter.screen import Screen
+from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.history.reader import Reader
+from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
+from hybridgrey.history.view import Chronicle, Terms
+from hybridgrey.lists import zones
+from hybridgrey.lists.health import Prober
+from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists.resolv import nameservers
+from hybridgrey.metrics.shared import Shared
+from hybridgrey.policy.judge import Policy
+from hybridgrey.process import keeper
+from hybridgrey.process.children import Ready
+from hybridgrey.process.generation import Build
+from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.store.connection import Store, StoreError
+from hybridgrey.trouble.reporter import Channel, Report
+
+if TYPE_CHECKING:
+    from hybridgrey.page.site import Site
+
+WATCH_SECONDS = 1.0
+
+
+def assemble(embedded_url: str, channel: Channel) -> Build:
+    """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
+
+    def build(config: Config, before: Shared | None) -> Assembly:
+        return Assembly(config, before, embedded_url, channel)
+
+    return build
+
+
+class Assembly:
+    """The parts of one configuration; made in the master, used in its children (`generation.Parts`)."""
+
+    def __init__(self, config: Config, before: Shared | None, embedded_url: str, channel: Channel) -> None:
+        self._config = config
+        self._channel = channel
+        self._master = os.getpid()
+        self._store_url = store_url(config, embedded_url)
+        self._name = config.hostname or socket.gethostname()
+        self._recorded = config.metrics.history or config.metrics.listen is not None
+        self.zones = zones.build(config.rules, config.zones)
+        rules = [(rule.name, rule.action.value) for rule in config.rules]
+        labels = [(zone.name, zone.label) for zone in self.zones]
+        enforced = not config.observe
+        if before is None:
+            self.shared = Shared.create(rules, labels, enforced=enforced, workers=config.worker_count)
+        else:
+            self.shared = before.renewed(rules, labels, enforced=enforced)
+
+    def worker(self, slot: int) -> Worker:
+        """Build the filter and make it known to libmilter; in the worker's process."""
+        reports = self._channel.reporter()
+        pool = Pool()
+        screen, store = self.screen(reports, pool)
+        ring = self.shared.rings.writer(slot) if self._recorded else None
+        counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
+        logged = logs.get().is_enabled_for(logs.LEVELS["info"])
+        events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
+        return Worker(screen, store, self._config, reports, events, pool)
+
+    def screen(self, reports: Report, pool: Pool) -> tuple[Screen, Store]:
+        """The filter without its milter."""
+        config = self._config
+        store = open_store(config, self._store_url, reports)
+        resolver = Resolver(
+            self.zones,
+            nameservers(config.dns.nameservers),
+            timeout=config.dns.timeout,
+            suspended=self.shared.flags.view,
+            reporter=reports,
+            wait=pool.wait,
+        )
+        greylist = open_greylist(config, store)
+        policy = Policy(config.rules, config.dns.clients)
+        return Screen(config, policy, self.zones, resolver, greylist), store
+
+    def keeper(self, ready: Ready) -> NoReturn:
+        """Probe the lists and serve metrics until the master ends; in the keeper's process."""
+        sys.excepthook = _one_line
+        reports = self._channel.reporter()
+        store = open_store(self._config, self._store_url, reports)
+        flags = self.shared.flags
+        servers = nameservers(self._config.dns.nameservers)
+        prober = Prober(self.zones, servers, flags=flags.view, states=flags.health, reporter=reports)
+        prober.probe_first()
+        timeout = self._config.store.timeout
+        chronicle = Chronicle(Reader.open(self._store_url, timeout), Terms.of(self._config, self._name))
+        # A store of its own: what the history waits for says nothing to the check of the mail's.
+        own = Store.open(self._store_url, max(timeout, LEAST_TIMEOUT))
+        chronicler = Chronicler(chronicle, self.shared, own, reports)
+        ready()
+        status = keeper.run(
+            self.shared,
+            reports,
+            listen=self._config.metrics.listen,
+            parent=self._master,
+            tasks=[prober.run, partial(_watch, store, reports), chronicler.run],
+            checks={"store": partial(_reachable, store)},
+            site=partial(self._site, chronicle),
+        )
+        os._exit(status)
+
+    def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
+        """What is served over HTTP."""
+        from hybridgrey.page import (  # only where it is served: what else the page needs costs memory
+            data,
+            site,
+        )
+
+        config = self._config
+        alone = "[metrics] history is off" if not config.metrics.history else ""
+        if config.store.key_secret.get_secret_value():
+            alone = "[store] key_secret is set"
+        answers = data.Data(
+            data.Host(
+                chronicle.host,
+                observes=config.observe,
+                alone=alone,
+            ),
+            Policy(config.rules, config.dns.clients),
+            self.zones,
+            shared=self.shared,
+            chronicle=chronicle,
+            health=health,
+        )
+        names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
+        door = site.Door(config.metrics.password.get_secret_value(), names)
+        return site.Site(self.shared, health, door=door, data=answers)
+
+
+class Worker:
+    """A worker's part: `worker.Registration`."""
+
+    def __init__(
+        self,
+        screen: Screen,
+        store: Store,
+        config: Config,
+        reports: Report,
+        events: Events,
+        pool: Pool,
+    ) -> None:
+        # The command line works without libmilter, so only a worker imports it.
+        from hybridgrey.filter.session import Milter
+
+        sys.excepthook = _one_line
+        self.pool = pool
+        self._store = store
+        self._events = events
+        self._milter = Milter(
+            screen,
+            config,
+            log=logs.get(),
+            events=events,
+            reports=reports,
+            store_well=lambda: store.available,
+        )
+        self._milter.register()
+        events.start()
+
+    @property
+    def live(self) -> int:
+        """Open sessions."""
+        return self._milter.live
+
+    def tick(self) -> None:
+        """Look whether a store that was given up is back."""
+        self._store.probe()
+
+    def close(self) -> None:
+        """Tell what has not been told, and let go of the store."""
+        self._events.settle()
+        self._store.close()
+
+
+def store_url(config: Config, embedded_url: str) -> str:
+    """Where the store is; an embedded one where its server has been started."""
+    return embedded_url if config.store.embedded else config.store.url.get_secret_value()
+
+
+def open_store(config: Config, url: str, reports: Report) -> Store:
+    """The store of a configuration, with its outages told."""
+
+    def changed(available: bool, reason: str) -> None:
+        if available:
+            reports.recovered("store")
+        else:
+            reports.failing("store", error=reason)
+
+    return Store.open(url, config.store.timeout, on_change=changed)
+
+
+def open_greylist(config: Config, store: Store) -> Greylist:
+    """The greylist of a configuration."""
+    terms = config.greylist
+    return Greylist(
+        store,
+        retry_window=terms.retry_window,
+        lifetime=terms.lifetime,
+        ipv4_prefix=terms.ipv4_prefix,
+        ipv6_prefix=terms.ipv6_prefix,
+        auto_allow_after=terms.auto_allow_after,
+        key_secret=config.store.key_secret.get_secret_value(),
+        clients=config.dns.clients,
+    )
+
+
+def _reachable(store: Store) -> str:
+    try:
+        store.ping()
+    except StoreError as e:
+        return str(e)
+    return ""
+
+
+def _watch(store: Store, reports: Report, stop: threading.Event) -> None:
+    """Tell of a store that does not serve at the start, before a mail needs it; then look for one given up.
+
+    One failure is enough to tell: the breaker's patience is for a store that has served.
+    """
+    while error := _reachable(store):
+        reports.failing("store", error=error)
+        if stop.wait(WATCH_SECONDS):
+            return
+    reports.recovered("store")
+    while not stop.wait(WATCH_SECONDS):
+        store.probe()
+
+
+def _one_line(kind: type[BaseException], error: BaseException, trace: object) -> None:
+    """For errors that nobody else catches, pymilter's own among them, such as a HELO that is not UTF-8."""
+    log = logs.get()
+    if isinstance(error, UnicodeDecodeError):
+        log.debug("a client's text is not UTF-8", error=str(error))
+    else:
+        log.error("unexpected error", exc_info=(kind, error, trace))

@@ -1,0 +1,345 @@
+"""One libmilter process: it takes connections from the shared listening socket until it is told to drain.
+
+*How libmilter gets our socket.*  It opens its own and takes no other: Debian's ``fd:N`` is a local patch,
+and without it libmilter refuses peers whose family differs from that of the socket it has opened.  So it
+opens a throw-away socket of the family of ours; once it has proved there that it serves, our socket is put
+over that descriptor with dup2(2).  This is the same on every system, gives the master a readiness that
+means something, and leaves libmilter nothing of ours to unlink.
+
+*Signals.*  libmilter waits for TERM, HUP and INT in a thread of its own and cuts all sessions on each.  A
+worker ignores these three, so that nobody can; the kernel throws an ignored signal away before that thread
+can see it.  The order to drain is USR1, which libmilter does not know; a second USR1 means at once.  USR2
+only ends a sleep: that of libmilter's poll(2), which would hold on to the shared socket for up to 5 seconds
+after the dup2, and our own when the master has died.
+
+*The end.*  Neither ``milter.stop`` nor a return from ``milter.main`` can be survived: the first cuts
+sessions, after the second libmilter hangs or crashes.  So the process leaves with os._exit, always.
+
+With `filter.session` the only importer of ``milter``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import os
+import select
+import signal
+import socket
+import struct
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import NoReturn, Protocol
+
+from hybridgrey import logs
+from hybridgrey.process import descriptors
+from hybridgrey.process.libmilter_pool import Pool
+
+DRAIN = signal.SIGUSR1
+"""What the master sends to make a worker finish; twice to make it leave at once."""
+
+FAILED = os.EX_SOFTWARE
+
+_WAKE = signal.SIGUSR2
+_QUIT = struct.pack("!I", 1) + b"Q"  # milter protocol: length, SMFIC_QUIT
+_PROBE_TIMEOUT = 10.0  # seconds for libmilter to come up; the machine may be busy
+_LOOK = 0.1  # seconds between two looks at the sessions of a draining worker
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+# Seconds.  A thread that waits for the interpreter wakes at this interval to ask for it.  With hundreds of
+# threads, which libmilter starts in a rush, Python's 5 ms made that most of the work; callbacks give the
+# interpreter up at every wait anyway.
+_SWITCH_INTERVAL = 0.1
+# The garbage collector's thresholds.  Sessions leave no cycles behind, but the caches are many small objects,
+# and looking through them at Python's pace was a tenth of the work.
+_COLLECT = (100_000, 50, 50)
+_STACK = 1 << 20  # bytes; the interpreter's own frames are not on the C stack
+_ATTRIBUTES_SIZE = 256  # more than any pthread_attr_t
+_M_ARENA_MAX = -8  # malloc.h
+_INSTALL = (
+    "install it with: pip install 'hybridgrey[milter]' "
+    "(needs gcc, python3-dev and libmilter-dev; on FreeBSD the port mail/libmilter)"
+)
+
+
+class UnfitError(Exception):
+    """libmilter or its binding cannot be used here; the text says what to do."""
+
+
+class Registration(Protocol):
+    """What serves the sessions, once its callbacks are known to libmilter; `pool` is libmilter's."""
+
+    pool: Pool
+
+    @property
+    def live(self) -> int:
+        """Open sessions."""
+        ...
+
+    def tick(self) -> None:
+        """Housekeeping, called about once a second from the main thread."""
+        ...
+
+    def close(self) -> None:
+        """Flush what has not been written; called once, when no session is served any more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a worker is to run: its CPU (None: any) and its times in seconds."""
+
+    cpu: int | None = None
+    drain_timeout: float = 30.0
+    tick: float = 1.0
+
+
+def check() -> None:
+    """Raise UnfitError unless libmilter can be used in this process."""
+    milter = _binding()
+    if sys.version_info >= (3, 14) and _has_pool(str(milter.__file__)):
+        raise UnfitError(
+            "Python 3.14 or newer crashes with this libmilter, which has a pool of workers "
+            "(_FFR_WORKERS_POOL, as in Debian): run hybridgrey with Python 3.11 to 3.13"
+        )
+
+
+def serve(
+    listening: socket.socket,
+    register: Callable[[], Registration],
+    ready: Callable[[], None],
+    terms: Terms,
+) -> NoReturn:
+    """Run a worker in this forked process and leave with an exit status: 0 drained, else a failure.
+
+    `register` builds what serves and makes its callbacks known to libmilter (``milter.register`` included);
+    `ready` is called when connections are taken.
+    """
+    status = FAILED
+    try:
+        worker = _Worker(listening, terms)
+        worker.start(register())
+        ready()
+        worker.run()
+        status = 0
+    except BaseException:
+        logs.get().exception("worker failed")
+    finally:
+        os._exit(status)
+
+
+class _Worker:
+    """The main thread's view of the process; libmilter has its own threads."""
+
+    def __init__(self, listening: socket.socket, terms: Terms) -> None:
+        self._listening = listening
+        self._family = listening.family
+        self._place = descriptors.place(listening)
+        self._terms = terms
+        self._master = os.getppid()
+        self._orders = 0
+        self._wake_read, self._wake_write = os.pipe()
+        self._tick_failed = False
+        self._take_signals()
+        _die_with_parent()
+        _frugal_threads()
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        gc.set_threshold(*_COLLECT)
+        _pin(terms.cpu)
+
+    def start(self, registration: Registration) -> None:
+        """Bring libmilter up on a socket of its own, then give it ours."""
+        self._registration = registration
+        with tempfile.TemporaryDirectory(prefix="hybridgrey-") as folder:
+            self._fd = _open_own_socket(self._listening.family, Path(folder))
+            self._dead = _dead_socket(Path(folder))
+            self._thread = threading.Thread(target=_main, name="libmilter", daemon=True)
+            self._thread.start()
+            if _has_pool(str(_binding().__file__)):
+                # Before the probe: what answers that has taken this, too.
+                registration.pool.attach(_connected(self._fd))
+            _probe(self._fd)
+        self._swap(self._listening)
+
+    def run(self) -> None:
+        """Serve until an order to drain comes or the master is gone, then drain."""
+        while not self._orders and os.getppid() == self._master:
+            self._sleep(self._terms.tick)
+            self._tick()
+        self._drain()
+
+    def _drain(self) -> None:
+        """Take no more connections, let the open ones come to their end, up to the deadline."""
+        self._swap(self._dead)
+        self._listening.close()
+        deadline = time.monotonic() + self._terms.drain_timeout
+        quiet = 0
+        # Twice quiet: a connection that was just being accepted shows up at the second look.
+        while quiet < 2 and self._orders < 2 and time.monotonic() < deadline:
+            self._sleep(_LOOK)
+            self._registration.pool.stir()
+            quiet = 0 if self._busy() else quiet + 1
+        cut = self._registration.live
+        self._registration.close()
+        log = logs.get()
+        if cut:
+            log.warning("worker leaves sessions behind", sessions=cut)
+        else:
+            log.debug("worker drained")
+
+    def _busy(self) -> bool:
+        """Does an MTA still hold a connection, be it one whose first packet has not come yet?"""
+        return self._registration.live > 0 or descriptors.connections(self._family, self._place) > 0
+
+    def _swap(self, sock: socket.socket) -> None:
+        """Make libmilter listen on `sock`, and let go of what it listened on, at once."""
+        os.dup2(sock.fileno(), self._fd, inheritable=False)
+        if self._thread.ident is not None:
+            signal.pthread_kill(self._thread.ident, _WAKE)
+
+    def _tick(self) -> None:
+        self._registration.pool.stir()
+        try:
+            self._registration.tick()
+            self._tick_failed = False
+        except Exception:
+            # Housekeeping is never worth the sessions; said once, not every second
+            if not self._tick_failed:
+                logs.get().exception("housekeeping failed")
+            self._tick_failed = True
+
+    def _sleep(self, seconds: float) -> None:
+        if select.select([self._wake_read], [], [], seconds)[0]:
+            os.read(self._wake_read, 4096)
+
+    def _take_signals(self) -> None:
+        os.set_blocking(self._wake_write, False)
+        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        signal.signal(DRAIN, self._ordered)
+        signal.signal(_WAKE, lambda _number, _frame: None)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+    def _ordered(self, _number: int, _frame: FrameType | None) -> None:
+        self._orders += 1
+
+
+def _main() -> None:
+    """Run libmilter; there is no way on from its end."""
+    try:
+        _binding().main()
+        logs.get().error("libmilter ended")
+    except BaseException:
+        logs.get().exception("libmilter failed")
+    finally:
+        os._exit(FAILED)
+
+
+def _binding() -> ModuleType:
+    """The C extension ``milter``, looked up late so that all but the daemon works without it."""
+    try:
+        import milter
+    except ImportError as exc:
+        raise UnfitError(f"no Python binding of libmilter ({exc}); {_INSTALL}") from exc
+    if not hasattr(milter, "set_flags"):
+        found = getattr(milter, "__file__", None) or next(iter(getattr(milter, "__path__", ["?"])))
+        raise UnfitError(f"the module milter at {found} is not pymilter's; {_INSTALL}")
+    return milter
+
+
+def _has_pool(library: str) -> bool:
+    """Is the libmilter behind `library` the build with a pool of worker threads?"""
+    try:
+        return hasattr(ctypes.CDLL(library), "mi_pool_controller_init")
+    except OSError:  # built into the interpreter: no file to look into, and no such build is known
+        return False
+
+
+def _open_own_socket(family: int, folder: Path) -> int:
+    """Let libmilter open a socket of `family` that nobody else knows; its descriptor."""
+    milter = _binding()
+    place = {socket.AF_INET: "inet:0@[127.0.0.1]", socket.AF_INET6: "inet6:0@[::1]"}
+    milter.setconn(place.get(socket.AddressFamily(family), f"unix:{folder}/own"))
+    before = descriptors.low()
+    milter.opensocket(False)
+    for fd in descriptors.low() - before:
+        if descriptors.is_listening(fd):
+            os.set_blocking(fd, False)
+            return fd
+    raise RuntimeError("libmilter has opened no socket")
+
+
+def _dead_socket(folder: Path) -> socket.socket:
+    """A listening socket that nobody can reach, as its path is about to go.
+
+    It must listen: libmilter takes the hang-up that poll(2) reports for any other for a reason to abort.
+    """
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(f"{folder}/dead")
+    sock.listen(1)
+    sock.setblocking(False)
+    return sock
+
+
+def _connected(fd: int) -> socket.socket:
+    """A connection to the socket that libmilter listens on."""
+    with descriptors.borrowed(fd) as listening:
+        if listening is None:
+            raise RuntimeError("libmilter has closed its socket")
+        client = socket.socket(listening.family, socket.SOCK_STREAM)
+        client.settimeout(_PROBE_TIMEOUT)
+        client.connect(listening.getsockname())
+        return client
+
+
+def _probe(fd: int) -> None:
+    """Wait until libmilter serves at `fd`: it hangs up when it has read a QUIT."""
+    with _connected(fd) as client:
+        client.sendall(_QUIT)
+        client.recv(1)
+
+
+def _die_with_parent() -> None:
+    """Let the kernel wake us when the master dies; where it cannot, the next tick sees it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _WAKE.value, 0, 0, 0)
+
+
+def _frugal_threads() -> None:
+    """Make the threads that libmilter starts cheap to come and go, where the C library is GNU's.
+
+    Its pool starts a thread for each session that waits and ends it soon after.  With the default stack of
+    8 MiB glibc's cache of stacks holds five, and every other thread costs an mmap, page faults and an munmap;
+    and each thread would get a malloc arena of its own.
+    """
+    library = ctypes.CDLL(None)
+    set_default = getattr(library, "pthread_setattr_default_np", None)
+    if set_default is None:
+        return
+    attributes = ctypes.create_string_buffer(_ATTRIBUTES_SIZE)
+    if library.pthread_attr_init(attributes) == 0:
+        library.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK))
+        set_default(attributes)
+    library.mallopt(_M_ARENA_MAX, 2)
+
+
+def _pin(cpu: int | None) -> None:
+    """Stay on one CPU: the interpreter's lock does not wander between caches, which halves the work.
+
+    And a thread that wakes waits until the running one pauses (SCHED_BATCH, see sched(7)): at once it would
+    most often find the interpreter taken, and beside a busy MTA several sessions are then served in one go.
+    """
+    if cpu is not None and hasattr(os, "sched_setaffinity"):
+        try:
+            os.sched_setaffinity(0, {cpu})
+            if hasattr(os, "SCHED_BATCH"):
+                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        except OSError as exc:
+            # The CPU was taken from us since the master looked (a cpuset changed): slower, not wrong
+            logs.get().debug("worker not bound to a CPU", cpu=cpu, error=exc.strerror)

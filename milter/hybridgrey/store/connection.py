@@ -1,0 +1,151 @@
+"""The connection to Redis or Valkey: one script call a round trip, and a breaker around it.
+
+`Store.run` is all that the hot path needs. It takes an idle connection (or makes one), sends EVALSHA,
+reads the answer, and falls back to EVAL where the server has forgotten the script. A server on TCP or a unix
+socket is `plain`'s, the other kinds (TLS, Sentinel, Cluster) are `redis_py`'s; the exchange is in `link`.
+
+When the server is away, mail must not wait for it: after a few failures in a row the *breaker* opens and
+every call fails at once, without a system call, until a probe succeeds. The worker's housekeeping calls
+`probe` every second; without it one caller a second is the probe. Each shard of a Redis Cluster has a breaker
+of its own (see `breaker`).
+
+StoreError is the only error that leaves this module; its text holds no secret. A `Store` belongs to one
+process: open it after the fork. All methods may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from hybridgrey.store import plain
+from hybridgrey.store.breaker import Breaker, Breakers, OnChange
+from hybridgrey.store.link import Arguments, Backend, Direct, Script, StoreError
+
+__all__ = ["Breaker", "OnChange", "Script", "Store", "StoreError"]
+
+PROBE_KEY: Final = b"hg1:probe"  # no hash tag: never taken for a triplet
+_PROBE_SECONDS: Final = 60
+
+
+class Store:
+    """One shared store as this process sees it."""
+
+    # Written, not only answered: a replica, a full disk and a full memory answer PING and refuse to serve.
+    _probe = Script("redis.call('SET', KEYS[1], 1, 'EX', ARGV[1]) return {1}")
+
+    def __init__(
+        self, backend: Backend, timeout: float, *, on_change: OnChange | None = None, failures: int = 3
+    ) -> None:
+        self._backend = backend
+        self._timeout = timeout
+        self._breakers = Breakers(_unheard if on_change is None else on_change, limit=failures)
+        # What to ask for to see whether a shard is back: a key of its own, by breaker.
+        self._probes: dict[Breaker, bytes] = {}
+
+    @classmethod
+    def open(cls, url: str, timeout: float, *, on_change: OnChange | None = None, failures: int = 3) -> Store:
+        """The store at `url`, each call bounded to about `timeout` seconds; connects at the first call.
+
+        redis://, rediss://, unix://, sentinel://, cluster:// as in `redis_py`; embedded: is resolved by the
+        caller to the unix:// URL of its server. Host names are resolved by the system, which has time limits
+        of its own: addresses are safer. `on_change(available, reason)` is called once when a breaker opens,
+        after `failures` in a row, and once when none is open any more. Raises StoreError for a bad URL.
+        """
+        return cls(_backend(url, timeout), timeout, on_change=on_change, failures=failures)
+
+    @property
+    def available(self) -> bool:
+        """False while a breaker is open."""
+        return not self._breakers.given_up()
+
+    @property
+    def reason(self) -> str:
+        """Why a call failed; "" when the last one to each shard did not."""
+        return self._breakers.reason
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
+        """Run a script that returns integers: one round trip. Raises StoreError.
+
+        The keys of one call must share a hash tag. A connection found dead is replaced once and the call
+        repeated, so the script must bear being run twice.
+        """
+        breaker = self._breakers.of(self._backend.shard(keys))
+        if not breaker.admits():
+            raise StoreError(f"the store is down: {breaker.reason}")
+        return self._attempt(breaker, script, keys, args)
+
+    def ping(self) -> None:
+        """Ask every shard to write, whatever the breakers think. Raises StoreError when one does not."""
+        failed = None
+        for key in self._backend.samples(PROBE_KEY):
+            try:
+                self._try(self._breakers.of(self._backend.shard((key,))), key)
+            except StoreError as error:
+                failed = error
+        if failed is not None:
+            raise failed
+
+    def probe(self) -> bool:
+        """Look whether what was given up is back; called every second by housekeeping.
+
+        While it is called, no caller of `run` has to try, so no mail waits for a dead store.
+        """
+        given_up = self._breakers.given_up()
+        for breaker in given_up:
+            breaker.claim()
+        for breaker in given_up:
+            try:
+                # Its own keys, wherever they are now: another server may have taken them over.
+                self._try(breaker, self._probes.get(breaker, PROBE_KEY))
+            except StoreError:
+                continue  # the breaker has it
+        return not self._breakers.given_up()
+
+    def close(self) -> None:
+        """Close the idle connections; those in use close when their call ends."""
+        self._backend.close()
+
+    def _try(self, breaker: Breaker, key: bytes) -> None:
+        self._attempt(breaker, self._probe, (key,), (_PROBE_SECONDS,))
+
+    def _attempt(self, breaker: Breaker, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
+        try:
+            reply = self._backend.evaluate(script, keys, args, self._timeout)
+        except StoreError as error:
+            self._failed(breaker, str(error), keys)
+            raise
+        if not isinstance(reply, list):
+            wrong = f"not a list of integers but a {type(reply).__name__}"
+            self._failed(breaker, wrong, keys)
+            raise StoreError(wrong)
+        breaker.succeeded()
+        return reply
+
+    def _failed(self, breaker: Breaker, reason: str, keys: Sequence[bytes]) -> None:
+        self._probes[breaker] = _probe_key(keys)
+        breaker.failed(reason)
+
+
+def _probe_key(keys: Sequence[bytes]) -> bytes:
+    """A key that is where these are: with their hash tag, and never taken for a triplet."""
+    _, brace, tag = keys[0].partition(b"{") if keys else (b"", b"", b"")
+    tag, end, _ = tag.partition(b"}")
+    return PROBE_KEY + b":{" + tag + b"}" if brace and end and tag else PROBE_KEY
+
+
+def _backend(url: str, timeout: float) -> Backend:
+    try:
+        server = plain.server(url)
+    except ValueError:
+        server = None  # redis-py's words for what is wrong with it
+    if server is not None:
+        return Direct(server)
+    # Only here: redis-py costs every process 8 MiB.
+    from hybridgrey.store import redis_py
+
+    return redis_py.backend(url, timeout)
+
+
+def _unheard(_available: bool, _reason: str) -> None:
+    """The change of state is not wanted."""

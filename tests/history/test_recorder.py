@@ -1,0 +1,497 @@
+"""From the workers to the history: exactly what happened, once, whoever is killed on the way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from hybridgrey.history import layout, recorder
+from hybridgrey.history.layout import Step
+from hybridgrey.history.ledger import Ledger
+from hybridgrey.history.reader import Reader
+from hybridgrey.history.recorder import Chronicler
+from hybridgrey.history.view import Chronicle, Terms
+from hybridgrey.metrics.meter import Meter
+from hybridgrey.metrics.ring import packed
+from hybridgrey.metrics.shared import Shared
+from hybridgrey.store.connection import Store, StoreError
+from parts.base import wait_until
+from parts.daemon import Daemon
+from parts.fakedns import FakeDns
+from parts.milterpeer import MilterPeer
+from parts.redisserver import Redis
+
+RULES = [("blocklists", "reject"), ("the rest", "greylist")]
+ZONES = [("bl.test", "bl.test"), ("wl.test", "wl.test")]
+TERMS = Terms("mx1", "enforce", {"rules": "1", "greylist": "1"})
+EVENT = {"client": "192.0.2.7", "sender": "a@example.org", "outcome": "reject", "mx": "mx1"}
+FAR = 10 * 366 * 86400
+
+
+class Reports:
+    """Takes reports and remembers what is in trouble."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, dict[str, object]] = {}
+
+    def failing(self, kind: str, **detail: object) -> None:
+        self.failures[kind] = detail
+
+    def recovered(self, kind: str) -> None:
+        self.failures.pop(kind, None)
+
+
+# The chronicler, with a real store and without a daemon
+
+
+@pytest.fixture
+def server() -> Iterator[Redis]:
+    with Redis() as part:
+        yield part
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In-process chroniclers look and write several times a second."""
+    monkeypatch.setattr(recorder, "TICK", 0.1)
+    monkeypatch.setattr(recorder, "FLUSH", 0.2)
+
+
+class Host:
+    """A keeper's chronicler in this process, and a worker's end of the counters."""
+
+    def __init__(self, server: Redis, terms: Terms = TERMS, shared: Shared | None = None) -> None:
+        self.shared = shared or Shared.create(RULES, ZONES)
+        self.meter: Meter = self.shared.meter(0)
+        self.store = Store.open(server.unix_url, 0.5)
+        self.reports = Reports()
+        self.chronicle = Chronicle(Reader(Store.open(server.unix_url, 5.0)), terms)
+        self._stop = threading.Event()
+        task = Chronicler(self.chronicle, self.shared, self.store, self.reports)
+        self._thread = threading.Thread(target=task.run, args=(self._stop,))
+        self._thread.start()
+
+    def __enter__(self) -> Host:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        self.store.close()
+
+    def reject(self, number: int = 1) -> None:
+        """Count rejected recipients and leave their records."""
+        ring = self.shared.rings.writer(0)
+        assert ring is not None
+        for _ in range(number):
+            self.meter.decided("blocklists", "reject", "reject", 0.0)
+            ring.write(packed(EVENT | {"t": time.time(), "mx": self.chronicle.host}))
+
+
+def rejected(reader: Reader | Chronicle, step: Step = Step.DAY) -> int:
+    """All recipients that the history has as rejected."""
+    now = time.time()
+    return sum(reader.counts(now - 3600, now + 60, step).get("outcome:reject:enforced", {}).values())
+
+
+def kinds(reader: Reader | Chronicle) -> list[str]:
+    """The kinds of all marks."""
+    return [mark.kind for mark in reader.marks(0, time.time() + FAR)]
+
+
+@pytest.fixture
+def reader(server: Redis) -> Iterator[Reader]:
+    with contextlib.closing(Reader(Store.open(server.unix_url, 5.0))) as made:
+        yield made
+
+
+def test_counts_reach_the_store_and_the_page_at_once(server: Redis, reader: Reader) -> None:
+    """The page sees what is counted before the store has it, and never twice."""
+    with Host(server) as host:
+        host.reject(3)
+        while (seen := rejected(host.chronicle)) < 3:
+            assert seen in (0, 3)
+        wait_until(lambda: rejected(reader) == 3, "the store has it")
+        assert rejected(host.chronicle) == 3
+        host.reject(2)
+        wait_until(lambda: rejected(reader) == 5, "the store has that too")
+    assert rejected(reader, Step.MINUTE) == rejected(reader, Step.HOUR) == 5
+    assert len(reader.latest()) == 5
+    assert reader.tops(time.time(), time.time())["network/reject"] == [("192.0.2.0/24", 5)]
+    assert kinds(reader) == ["start"]
+
+
+def test_the_end_writes_what_is_left(server: Redis, reader: Reader) -> None:
+    """What is counted just before the end is in the store after it."""
+    with Host(server) as host:
+        wait_until(lambda: kinds(reader) == ["start"], "the start")
+        host.reject(4)
+    assert rejected(reader) == 4
+    assert len(reader.latest()) == 4
+
+
+def test_nothing_to_say_is_no_write(server: Redis, reader: Reader) -> None:
+    """An idle daemon leaves the store alone."""
+    with Host(server), server.client() as client:
+        wait_until(lambda: kinds(reader) == ["start"], "the start")
+        time.sleep(0.5)
+        before = client.info("commandstats")
+        time.sleep(1.5)
+        after = client.info("commandstats")
+        written = {
+            name: after[name]["calls"] - before.get(name, {"calls": 0})["calls"]
+            for name in after
+            if name not in ("cmdstat_info", "cmdstat_client|setinfo")
+        }
+    assert not any(written.values()), written
+
+
+def test_a_store_that_was_killed(server: Redis, reader: Reader) -> None:
+    """Redis killed and back: what was counted meanwhile appears, none twice, and the outage is marked."""
+    with Host(server) as host:
+        host.reject(2)
+        wait_until(lambda: rejected(reader) == 2, "the store has it")
+        server.kill()
+        host.reject(3)
+        wait_until(lambda: host.chronicle.ledger.state.down, "the outage is noticed")
+        host.reject(4)
+        with pytest.raises(StoreError):
+            rejected(host.chronicle)
+        wait_until(lambda: len(host.chronicle.latest()) == 9, "its own are shown still")
+        server.start()
+        wait_until(lambda: rejected(reader) == 9, "all is written")
+        wait_until(lambda: kinds(reader) == ["start", "store_down", "store_back"], "the marks")
+    assert rejected(reader) == 9
+    assert len(reader.latest()) == 9
+
+
+def test_counts_of_an_outage_keep_their_minutes(server: Redis, reader: Reader) -> None:
+    """What was counted while the store was away is found under the minutes in which it was."""
+    minute = int(time.time()) // 60 * 60
+    book = Ledger("w")
+    for ago, total in ((5, 1.0), (4, 3.0), (3, 6.0)):
+        book.count([(7, ("s7",))], {7: total}.__getitem__, minute - ago * 60 + 30)
+    shared = Shared.create(RULES, ZONES)
+    assert shared.journal.claim()
+    shared.journal.load()
+    book.state.policy, book.state.mode = dict(TERMS.policy), TERMS.mode
+    shared.journal.save(book.dump())
+    with Host(server, shared=shared):
+        pass
+    found = reader.counts(minute - 600, minute + 60, Step.MINUTE)["s7"]
+    assert found == {minute - 300: 1, minute - 240: 2, minute - 180: 3}
+
+
+def test_a_frozen_store_is_no_end(server: Redis, reader: Reader) -> None:
+    """A server that takes calls and never answers: its batch is not counted twice when it goes on."""
+    with Host(server) as host:
+        host.reject(2)
+        wait_until(lambda: rejected(reader) == 2, "the store has it")
+        server.freeze()
+        host.reject(3)
+        wait_until(lambda: host.chronicle.ledger.state.failing_since, "the outage is noticed", 30)
+        server.thaw()
+        wait_until(lambda: rejected(reader) == 5, "all is written")
+    assert rejected(reader) == 5
+
+
+def test_a_refusal_of_the_history_alone_is_told(server: Redis, reader: Reader) -> None:
+    """Without the right to these keys the history waits and says why; the store counts as well."""
+    with server.client() as client:
+        client.execute_command("ACL", "SETUSER", "default", "resetkeys", "~hg1:{*", "~hg1:probe")
+        with Host(server) as host:
+            host.reject(2)
+            wait_until(lambda: "history" in host.reports.failures, "the trouble is told")
+            assert "permi" in str(host.reports.failures["history"]["error"]).lower()
+            assert not host.chronicle.ledger.state.failing_since
+            client.execute_command("ACL", "SETUSER", "default", "allkeys")
+            wait_until(lambda: rejected(reader) == 2, "all is written")
+            wait_until(lambda: not host.reports.failures, "the trouble is over")
+    assert kinds(reader) == ["start"]
+
+
+def test_a_successor_goes_on(server: Redis, reader: Reader) -> None:
+    """Each reload's keeper writes what the one before has not; a change of policy or mode is marked."""
+    with Host(server) as host:
+        host.reject(2)
+    shared = host.shared.renewed(RULES, ZONES)
+    with Host(server, TERMS, shared) as second:
+        second.reject(3)
+        wait_until(lambda: rejected(reader) == 5, "both are added up")
+    assert kinds(reader) == ["start"], "a reload without a change is none"
+    changed = replace(TERMS, policy={"rules": "2", "greylist": "1"}, mode="observe")
+    with Host(server, changed, shared):
+        wait_until(lambda: len(kinds(reader)) == 3, "the marks")
+    marks = reader.marks(0, time.time() + 1)
+    assert [(mark.kind, mark.text) for mark in marks[1:]] == [
+        ("reload", "changed: rules"),
+        ("mode", "observe"),
+    ]
+    assert rejected(reader) == 5
+
+
+def test_another_mode_after_a_restart_is_marked(server: Redis, reader: Reader) -> None:
+    """A daemon that starts in another mode than it had before says so; other hosts' modes do not matter."""
+    with Host(server):
+        pass
+    with Host(server, replace(TERMS, host="mx2", mode="observe")):
+        pass
+    assert kinds(reader) == ["start", "start"]
+    with Host(server, replace(TERMS, mode="observe")):
+        pass
+    assert [(mark.kind, mark.host) for mark in reader.marks(0, time.time() + 1)][2:] == [
+        ("start", "mx1"),
+        ("mode", "mx1"),
+    ]
+
+
+def test_a_suspended_list_is_marked(server: Redis, reader: Reader) -> None:
+    """A list that loses its vote, and gets it back, is a mark each; over a reload it is none again."""
+    with Host(server) as host:
+        host.shared.flags.set("bl.test", True)
+        wait_until(lambda: kinds(reader) == ["start", "suspended"], "the mark")
+        host.shared.flags.set("bl.test", False)
+        wait_until(lambda: kinds(reader) == ["start", "suspended", "restored"], "the mark")
+    assert {mark.text for mark in reader.marks(0, time.time() + 1) if mark.kind != "start"} == {"bl.test"}
+
+
+def test_with_a_key_secret_no_address_reaches_the_store(server: Redis, reader: Reader) -> None:
+    """Counts and marks are written, clients and senders are not; this host's page knows them still."""
+    private = replace(TERMS, private=True)
+    with Host(server, private) as host:
+        host.reject(3)
+        wait_until(lambda: rejected(reader) == 3, "the store has the counts")
+        wait_until(lambda: len(host.chronicle.latest()) == 3, "the page has the verdicts")
+        now = time.time()
+        assert host.chronicle.tops(now, now)["domain/reject"] == [("example.org", 3)]
+    shared = host.shared
+    with Host(server, private, shared) as second:
+        wait_until(lambda: len(second.chronicle.latest()) == 3, "they are known after a reload")
+    # A reload without the secret: what was judged before it stays out of the store for good.
+    with Host(server, TERMS, shared) as third:
+        wait_until(lambda: third.chronicle.ledger.writer, "the journal is read")
+        third.reject(1)
+        wait_until(lambda: len(reader.latest()) == 1, "the new one is there")
+    assert rejected(reader) == 4
+    assert reader.tops(now, now)["network/reject"] == [("192.0.2.0/24", 1)]
+    assert len(reader.latest()) == 1
+
+
+def test_without_a_history_nothing_is_written(server: Redis) -> None:
+    """With history = false the store sees nothing of it, and the page has what there was since the start."""
+    with Host(server, replace(TERMS, kept=False)) as host:
+        host.reject(3)
+        wait_until(lambda: rejected(host.chronicle) == 3, "the page has it")
+        assert host.chronicle.hosts() == ["mx1"]
+        assert kinds(host.chronicle) == ["start"]
+        wait_until(lambda: len(host.chronicle.latest()) == 3, "the verdicts")
+    assert server.keys() == []
+
+
+def test_two_hosts_and_their_latest(server: Redis) -> None:
+    """Each host's page has the verdicts of both, each once, the newest first."""
+    with Host(server) as one, Host(server, replace(TERMS, host="mx2")) as two:
+        one.reject(3)
+        two.reject(2)
+        for host in (one, two):
+            wait_until(lambda host=host: len(host.chronicle.latest()) == 5, "all verdicts")
+            wait_until(lambda host=host: rejected(host.chronicle) == 5, "all counts")
+            found = host.chronicle.latest()
+            times = [float(str(event["t"])) for event in found]
+            assert times == sorted(times, reverse=True)
+            assert Counter(event["mx"] for event in found) == {"mx1": 3, "mx2": 2}
+        assert {event["mx"] for event in one.chronicle.latest(["mx2"])} == {"mx2"}
+        assert host.chronicle.hosts() == ["mx1", "mx2"]
+
+
+# Daemons
+
+
+def send(daemon: Daemon, client: str, sender: str = "<a@example.org>", recipients: int = 1) -> list[str]:
+    """Send mail as `client`; the codes of the replies."""
+    with MilterPeer(daemon.address) as peer:
+        peer.connect("unknown", client)
+        peer.helo()
+        peer.mail(sender)
+        codes = [peer.rcpt(f"<b{number}@example.net>").code for number in range(recipients)]
+        peer.quit()
+    return codes
+
+
+def traffic(*daemons: Daemon) -> None:
+    """Mail of every kind to each daemon, two recipients each."""
+    for daemon in daemons:
+        for client in ("192.0.2.99", "192.0.2.98", "192.0.2.97", "192.0.2.7", "198.51.100.1", "2001:db8::1"):
+            send(daemon, client, recipients=2)
+        send(daemon, "198.51.100.2", "<>")
+
+
+def restart(daemon: Daemon) -> None:
+    """End the daemon in order and start it again."""
+    before = len(daemon.events("ready"))
+    daemon.stop()
+    daemon.start()
+    daemon.await_events("ready", before + 1)
+
+
+def process(daemon: Daemon, name: str) -> int:
+    """The process id of a child of the daemon, by its name."""
+    found = [pid for pid in daemon.processes() if Path(f"/proc/{pid}/comm").read_text().strip() == name]
+    return found[0]
+
+
+def kill(daemon: Daemon, name: str) -> None:
+    """Kill a child with -9 and wait for another one in its place."""
+    pid = process(daemon, name)
+    os.kill(pid, signal.SIGKILL)
+
+    def replaced() -> bool:
+        with contextlib.suppress(OSError, IndexError):
+            return process(daemon, name) != pid
+        return False
+
+    wait_until(replaced, f"another {name}", 30)
+
+
+def outcome(event: dict[str, object]) -> str:
+    """What came of a verdict, read from its log line."""
+    if event["action"] == "reject":
+        return "reject"
+    return "delay" if event["state"] in ("new", "early") else "accept"
+
+
+def logged(*daemons: Daemon) -> Counter[str]:
+    """Recipients by outcome, counted from the logs."""
+    return Counter(outcome(event) for daemon in daemons for event in daemon.events("verdict"))
+
+
+def told(reader: Reader, step: Step, hosts: list[str] | None = None) -> Counter[str]:
+    """Recipients by outcome, as the history has them."""
+    now = time.time()
+    found: Counter[str] = Counter()
+    for name, counts in reader.counts(now - 7200, now + 60, step, hosts).items():
+        family, *labels = layout.labels_of(name)
+        if family == "outcome":
+            found[labels[0]] += sum(counts.values())
+    return found
+
+
+@pytest.fixture(scope="module")
+def lists() -> Iterator[FakeDns]:
+    with FakeDns() as dns:
+        dns.zone("bl.test", listed={"192.0.2.99": "127.0.0.2", "192.0.2.98": "127.0.0.2"})
+        dns.zone("other.test", listed={"192.0.2.98": "127.0.0.2", "192.0.2.97": "127.0.0.2"})
+        dns.zone("wl.test", listed={"198.51.100.1": "127.0.0.2", "192.0.2.97": "127.0.0.2"})
+        yield dns
+
+
+RULES_TOML = [
+    {"name": "bl", "dns": ["bl.test", "other.test"], "action": "reject"},
+    {"name": "wl", "dns": ["wl.test"], "action": "accept"},
+    {"name": "the rest", "action": "greylist"},
+]
+
+
+def configured(dns: FakeDns, url: str, host: str, **more: object) -> dict[str, object]:
+    """The settings of a daemon."""
+    settings = {
+        "hostname": host,
+        "store": {"url": url},
+        "dns": {"nameservers": [dns.address]},
+        "rule": RULES_TOML,
+    }
+    return settings | more
+
+
+@pytest.mark.timeout(300)
+def test_two_daemons_lose_nothing_and_count_nothing_twice(lists: FakeDns) -> None:
+    """Over killed keepers, workers and Redis, reloads and restarts the history has what the logs have."""
+    with Redis() as server:
+        one = Daemon(configured(lists, server.unix_url, "mx1", pid_file=""))
+        two = Daemon(configured(lists, server.unix_url, "mx2"))
+        store = Store.open(server.unix_url, 5.0)
+        reader = Reader(store)
+        with one, two:
+            traffic(one, two)
+            # Once while all is well, so that batches have been written before what follows.
+            wait_until(lambda: told(reader, Step.DAY) == logged(one, two), "all is written", 60)
+            began = time.time()
+            kill(one, "hg-keeper")
+            kill(two, "hg-worker")
+            traffic(one, two)
+            kill(one, "hg-keeper")
+            two.configure(configured(lists, server.unix_url, "mx2", mode="observe"))
+            two.reload()
+            traffic(one, two)
+            server.kill()
+            kill(two, "hg-keeper")
+            traffic(one, two)
+            server.start()
+            traffic(one, two)
+            restart(one)
+            traffic(one, two)
+            wait_until(lambda: told(reader, Step.DAY) == logged(one, two), "all is written", 60)
+            one.stop()
+            two.stop()
+            for step in Step:
+                assert told(reader, step) == logged(one, two)
+                for daemon, name in ((one, "mx1"), (two, "mx2")):
+                    assert told(reader, step, [name]) == logged(daemon)
+            now = time.time()
+            sums = {
+                name: sum(moments.values())
+                for name, moments in reader.counts(now - 7200, now, Step.DAY).items()
+            }
+            events = [event for daemon in (one, two) for event in daemon.events("verdict")]
+            clients = Counter(str(event["client"]) for event in events)
+            assert sums["list_reject:bl.test:sole"] == clients["192.0.2.99"]
+            assert sums["list_reject:other.test:sole"] == clients["192.0.2.97"]
+            for name in ("bl", "other"):
+                assert sums[f"list_reject:{name}.test:shared"] == clients["192.0.2.98"]
+            assert sums["claimed_by_both"] == clients["192.0.2.97"]
+            states = Counter(event["state"] for event in events if event["state"])
+            assert {state: sums.get(f"greylist:{state}", 0) for state in states} == dict(states)
+            observed = sum(not event["enforced"] for event in events)
+            assert sum(count for name, count in sums.items() if name.endswith(":observed")) == observed > 0
+            assert sums["sessions"] == 7 * 2 * 6
+            marks = Counter((mark.host, mark.kind) for mark in reader.marks(began - 120, now))
+            assert marks["mx1", "start"] == 2
+            assert marks["mx2", "start"] == marks["mx2", "mode"] == 1
+            assert marks["mx1", "reload"] == marks["mx2", "reload"] == 0
+            latest = reader.latest()
+            assert len(latest) == len(events)
+            assert Counter(str(event["mx"]) for event in latest) == {
+                "mx1": len(one.events("verdict")),
+                "mx2": len(two.events("verdict")),
+            }
+            assert reader.tops(now, now)["domain/reject"] == [("example.org", logged(one, two)["reject"])]
+        store.close()
+
+
+def test_embedded_store(lists: FakeDns, tmp_path: Path) -> None:
+    """On one host with its own store the history survives kill -9 of the store and a restart."""
+    state = tmp_path / "state"
+    if len(str(state)) > 80:
+        pytest.skip("the path is too long for a unix socket")
+    daemon = Daemon(configured(lists, f"embedded:{state}", "mx1"))
+    with daemon:
+        traffic(daemon)
+        for pid in daemon.processes():
+            if "server" in Path(f"/proc/{pid}/comm").read_text():
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: daemon.events("embedded store is up again"), "the store is back", 30)
+        traffic(daemon)
+        restart(daemon)
+        with contextlib.closing(Store.open(f"unix://{state}/store.sock", 5.0)) as store:
+            reader = Reader(store)
+            wait_until(lambda: told(reader, Step.HOUR) == logged(daemon), "all is written", 60)
+            assert kinds(reader)[0] == "start"

@@ -1,0 +1,1 @@
+"""Zones and data for the tests of SPF."""

@@ -14,7 +14,8 @@ from parts.commandline import run
 from parts.daemon import Daemon
 from parts.redisserver import Redis
 
-RULES = [{"name": "rest", "action": "greylist"}]
+LOCAL = {"name": "local", "clients": ["127.0.0.0/8"], "action": "accept"}
+RULES = [LOCAL, {"name": "rest", "action": "greylist"}]
 
 
 @pytest.fixture(scope="module")

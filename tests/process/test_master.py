@@ -346,7 +346,7 @@ def test_unknown_user_is_an_error_of_the_config():
     daemon = BareDaemon(user="no-such-user")
     status, text = refused(daemon)
     assert status == os.EX_CONFIG
-    assert text == f"{daemon.config}: user: no user 'no-such-user' on this system\n"
+    assert text == f"{daemon.config}: line 4: user: no user 'no-such-user' on this system\n"
 
 
 def test_embedded_store_is_started_again(tmp_path):

@@ -1,7 +1,8 @@
 """Entries of the rules' clients, helo, senders and recipients: read them, and match all rules at once.
 
 An entry is an address, a network, a name, ``.domain`` (every name below it) or, for senders and recipients, a
-mailbox or a local part; ``!`` before it excludes.  A condition holds when any of its entries matches and no
+mailbox or a local part.  A client's name may have ``*`` in it (see `wildcard`); ``user+*`` is a mailbox with
+any extension.  ``!`` before an entry excludes.  A condition holds when any of its entries matches and no
 excluded one does; a condition of exclusions only holds for everything else.
 
 Rules are not tried one after the other: an `Index` holds the entries of all rules for one kind of condition,
@@ -24,7 +25,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
-from hybridgrey import address
+from hybridgrey import address, dotted
+from hybridgrey.wildcard import WildcardError, Wildcards
+from hybridgrey.wildcard import parse as parse_wildcard
 
 Network = IPv4Network | IPv6Network
 
@@ -54,7 +57,8 @@ class Kind(StrEnum):
 class Entry:
     """One entry in matching form.
 
-    The key is a network; or a name, ``.domain``, ``local@domain``, ``local@`` (any domain) or ``<>``.
+    The key is a network; or a name, one with ``*``, ``.domain``, ``local@domain``, ``local@`` (any domain),
+    ``local+*`` in their place (any extension), or ``<>``.
     """
 
     key: Network | str
@@ -83,6 +87,14 @@ def _key(kind: Kind, body: str) -> Network | str:
 def _client_key(body: str) -> Network | str:
     if "/" in body or ":" in body or re.fullmatch(r"[\d.]+", body):
         return _network(body)
+    name = address.host(re.sub(r"\s*-\s*", "-", body))
+    if dotted.looks_numeric(name):
+        raise EntryError(dotted.instead(name))
+    if "*" in body:
+        try:
+            return parse_wildcard(name)
+        except WildcardError as e:
+            raise EntryError(str(e)) from None
     return _name(body)
 
 
@@ -93,8 +105,12 @@ def _network(body: str) -> Network:
         try:
             meant = ipaddress.ip_network(body, strict=False)
         except ValueError:
-            raise EntryError(f"{body!r} is no address or network") from e
+            raise EntryError(_no_network(body)) from e
         raise EntryError(f"{body!r} has bits set after its prefix; {meant} is meant?") from e
+
+
+def _no_network(body: str) -> str:
+    return dotted.instead(body) if "/" not in body else f"{body!r} is no address or network"
 
 
 def _unmapped(network: Network) -> Network:
@@ -126,6 +142,8 @@ def _mailbox_key(body: str) -> str:
             raise EntryError(f"{body!r} is no mailbox")
         if not local:
             return _name(domain)
+        if local.endswith("+*") and "+" in local[:-2]:
+            raise EntryError(f"{body!r}: +* follows the name, and stands for all that follows it")
         return f"{local}@{domain}"
     # Without "@" a dot tells a domain from a local part.
     return _name(body) if "." in body else f"{body.lower()}@"
@@ -150,7 +168,7 @@ def _line_entries(kind: Kind, body: str) -> list[Entry]:
     if body.startswith(('"', "! ")):
         return [parse_entry(kind, body)]
     pattern, *rest = body.split(None, 1)
-    if not rest:
+    if not rest or (kind is Kind.CLIENT and rest[0].startswith("-")):
         return [parse_entry(kind, body)]
     verb = rest[0].split(None, 1)[0]
     if verb.lower() not in _PASSING_VERBS:
@@ -166,7 +184,7 @@ def _access_row(kind: Kind, pattern: str) -> Iterator[Entry]:
         return
     entry = parse_entry(kind, pattern)
     yield entry
-    if isinstance(entry.key, str) and not {"@", "[", "<"} & set(entry.key) and entry.key[0] != ".":
+    if isinstance(entry.key, str) and not {"@", "[", "<", "*"} & set(entry.key) and entry.key[0] != ".":
         yield Entry("." + entry.key, entry.excluded)
 
 
@@ -186,11 +204,15 @@ class _Masks:
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
+        self.wildcards = Wildcards()
         self._networks: dict[tuple[int, int], dict[int, int]] = {}
 
     def add(self, key: Network | str, rule: int) -> None:
         if isinstance(key, str):
-            self.names[key] = self.names.get(key, 0) | 1 << rule
+            if "*" in key and not {"@", "["} & set(key):
+                self.wildcards.add(key, rule)
+            else:
+                self.names[key] = self.names.get(key, 0) | 1 << rule
             return
         shift = key.max_prefixlen - key.prefixlen
         table = self._networks.setdefault((key.max_prefixlen // 8, shift), {})
@@ -228,6 +250,8 @@ class Index:
         self._otherwise |= self.unconditional
         self._included = included.names
         self._excluded = excluded.names
+        self._wild = included.wildcards, excluded.wildcards
+        self._any_wild = any(self._wild)
         self._v4 = included.networks(4), excluded.networks(4)
         self._v6 = included.networks(16), excluded.networks(16)
         self._trivial = self.unconditional == (1 << len(entries)) - 1
@@ -244,7 +268,11 @@ class Index:
                 hit |= table.get(value >> shift, 0)
             for shift, table in excluded:
                 miss |= table.get(value >> shift, 0)
-        return self._result(_parents(host) if host else (), hit, miss)
+        parents = _parents(host) if host else ()
+        if parents and self._any_wild:
+            hit |= self._wild[0].find(parents)
+            miss |= self._wild[1].find(parents)
+        return self._result(parents, hit, miss)
 
     def name(self, host: str | None) -> int:
         """Rules that hold for a HELO name, None when the client has sent none."""
@@ -260,6 +288,9 @@ class Index:
         if not local and not domain:
             return self._result((NULL_SENDER,), 0, 0)
         keys = [f"{local}@{domain}", f"{local}@"]
+        if "+" in local:
+            name = local.partition("+")[0]
+            keys += f"{name}+*@{domain}", f"{name}+*@"
         if domain:
             keys += _parents(domain)
         return self._result(keys, 0, 0)

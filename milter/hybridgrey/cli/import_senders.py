@@ -81,7 +81,7 @@ def import_postgrey(
     A DIR is postgrey's --dbdir; it may run meanwhile. A FILE is one of its databases, or the output of
     db_dump for it ("-": on standard input). Passed and waiting triplets and allowed clients go into the
     store of the config file; what is there already never gets worse. Files whitelist_clients and
-    whitelist_recipients, and a DIR with them, are printed as rules.
+    whitelist_recipients (or postgrey_whitelist_clients and so on), and a DIR with them, are printed as rules.
 
     \b
     Examples:
@@ -173,12 +173,14 @@ def _sorted_out(paths: Iterable[str]) -> tuple[list[str], list[Path]]:
         path = Path(text)
         if path.is_dir():
             found = [str(path / name) for name in DATABASES if (path / name).is_file()]
-            listed = sorted(p for p in path.glob("whitelist_*") if p.is_file())
+            listed = sorted(
+                p for p in path.iterdir() if whitelists.is_whitelist(p.name, in_use=True) and p.is_file()
+            )
             if not found and not listed:
                 fail(f"{text}: neither postgrey's databases nor its whitelists are in it")
             databases += found
             lists += listed
-        elif path.name.startswith("whitelist_"):
+        elif whitelists.is_whitelist(path.name):
             lists.append(path)
         else:
             databases.append(text)
@@ -247,11 +249,15 @@ def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
 
 
 def _print(counts: Counts, tally: Tally, *, dry_run: bool, json_: bool) -> None:
+    uncertain = tally.pop(peerfiles.UNCERTAIN, 0)
     if json_:
-        as_json({**asdict(counts), "left_out": dict(tally), "dry_run": dry_run})
+        left_out = dict(tally)
+        as_json({**asdict(counts), "uncertain": uncertain, "left_out": left_out, "dry_run": dry_run})
         return
     for name, number in asdict(counts).items():
         click.echo(f"{number:>9}  {WORDS[name]}")
+    if uncertain:
+        click.echo(f"{uncertain:>9}  of these: {peerfiles.UNCERTAIN}")
     for name, number in tally.items():
         click.echo(f"{number:>9}  left out: {name}")
     if dry_run:

@@ -16,9 +16,22 @@ ROOT = Path(hybridgrey.__file__).parent
 # Bottom first.  A module may import those of its own storey or below, `FREE` anywhere.
 STOREYS = (
     ("address", "pattern", "durations", "textfile", "backoff"),
-    ("match", "policy", "places", "store_url"),
+    ("dotted", "wildcard", "match", "policy", "places", "store_url"),
     ("settings", "problems", "ruleset", "advice", "config"),
-    ("takeover", "maincf", "accessmap", "restrictions", "postfix", "whitelists", "rulesfile", "observed"),
+    (
+        "takeover",
+        "maincf",
+        "addressset",
+        "cidrtable",
+        "indexedtable",
+        "accessmap",
+        "restrictions",
+        "postfix",
+        "namepattern",
+        "whitelists",
+        "rulesfile",
+        "observed",
+    ),
     ("bins", "logtime", "maillog", "proof", "graphs", "svgfile", "reportpage"),
     (
         "question",

@@ -21,6 +21,7 @@ from hybridgrey.takeover import Found, Read
 
 TABLE: Final = "table"  # a map named without a restriction is check_client_access, and so on
 LISTS: Final = ("client", "helo", "sender", "relay", "recipient")
+POSTSCREEN: Final = accessmap.Reading(postscreen=True)
 STAYS: Final = "leave it in main.cf, Postfix goes on doing it"
 
 _DEFAULTS: Final[Mapping[str, str]] = {
@@ -132,7 +133,7 @@ class Restrictions:
                 table = {"name": "authenticated", "authenticated": True, "action": "accept"}
                 yield Found(item.line, item.shown, table)
             case "check_client_access":
-                yield from accessmap.convert(item.line, item.shown, argument, self._read)
+                yield from accessmap.convert(item.line, item.shown, argument, self._read, self._reading())
             case "reject_rbl_client":
                 yield self._blocklist(item)
             case "permit_dnswl_client":
@@ -164,6 +165,12 @@ class Restrictions:
         if self._setting("soft_bounce").lower() == "yes":
             return "tempfail", (f"soft_bounce = yes (line {self.main.line('soft_bounce')})",)
         return "reject", ()
+
+    def _reading(self) -> accessmap.Reading:
+        """How smtpd reads the maps: a name stands for those below it unless main.cf says otherwise."""
+        name = "parent_domain_matches_subdomains"
+        below = name not in self.main.parameters or "smtpd_access_maps" in self._setting(name)
+        return accessmap.Reading(below=below)
 
     def _setting(self, name: str) -> str:
         """A value that only changes how something is taken over; one that cannot be expanded is none."""
@@ -276,7 +283,7 @@ class Restrictions:
                 yield self._mynetworks(word.line)
             elif "postscreen_access_list" in self.main.parameters:
                 note = "in Postfix this only passes postscreen; here it accepts for good"
-                for found in accessmap.convert(word.line, origin, word.text, self._read):
+                for found in accessmap.convert(word.line, origin, word.text, self._read, POSTSCREEN):
                     notes = found.notes if found.lost else (*found.notes, note)
                     yield Found(found.line, found.origin, found.table, notes, found.off)
 

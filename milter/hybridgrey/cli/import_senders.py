@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -14,11 +14,12 @@ import click
 from hybridgrey import assembly, durations, peerfiles, rulesfile, textfile, whitelists
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, store_trouble, url_of
-from hybridgrey.cli.output import as_json, fail
+from hybridgrey.cli.output import as_json, fail, is_terminal
 from hybridgrey.config import Config
 from hybridgrey.peerfiles import PeerError, Tally
 from hybridgrey.restore import Counts, Memory, Restorer
 from hybridgrey.store import Store, StoreError
+from hybridgrey.takeover import Found
 
 STDIN = "-"
 LEAST_TIMEOUT = 5.0  # s; hundreds of triplets a call take longer than one mail
@@ -195,9 +196,16 @@ def _print_rules(path: Path) -> None:
     except ValueError as error:
         fail(f"{path}: {error}")
     click.echo(rulesfile.blocks(found, str(path)))
-    for f in found:
-        if f.lost:
-            click.echo(rulesfile.one_line(f"{path}:{f.line}: {f.origin}: {'; '.join(f.notes)}"), err=True)
+    tell_lost(found, str(path))
+
+
+def tell_lost(found: Sequence[Found], source: str) -> None:
+    """Say on stderr what is not taken over, each thing once; on a terminal the printed comments say it."""
+    if is_terminal(sys.stdout) and is_terminal(sys.stderr):
+        return
+    said = (f"{rulesfile.origins(f, source)[0]}: {'; '.join(f.notes)}" for f in found if f.lost)
+    for line in dict.fromkeys(map(rulesfile.one_line, said)):
+        click.echo(line, err=True)
 
 
 def _opened(file: str) -> Any:  # noqa: ANN401 (a binary stream)

@@ -45,6 +45,7 @@ STOREYS = (
         "upstream",
         "lookup",
         "health",
+        "bounceforms",
         "normalise",
         "endpoints",
         "link",

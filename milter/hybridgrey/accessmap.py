@@ -140,7 +140,8 @@ class _Map:
         if excluded or kept_out:
             notes.append("rows with another verb are excluded from the OK rows around them")
         if shadowed := self._names.shadowed(kept_out):
-            notes.append(f"excluded with the names around them, unlike in Postfix: {', '.join(shadowed)}")
+            names = ", ".join(shadowed[:MAX_NAMED]) + (" …" if len(shadowed) > MAX_NAMED else "")
+            notes.append(f"excluded with the names around them, unlike in Postfix: {names}")
         if not good:
             return Found(line, origin, notes=(*notes, "no OK row in it; leave it in main.cf"))
         if len(clients) > MAX_WRITTEN:

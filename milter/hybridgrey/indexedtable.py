@@ -69,16 +69,20 @@ class Names:
 
     def kept_out_of(self, *, everywhere: bool) -> list[str]:
         """The names to exclude: all where addresses are let in, else those below a name that is."""
-        return [key for key in self.kept_out if everywhere or _is_below(key, self.let_in)]
+        domains = _domains(self.let_in)
+        return [key for key in self.kept_out if everywhere or _is_below(key, domains)]
 
     def shadowed(self, excluded: Iterable[str]) -> list[str]:
         """Names that Postfix lets in although the domain around them is kept out."""
-        around = list(excluded)
-        return [key for key in self.let_in if _is_below(key, around)]
+        domains = _domains(excluded)
+        return [key for key in self.let_in if _is_below(key, domains)]
 
 
-def _is_below(key: str, others: Iterable[str]) -> bool:
-    domains = {other for other in others if other.startswith(".")}
+def _domains(keys: Iterable[str]) -> frozenset[str]:
+    return frozenset(key for key in keys if key.startswith("."))
+
+
+def _is_below(key: str, domains: frozenset[str]) -> bool:
     parts = key.lstrip(".").split(".")
     above = (f".{'.'.join(parts[n:])}" for n in range(0 if key.startswith(".") else 1, len(parts)))
     return any(domain in domains and domain != key for domain in above)

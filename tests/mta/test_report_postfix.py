@@ -84,6 +84,21 @@ def test_postgrey_before(config, tmp_path):
     assert document["switched_on"] is None
 
 
+def test_postgrey_with_a_text_of_its_own(config, tmp_path):
+    """A greylister whose reply does not say the word is known by its name, in real lines too."""
+    with Postgrey("--greylist-text=Delayed by Postgrey") as postgrey:
+        os.chmod(postgrey.address, 0o666)  # noqa: PTH101, S103 (a socket for the user postfix)
+        restrictions = f"check_policy_service unix:{postgrey.address}"
+        with Postfix(settings={"smtpd_recipient_restrictions": restrictions}) as mta:
+            assert send(mta, "192.0.2.1", "b@example.net") == [450]
+            wait_until(lambda: "Delayed by Postgrey" in mta.maillog.read_text(), "the refusal in the log")
+            text = mta.maillog.read_text()
+    log = tmp_path / "mail.log"
+    log.write_text(text)
+    document = report(config, "--mail-log", log, "-o", tmp_path / "report.svg")
+    assert totals(document) == {"greylisted": 1}
+
+
 def test_the_daemon_after(tmp_path):
     """What the daemon refused is in Postfix's log as it is in the history."""
     with Redis() as redis, FakeDns() as dns:

@@ -55,6 +55,7 @@ _WORD_NUMBER: Final = re.compile(
     r"(?:bounces?|html|text|list|news|newsletter|mail|mailer|msg|us|eu|ap|v|s|m|user|owner|return|order)[0-9]+"
 )
 _SHORTEST_NOISE: Final = 8
+_SAME: Final = re.compile(r"(.)\1\1\1")
 _CONSONANTS: Final = re.compile(r"[b-df-hj-np-tv-xz]{5}")
 
 # Letters that follow a letter in names and words of languages in Latin script, pinyin and Vietnamese too.
@@ -101,9 +102,14 @@ def is_token(run: str) -> bool:
 
 
 def is_noise(run: str) -> bool:
-    """Whether letters make no word: an eighth of all pairs of neighbours, and two, hardly occur in any."""
+    """Whether letters make no word: an eighth of all pairs of neighbours, and two, hardly occur in any.
+
+    Nor does one letter four times; three there are, in German compounds.
+    """
     letters = re.sub(r"[^a-z]", "", run)
     if len(letters) < _SHORTEST_NOISE:
         return False
+    if _SAME.search(letters):
+        return True
     odd = sum(b not in _FOLLOW[a] for a, b in pairwise(letters))
     return odd >= 2 and odd * 8 >= len(letters) - 1

@@ -1,6 +1,6 @@
 """Policy services in Postfix's restrictions: which of them greylists, and what is to be said of another.
 
-Pure; called for each ``check_policy_service``.
+Pure.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ CONTRIB = Path(__file__).parents[2] / "contrib/postfix"
 class MailHost(HousedPostfix):
     """Postfix with accounts and contrib's services.
 
-    main.cf has the lines `more`, or contrib's; smtpd runs in its chroot, where the accounts are, with contrib's only.
+    main.cf has the lines `more`, or else contrib's; then smtpd runs in its chroot, where the accounts are.
     """
 
     def __init__(self, more: str = "") -> None:

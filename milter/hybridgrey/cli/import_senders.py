@@ -80,10 +80,10 @@ def import_postgrey(
 ) -> None:
     """Bring along what postgrey knows, so that nobody is delayed again.
 
-    A DIR is postgrey's --dbdir; it may run meanwhile. A FILE is one of its databases, or the output of
-    db_dump for it ("-": on standard input). Passed and waiting triplets and allowed clients go into the
-    store of the config file; what is there already never gets worse. Files whitelist_clients and
-    whitelist_recipients, and a DIR with them, are printed as rules.
+    A DIR is postgrey's --dbdir; postgrey may run meanwhile. A FILE is one of its databases, or the output of
+    db_dump for it ("-" is standard input). Passed and waiting triplets and allowed clients go into the store
+    of the config file; what is there already never gets worse. The files whitelist_clients and
+    whitelist_recipients, and a DIR that has them, are printed as rules.
 
     \b
     Examples:
@@ -147,8 +147,8 @@ def import_milter_greylist(
 ) -> None:
     """Bring along milter-greylist's dump FILE, "-" for standard input.
 
-    Auto-whitelisted tuples become passed triplets, greylisted ones waiting triplets. The file says when a
-    tuple ends; --autowhite and --delay, as in greylist.conf, say when it began.
+    Auto-whitelisted tuples become passed triplets, greylisted ones waiting triplets. The file has only the
+    time when a tuple ends; give --autowhite and --delay as in greylist.conf, to find when it began.
 
     \b
     Examples:

@@ -25,11 +25,11 @@ PAUSE = 0.1
 def reload(config_path: Path, timeout: float) -> None:
     """Check the configuration, make the running daemon take it, and wait for the outcome.
 
-    The daemon is found by its pid file: `pid_file`, else beside the embedded store or the unix socket, else
-    in /var/run/hybridgrey.  Sessions in flight go on with the old configuration.
+    The daemon is found by its pid file: `pid_file`, or else beside the embedded store or the unix socket, or
+    else in /var/run/hybridgrey.  Open sessions go on with the old configuration.
 
     \b
-    Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon is found,
+    Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon runs,
                  78 bad configuration (the daemon is not told).
 
     \b

@@ -239,6 +239,13 @@ def test_commands_of_the_lab_are_commands(line):
         assert client.parser().parse_args(words).do == words[0]
 
 
+def test_alerts_are_counted_right():
+    """The guide has the number of alerts that there are."""
+    rules = (ROOT / "contrib/prometheus/hybridgrey.rules.yml").read_text()
+    count = len(re.findall(r"^ *- alert:", rules, re.MULTILINE))
+    assert f"has {count} alerts" in (FOLDER / "monitoring.md").read_text()
+
+
 def test_what_is_to_be_installed():
     """Packages are those that `make run` installs, paths are there, and README and guide say the same."""
     packages = (ROOT / "contrib/setup/packages").read_text().partition("run=(")[2].partition(")")[0].split()

@@ -46,9 +46,12 @@ def test_the_readme_leads_to_each_guide():
     assert {f"contrib/guides/{path.name}" for path in FOLDER.glob("*.md")} <= set(links)
 
 
-def test_the_two_commands_are_targets():
-    """`make run`, `make test` and the others that the README names are targets of the Makefile."""
-    named = set(re.findall(r"(?:^ {4}|`|^)make ([a-z-]+)", README.read_text(), re.MULTILINE))
+def test_make_has_what_is_named():
+    """`make run`, `make test` and all others that are named are targets of the Makefile."""
+    texts = [page.read_text() for page in PAGES]
+    named = {
+        name for text in texts for name in re.findall(r"(?:^ {4}|`|^)make ([a-z-]+)", text, re.MULTILINE)
+    }
     assert {"run", "test"} <= named
     targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert named <= set(targets)

@@ -138,7 +138,7 @@ def test_lists(visit):
     found = {row[0]: row for row in rows(visit, "#lists-body")}
     heads = visit.page.locator("#lists-body thead th").all_inner_texts()
     columns = {head: at for at, head in enumerate(heads)}
-    health, had, alone = columns["Health"], columns["Rejects it had"], columns["Rejects only it had"]
+    health, had, alone = columns["Health"], columns["Rejects it had"], columns["Rejects by it alone"]
     assert (found["bl.test"][had], found["bl.test"][alone]) == ("11 (92 %)", "3 (25 %)")
     assert (found["dnsbl.test"][had], found["dnsbl.test"][alone]) == ("9 (75 %)", "1 (8.3 %)")
     assert found["wl.test"][had] == NONE

@@ -44,7 +44,7 @@ export function showLists(history, now) {
     { title: "Health" },
     { title: "Hits", number: true },
     { title: "Rejects it had", number: true },
-    { title: "Rejects only it had", number: true },
+    { title: "Rejects by it alone", number: true },
     { title: "Not listed", number: true },
     { title: "Errors", number: true },
     { title: "No answer", number: true },

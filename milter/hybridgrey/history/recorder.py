@@ -25,7 +25,7 @@ from hybridgrey.greylist import normalise
 from hybridgrey.history import layout
 from hybridgrey.history.layout import OUTCOMES, Step
 from hybridgrey.history.ledger import Ledger
-from hybridgrey.history.records import Mark
+from hybridgrey.history.records import Mark, sender_domain
 from hybridgrey.history.view import Chronicle
 from hybridgrey.history.writer import Writer
 from hybridgrey.metrics.ring import Place
@@ -41,7 +41,6 @@ _BUSY_LOOK: Final = 0.1
 _BUSY: Final = 200  # records a look: a quarter of a ring and more
 _CLAIM_PAUSE: Final = 0.2
 LEAST_TIMEOUT: Final = 1.0  # s; nobody waits for it, and the end of the daemon gives it two
-_NAME_MAX: Final = 120  # characters of a sender domain
 
 _KINDS: Final = {outcome: (f"network/{outcome}", f"domain/{outcome}") for outcome in OUTCOMES}
 
@@ -131,7 +130,7 @@ class Chronicler:
         event: dict[str, Any] = orjson.loads(record)
         day = _day(event["t"] // Step.DAY)
         of_network, of_domain = _KINDS[event["outcome"]]
-        tops = [(of_domain, _domain(event["sender"]))]
+        tops = [(of_domain, sender_domain(event["sender"]))]
         if network := self._network(event["client"]):
             tops.append((of_network, network))
         self._ledger.verdict(record, day, tops)
@@ -234,11 +233,6 @@ class Chronicler:
 def _day(number: float) -> str:
     """The name of a day, by how many there were before it."""
     return layout.day(number * Step.DAY)
-
-
-def _domain(sender: str) -> str:
-    """The domain of a sender, "" for the null sender."""
-    return sender.rpartition("@")[2].strip("<>").rstrip(".").lower()[:_NAME_MAX]
 
 
 def _next_tick() -> float:

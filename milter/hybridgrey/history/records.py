@@ -28,6 +28,8 @@ DAY_MAX: Final = 100
 """Members of each of a day's tops when it is over."""
 TEXT_MAX: Final = 400
 """Characters of a name that is read back."""
+NAME_MAX: Final = 120
+"""Characters of a sender domain."""
 LATEST_KEPT: Final = 86400
 TOPS_KEPT: Final = 32 * 86400
 
@@ -72,6 +74,11 @@ def heaviest(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
 def newest(records: Iterable[dict[str, object]], limit: int) -> list[dict[str, object]]:
     """Records by their time `t`, the newest first."""
     return sorted(records, key=lambda record: -cast(float, record["t"]))[:limit]
+
+
+def sender_domain(sender: str) -> str:
+    """The domain of a sender as tops name it, "" for the null sender."""
+    return sender.rpartition("@")[2].strip("<>").rstrip(".").lower()[:NAME_MAX]
 
 
 def packed(mark: Mark) -> bytes:

@@ -249,6 +249,16 @@ def test_names_in_a_verdict_lead_on(visit):
     assert visit.faults() == []
 
 
+def test_skipping_keeps_what_is_chosen(visit):
+    """The link over the head takes the focus along and leaves the address as it is."""
+    before = visit.page.url
+    visit.page.keyboard.press("Tab")
+    visit.page.keyboard.press("Enter")
+    assert visit.page.evaluate("document.activeElement.id") == "main"
+    assert visit.page.url == before
+    assert visit.page.get_by_role("radio", name="Hour").is_checked()
+
+
 def test_the_help_of_the_search(visit):
     """Every field that there is stands in it."""
     visit.page.get_by_text("How to search").click()
@@ -281,7 +291,7 @@ CUT = """
 // Tables that are wider than their box, by what they are called; and texts that are cut anywhere else.
 () => {
   const all = (selector) => [...document.querySelectorAll(selector)];
-  const larger = (one) => one.scrollWidth > one.clientWidth + 1;
+  const larger = (one) => one.scrollWidth > one.clientWidth + 2;
   const apart = ".scroll, #chart, .quiet, .skip, select, input, .bar";
   const cut = all("main *, header *, footer *").filter((one) => {
     if (one.closest(apart) || !one.checkVisibility()) return false;

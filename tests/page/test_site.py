@@ -712,6 +712,14 @@ def test_the_store_down(data: page_data.Data, past: Past, monkeypatch: pytest.Mo
     assert again["trouble"] == ""
 
 
+def test_another_host_while_the_store_is_down(data: page_data.Data, past: Past) -> None:
+    """That it is not known is put down to the store."""
+    past.down = "gone"
+    with pytest.raises(page_site.GoneError, match=r"store does not answer .*no history of a host 'mx2'"):
+        data.answer("history", {"host": "mx2"})
+    assert data.answer("history", {"host": "mx1"})
+
+
 def test_tops(data: page_data.Data) -> None:
     """The heaviest first, outcomes together."""
     tops: Any = data.answer("tops", {"span": "week"})

@@ -186,13 +186,16 @@ class Data:
     def _chosen(self, parameters: Mapping[str, str]) -> Sequence[str] | None:
         """The host that is asked about, if it is known; None for all of them."""
         host = parameters.get("host", "")
-        if host and host not in self._hosts():
-            raise GoneError(f"no history of a host {clean(host, 80)!r}")
+        hosts, trouble = self._hosts()
+        if host and host not in hosts:
+            unknown = f"no history of a host {clean(host, 80)!r}"
+            raise GoneError(f"{trouble}, and here is {unknown}" if trouble else unknown)
         return [host] if host else None
 
-    def _hosts(self) -> Sequence[str]:
+    def _hosts(self) -> tuple[Sequence[str], str]:
+        """The hosts that are known, and why these may not be all."""
         kept = self._memory.get("hosts", 10.0, self._chronicle.hosts, list)
-        return sorted({self._host.name, *kept.found})[:MOST_HOSTS]
+        return sorted({self._host.name, *kept.found})[:MOST_HOSTS], kept.trouble
 
     def _ask(self, key: object, fresh: float, of: Callable[[Chronicle], Any]) -> Kept:
         """What `of` finds in the history; while the store is away, in what this host knows by itself."""
@@ -212,7 +215,7 @@ class Data:
         key = ("history", name, tuple(hosts or ()))
         kept = self._ask(key, FRESH[name], of)
         trouble = kept.trouble and f"{kept.trouble}: {self._outdated(kept.when)}"
-        return kept.found | {"hosts": [clean(one) for one in self._hosts()], "trouble": trouble}
+        return kept.found | {"hosts": [clean(one) for one in self._hosts()[0]], "trouble": trouble}
 
     def _outdated(self, when: float) -> str:
         if not when:

@@ -128,6 +128,11 @@ function remember() {
 controls.addEventListener("change", () => update());
 controls.addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : update()));
+// Not by its address, in which is what is chosen.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
 addEventListener("popstate", () => {
   recall();
   list.restart();

@@ -81,6 +81,7 @@ def test_every_span_has_the_same_mail(visit, hosts, span):
 def test_the_chart_as_a_table(visit, hosts):
     """Its columns add up to the totals."""
     visit.page.get_by_text("The chart as a table").click()
+    visit.page.locator("#numbers-body table").wait_for()  # it is made after the click, not by it
     table = rows(visit, "#numbers-body")
     assert len(table) == 60
     sums = {name: sum(int(row[at + 1]) for row in table) for at, name in enumerate(OUTCOMES.values())}

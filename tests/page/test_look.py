@@ -188,7 +188,6 @@ LINKS = [
     ("#rules-body", "allowlists", "rule:allowlists", 8),
     ("#networks-body", "192.0.2.0/24", "client:192.0.2.0/24", 12),
     ("#networks-body", "2001:db8::/64", "client:2001:db8::/64", 2),
-    ("#domains-body", "evil.example", "domain:evil.example", 1),
     ("#domains-body", "(bounces)", "domain:<>", 1),
     ("#marks", "mx1.test", "host:mx1.test", None),
 ]

@@ -169,7 +169,7 @@ def test_tops(visit):
     assert networks["192.0.2.0/24"] == [NONE, NONE, "12", NONE, "12"]
     domains = {row[0]: row[1:] for row in rows(visit, "#domains-body")}
     assert domains["example.org"][0] == "9"
-    assert domains["evil.example"][1] == "1"
+    assert domains[f"<{MARKUP}@evil.example>"][1] == "1"
 
 
 # -- marks
@@ -272,6 +272,7 @@ def test_what_clients_say_is_text(visit, hosts):
     searched(visit, "img onerror", "1 verdict that")
     entry = entries(visit).first
     assert f"{MARKUP}@evil.example" in entry.inner_text()
+    assert "first attempt" in entry.inner_text(), "the reason"
     entry.locator("summary").click()
     entry.locator(".way dl").wait_for()
     assert HELO.replace("\u202e", "\\u202e") in entry.inner_text()

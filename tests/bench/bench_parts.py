@@ -20,9 +20,10 @@ from hybridgrey.config import load
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist
-from hybridgrey.lists import question, zones
+from hybridgrey.lists import lookup, question, zones
+from hybridgrey.lists.awaited import run
 from hybridgrey.lists.cache import Cache
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.policy.rdns import Name, classify
@@ -143,9 +144,9 @@ def test_lookup_uncached(benchmark: Any, resolver: Resolver) -> None:
 
     def ask() -> int:
         client = (population.NETWORKS["unknown"] << 24 | next(numbers)).to_bytes(4, "big")
-        found = resolver.ask(client, resolver.zones)
+        found = lookup.ask(resolver, client, resolver.zones)
         while missing := frozenset(resolver.zones) - found.answers.keys():
-            found.collect(missing)
+            run(found.collect(missing))
         found.close()
         return len(found.answers)
 
@@ -157,9 +158,9 @@ def test_lookup_cached(benchmark: Any, loaded: Config) -> None:
     resolver = Resolver(zones.build(loaded.rules, loaded.zones), loaded.dns.nameservers, cache=Cache())
 
     def ask() -> int:
-        found = resolver.ask(CLIENT, resolver.zones)
+        found = lookup.ask(resolver, CLIENT, resolver.zones)
         while missing := frozenset(resolver.zones) - found.answers.keys():
-            found.collect(missing)
+            run(found.collect(missing))
         found.close()
         return len(found.answers)
 

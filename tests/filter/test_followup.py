@@ -10,6 +10,7 @@ import time
 import pytest
 
 from hybridgrey import logs
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.filter import followup
 from hybridgrey.filter.screen import Client, Decision, Reply
 from hybridgrey.greylist.triplets import State, Touch
@@ -92,7 +93,7 @@ def told(stream, counts, reports):
 
 
 def client(address="192.0.2.1"):
-    return Client(address, None, None, Facts(0, 0))
+    return Client(ClientReader().read(address), None, Facts(0, 0))
 
 
 def judged(at, of=None, **more):

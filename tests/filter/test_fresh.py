@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hybridgrey.config import load
 from hybridgrey.filter.screen import Client, Screen
 from hybridgrey.greylist.triplets import State, Touch
-from hybridgrey.lists import lookup, zones
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists import awaited, findings, lookup, zones
 from hybridgrey.lists.recall import Recalled
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
 from lists.test_lookup import sockets
@@ -49,7 +49,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(lookup, "time", made)
+    for module in (lookup, findings, awaited):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
@@ -91,7 +92,7 @@ def test_within_the_ttl_nothing_is_asked(dns, clock, listed):
     for _ in range(29):
         clock.now += 1
         assert mail(by, client) == (client, wanted)
-        assert not client.lookup._sockets
+        assert client.lookup._exchange.deaf
     assert len(dns.queries) == before
     clock.now += 2
     renewed, same = mail(by, client)
@@ -179,7 +180,7 @@ def test_a_failed_list_is_asked_again(dns, clock):
     client = by.connect(CLIENT, None)
     assert verdict(by, client) == "accept"
     dns.zone("bl.test", listed=LISTED)
-    clock.now += lookup.FAILURE_FRESH - 1
+    clock.now += findings.FAILURE_FRESH - 1
     assert mail(by, client) == (client, "accept")
     clock.now += 2
     assert mail(by, client)[1] == "reject"

@@ -27,8 +27,9 @@ from hybridgrey.config.store_url import check as check_store_url
 from hybridgrey.filter import forged, screen
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist, parse_key
-from hybridgrey.lists import lookup, question, zones
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists import question, zones
+from hybridgrey.lists.exchange import Exchange
+from hybridgrey.lists.upstream import Nameservers, NoReporter
 from hybridgrey.migrate import configfile, postfix
 from hybridgrey.migrate.found import Unreadable
 from hybridgrey.migrate.maincf import MainCfError
@@ -128,20 +129,19 @@ def dns_reply(data: bytes) -> None:
 
 def dns_datagram(data: bytes) -> None:
     """A look-up takes a datagram only if it has the id and the question of an open question."""
-    resolver = Resolver([ZONE], [("127.0.0.1", 9)])
-    found = lookup.Lookup(resolver, CLIENT, bytes(1))
+    wire: Exchange[str] = Exchange(Nameservers([("127.0.0.1", 9)], NoReporter()), 0.0)
     ident = b"\x12\x34"
-    found._pending[ident] = (ZONE, ASKED, 0)
-    found._closed = True  # asks nothing more
+    wire.open[ident] = ("a subject", ASKED, 0)
+    wire.ended = True  # asks nothing more
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with here, there:
         here.setblocking(False)
-        found._sockets[0] = here
+        wire._sockets[0] = here
         there.send(data)
-        found._receive()
+        came = list(wire.receive())
     if not (data[:2] == ident and data[12:].startswith(ASKED)):
-        assert ident in found._pending
-        assert found.answers == {}
+        assert ident in wire.open
+        assert came == []
 
 
 # -- what an admin writes

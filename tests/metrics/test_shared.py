@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.screen import Client
 from hybridgrey.lists import zones
@@ -477,7 +478,7 @@ def test_lists_of_a_client_that_leaves(
     shared = Shared.create(
         [(rule.name, rule.action.value) for rule in policy], [(z.name, z.label) for z in lists]
     )
-    client = Client("192.0.2.1", b"\xc0\0\2\1", None, Facts(0, 0))
+    client = Client(ClientReader().read("192.0.2.1"), None, Facts(0, 0))
     client.judged, client.refused = 3, refused
     answers = {
         name: Answer(error=one) if isinstance(one, str) else Answer(tuple(one)) for name, one in said.items()

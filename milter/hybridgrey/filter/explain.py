@@ -23,9 +23,11 @@ from hybridgrey.config.load import Config
 from hybridgrey.filter.screen import Client, Decision, Screen, plain
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.lists import question, zones
+from hybridgrey.lists.awaited import run
 from hybridgrey.lists.health import Health, Prober
-from hybridgrey.lists.lookup import SUSPENDED, Resolver
+from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.judge import Action, Answer, Facts, Policy
 from hybridgrey.policy.trace import ANYBODY, SOMEBODY, Question, Step, steps
@@ -139,13 +141,13 @@ def _lists(
         return []
     names = screen.policy.questions(client.facts)
     while missing := frozenset(names) - lookup.answers.keys():
-        lookup.collect(missing)
+        run(lookup.collect(missing))
     answers = []
     for name in names:
         answer, zone = lookup.answers[name], screen.zones[name]
         if answer.codes and not answer.error and name not in lookup.texts:
             # As known to a daemon that has run for a while, which does not wait for it either.
-            lookup.texts[name] = _text(client.source.asked, zone, servers)
+            lookup.tell(name, _text(client.source.asked, zone, servers))
         error = answer.error
         if answer is SUSPENDED:
             error = f"suspended: {reasons.get(zone.label, '')}"

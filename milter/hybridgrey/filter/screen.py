@@ -15,8 +15,10 @@ from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.greylist.triplets import Touch
 from hybridgrey.lists import lookup
-from hybridgrey.lists.lookup import Lookup, Resolver
+from hybridgrey.lists.awaited import Wait, poll_only, run
+from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
@@ -105,13 +107,20 @@ class Screen:
     """The filter of one configuration; thread safe."""
 
     def __init__(
-        self, config: Config, policy: Policy, zones: Sequence[Zone], resolver: Resolver, greylist: Triplets
+        self,
+        config: Config,
+        policy: Policy,
+        zones: Sequence[Zone],
+        resolver: Resolver,
+        greylist: Triplets,
+        wait: Wait = poll_only,
     ) -> None:
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._greylist = greylist
+        self._wait = wait
         self._delay = config.greylist.delay
         self._code = config.greylist.code
         self._text = config.greylist.text
@@ -127,7 +136,7 @@ class Screen:
         client.trusted, zones = self._plan(client.facts)
         asked = client.source.asked
         if zones and asked is not None:
-            client.lookup = self._resolver.ask(asked, zones)
+            client.lookup = lookup.ask(self._resolver, asked, zones)
         return client
 
     def renew(self, client: Client) -> Client:
@@ -136,7 +145,7 @@ class Screen:
         To be called when a transaction begins.  If another one is returned, the look-up of the first has
         ended; to count what it has heard is the caller's part.
         """
-        if client.lookup is None or self._resolver.is_fresh(client.lookup):
+        if client.lookup is None or lookup.is_fresh(self._resolver, client.lookup):
             return client
         # First: what has come late then is in the cache, and is not asked for again.
         client.close()
@@ -185,7 +194,7 @@ class Screen:
                 # A client without an IP address is in no list.
                 answers = dict.fromkeys(outcome.zones, lookup.NO_ADDRESS)
             else:
-                client.lookup.collect(outcome.zones)
+                run(client.lookup.collect(outcome.zones), self._wait)
 
     def _greylisted(
         self, client: Client, verdict: Verdict, sender: str, recipient: str, started: float
@@ -218,7 +227,7 @@ class Screen:
         """The words for a client on blocklists: one of them, and its reason if one has come in time."""
         zone, reason = zones[0], ""
         if client.lookup is not None:
-            zone, reason = client.lookup.await_text(zones)
+            zone, reason = run(client.lookup.await_text(zones), self._wait)
         listed = self.zones[zone]
         text = f"{REFUSED.format(client=client.source.listed)} using {listed.label}"
         # Many a list's reason names the zone that was asked, with the customer's key in it.

@@ -25,8 +25,8 @@ from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.lists import zones
 from hybridgrey.lists.health import Prober
-from hybridgrey.lists.lookup import Resolver
 from hybridgrey.lists.resolv import nameservers
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
 from hybridgrey.process import keeper
@@ -91,11 +91,10 @@ class Assembly:
             timeout=config.dns.timeout,
             suspended=self.shared.flags.view,
             reporter=reports,
-            wait=pool.wait,
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
-        return Screen(config, policy, self.zones, resolver, greylist), store
+        return Screen(config, policy, self.zones, resolver, greylist, pool.wait), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""

@@ -136,3 +136,31 @@ def test_why_it_does_not_start_is_told_to_the_starter(tmp_path):
     done = commandline.run("run", "-c", config, "--log-file", tmp_path / "log")
     assert done.status == os.EX_CONFIG
     assert done.error == "hybridgrey: cannot listen on inet:1@192.0.2.1: cannot assign requested address\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="is about root")
+@pytest.mark.parametrize("kind", ["link", "hard link", "folder above"])
+def test_root_in_the_folder_of_others(tmp_path, descriptor, kind):
+    """Root writes to no link that somebody else may have put there; to one that root has made, it does."""
+    folder, precious = tmp_path / "logs", tmp_path / "precious" / "log"
+    folder.mkdir()
+    precious.parent.mkdir()
+    precious.touch()
+    path = folder / "log"
+    match kind:
+        case "link":
+            path.symlink_to(precious)
+        case "hard link":
+            path.hardlink_to(precious)
+        case _:
+            (folder / "below").symlink_to(precious.parent)
+            path = folder / "below" / "log"
+    write(LogFile(path, descriptor), "1\n")
+    assert precious.read_text() == "1\n"
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(OSError, match="link"):
+        LogFile(path, descriptor)
+    assert precious.read_text() == "1\n"
+    write(LogFile(folder / "fresh", descriptor), "2\n")
+    write(LogFile(folder / "fresh", descriptor), "3\n")
+    assert (folder / "fresh").read_text() == "2\n3\n"

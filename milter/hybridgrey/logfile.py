@@ -10,12 +10,16 @@ Put in the place of ``sys.stderr`` by `cli.run`; `logs` calls `LogFile.following
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
+
+from hybridgrey import folders
 
 LOOK: Final = 1.0
 # Not to wait where the name stands for a named pipe: for a reader of it, or for one that stands still.
@@ -62,7 +66,7 @@ class LogFile(io.TextIOWrapper):
             self._complain(error)
 
     def _open(self) -> None:
-        new = os.open(self._path, _FLAGS, _MODE)
+        new = _opened(self._path)
         # The number stays, so every user of this descriptor follows
         os.dup2(new, self._fd)
         os.close(new)
@@ -83,3 +87,22 @@ class LogFile(io.TextIOWrapper):
                 os.write(self._fd, said.encode("utf-8", "backslashreplace"))
             except OSError:
                 return  # the disk is full, for instance: the lines themselves are counted as lost
+
+
+def _opened(path: Path) -> int:
+    """The file, made if it is missing.  Raises OSError.
+
+    Root takes no link, nor one of several names of a file, in a folder of others: it would write there to
+    whatever they like.
+    """
+    with folders.opened(path.parent) as folder:
+        if os.geteuid() != 0 or not (folder.loose or folders.others_may_write(os.fstat(folder.fd))):
+            return os.open(path.name, _FLAGS, _MODE, dir_fd=folder.fd)
+        new = os.open(path.name, _FLAGS | os.O_NOFOLLOW, _MODE, dir_fd=folder.fd)
+    status = os.fstat(new)
+    if stat.S_ISFIFO(status.st_mode) or (stat.S_ISREG(status.st_mode) and status.st_nlink == 1):
+        return new
+    os.close(new)
+    raise PermissionError(
+        errno.EPERM, "a hard link, or no file, in a folder where others may write", str(path)
+    )

@@ -27,12 +27,16 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.policy.rdns import Name, classify
+from hybridgrey.protocol import events, replies, wire
+from hybridgrey.protocol.connection import Connection
+from hybridgrey.protocol.terms import Terms
 from hybridgrey.spf import record
 from hybridgrey.spf.evaluate import Identity, Outcome, evaluate
 from hybridgrey.spf.question import Answer as SpfAnswer
 from hybridgrey.spf.question import Status
 from hybridgrey.store.connection import Store
 from parts.daemon import toml
+from parts.milterpeer import NEGOTIATE, framed
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
 
@@ -246,3 +250,57 @@ def test_unwritten_log_line(benchmark: Any, tmp_path: Path) -> None:
         log = logs.get()
         benchmark(lambda: log.info("verdict", **VERDICT))
     assert (tmp_path / "log").read_text() == ""
+
+
+# What Postfix sends of one client with one recipient, in its writes.
+SESSION = (
+    NEGOTIATE,
+    framed(b"DCj\0mx.example.test\0v\0Postfix 3.7\0{client_addr}\x0033.1.2.3\0")
+    + framed(b"Cunknown\x004\x9c\x4033.1.2.3\0"),
+    framed(b"DH")
+    + framed(b"Hmail.example.org\0")
+    + framed(b"DM{auth_authen}\0\0")
+    + framed(b"M<someone@example.org>\0SIZE=1000\0")
+    + framed(b"DRi\x004cTest0000\0")
+    + framed(b"R<u@example.test>\0"),
+    framed(b"A") + framed(b"Q"),
+)
+TERMS = Terms(
+    actions=wire.ADD_HEADERS,
+    steps=wire.NO_DATA
+    | wire.NO_HEADERS
+    | wire.NO_END_OF_HEADERS
+    | wire.NO_BODY
+    | wire.NO_UNKNOWN
+    | wire.SILENT_HELO
+    | wire.SILENT_MAIL,
+    macros={
+        wire.Stage.CONNECT: "j v {client_addr} {client_resolve}",
+        wire.Stage.MAIL: "{auth_authen}",
+        wire.Stage.RCPT: "i",
+    },
+)
+WANTED = {
+    events.Connect: (b"{client_resolve}", b"v"),
+    events.Mail: (b"{auth_authen}",),
+    events.Rcpt: (b"i",),
+}
+
+
+def test_milter_session(benchmark: Any) -> None:
+    """All of the milter protocol in a session, the macros that are looked at included."""
+
+    def session() -> int:
+        connection, count = Connection(TERMS), 0
+        for data in SESSION:
+            connection.receive(data)
+            while (event := connection.next_event()) is not None:
+                count += 1
+                for name in WANTED.get(type(event), ()):
+                    connection.macro(name)
+                if connection.due:
+                    connection.reply(replies.CONTINUE)
+            connection.sent(len(connection.output))
+        return count
+
+    assert benchmark(session) == 7

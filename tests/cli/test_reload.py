@@ -1,8 +1,11 @@
 """``hybridgrey reload`` as a process, on running daemons."""
 
 import fcntl
+import json
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -11,7 +14,8 @@ from parts.commandline import run
 from parts.daemon import Daemon
 from parts.redisserver import Redis
 
-RULES = [{"name": "rest", "action": "greylist"}]
+LOCAL = {"name": "local", "clients": ["127.0.0.0/8"], "action": "accept"}
+RULES = [LOCAL, {"name": "rest", "action": "greylist"}]
 
 
 @pytest.fixture(scope="module")
@@ -165,3 +169,51 @@ def test_order_during_the_start():
         daemon.await_events("reloaded")
     finally:
         daemon.close()
+
+
+# Locks a file as its first argument's account and names the process of the third in it.
+ACCOUNT = """
+import fcntl, os, sys
+os.setuid(int(sys.argv[2]))
+fd = os.open(sys.argv[1], os.O_RDWR)
+os.write(fd, sys.argv[3].encode().replace(b"SELF", b"%d" % os.getpid()))
+fcntl.lockf(fd, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whose signal goes anywhere")
+@pytest.mark.parametrize("holder", ["the account's", "root's"])
+def test_account_that_names_another_process(tmp_path, holder):
+    """Root's signal goes to nobody whom the account could not signal itself, whatever its pid file says."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    run_folder = tmp_path / "run"
+    run_folder.mkdir()
+    pid_file = run_folder / "hg.pid"
+    pid_file.touch()
+    for path in (run_folder, pid_file):
+        os.chown(path, 65534, 65534)
+    config = tmp_path / "hg.toml"
+    config.write_text(f'pid_file = "{pid_file}"\n[store]\nurl = "redis://127.0.0.1:1"\n')
+    victim = subprocess.Popen(["sleep", "60"])  # which SIGHUP would end
+    try:
+        named = victim.pid if holder == "the account's" else "SELF"
+        uid = 65534 if holder == "the account's" else 0
+        record = f"{named}\n" + json.dumps({"pid": 0, "config": "\x1b[2J"}).replace("0", str(named), 1) + "\n"
+        command = [sys.executable, "-c", ACCOUNT, pid_file, str(uid), record]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as account:
+            assert account.stdout.readline() == b"held\n"
+            done = run("reload", "-c", config)
+            assert account.poll() is None, "it has got root's signal"
+            account.stdin.close()
+        assert victim.poll() is None
+    finally:
+        victim.kill()
+        victim.wait()
+    if holder == "the account's":
+        assert (done.status, "not trusted" in done.error) == (69, True)
+    else:
+        assert (done.status, "not permitted" in done.error) == (1, True)
+    assert "\x1b" not in done.error

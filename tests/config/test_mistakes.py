@@ -88,6 +88,10 @@ ERRORS = [
     ("[greylist]\ndelay = '1h'\nlifetime = '30m'", ["greylist.lifetime: must be longer than delay (1h)"]),
     ("[greylist]\nipv4_prefix = 33", ["greylist.ipv4_prefix: must be at most 32"]),
     ("[greylist]\nipv6_prefix = -1", ["greylist.ipv6_prefix: must be at least 0"]),
+    (
+        "[greylist]\nauto_allow_interval = '31d'\nmax_waiting = -1",
+        ["greylist.auto_allow_interval: must be from 0s to 30d", "greylist.max_waiting: must be at least 0"],
+    ),
     ("[greylist]\ncode = '550'", ['greylist.code: must be "450" or "451"']),
     ("[greylist]\ntext = '{name}'", ["greylist.text: may hold braces only as {seconds}"]),
     ("[greylist]\ntext = '{seconds:d}'", ["greylist.text: may hold braces only as {seconds}"]),

@@ -18,7 +18,7 @@ from typing import Any
 import dns.message
 import dns.rrset
 
-from fuzz import stored
+from fuzz import protocol, stored
 from hybridgrey import cleaning, logs
 from hybridgrey.config import load
 from hybridgrey.config.lines import Lines
@@ -460,6 +460,7 @@ TARGETS = {
         [b"(", b")", b"\\", b'"', b";", b"\r\n ", b"mx.test", b"=?", b"\xff", b"by hybridgrey at "],
         10,
     ),
+    "milter": Target(protocol.milter, protocol.SEEDS, protocol.WORDS, share=20),
     # A real server answers some thirty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
     "host_name": Target(

@@ -386,6 +386,8 @@ def test_freebsd_script():
         first = pid(machine)  # /var/run is /run
         assert owner(machine, first) == "hybridgrey"
         assert machine.path("/var/db/hybridgrey/hybridgrey.pid").exists()
+        assert machine.path("/var/log/hybridgrey").stat().st_uid == 0, "newsyslog works there by name"
+        assert machine.path(LOG).stat().st_uid != 0
         machine.run(script, "reload")
         config = machine.path("/usr/local/etc/hybridgrey/hybridgrey.toml")
         good = config.read_text()

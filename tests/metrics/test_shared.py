@@ -397,6 +397,14 @@ def test_failed_reload_is_a_gauge(shared: Shared) -> None:
     assert seen == [1, 0, 1]
 
 
+def test_store_memory_is_what_the_keeper_found(shared: Shared) -> None:
+    """Both gauges are 0 until the store was asked, then as it said."""
+    names = ("hybridgrey_store_memory_bytes{}", "hybridgrey_store_memory_max_bytes{}")
+    assert [samples(shared)[name] for name in names] == [0, 0]
+    shared.board.set_store_memory(5_000_000_000, 6_000_000_000)
+    assert [samples(shared)[name] for name in names] == [5e9, 6e9]
+
+
 def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     """The families of the exposition, with their labels, are exactly these."""
     meter = shared.meter(shared.counters.lease())
@@ -427,6 +435,8 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),
         "hybridgrey_store_failures": (),
+        "hybridgrey_store_memory_bytes": (),
+        "hybridgrey_store_memory_max_bytes": (),
         "hybridgrey_store_seconds": (),
         "hybridgrey_verdicts": ("action", "enforced", "rule"),
         "hybridgrey_workers": (),

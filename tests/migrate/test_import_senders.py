@@ -194,6 +194,30 @@ def test_ages(world):
     assert world.peek("192.0.2.1", "d@a.example", "r@r.example") is State.NEW
 
 
+def test_credit_is_not_imported_in_a_burst(redis, tmp_path):
+    """Of triplets that began within an hour one counts for the network, whatever their order and number."""
+    redis.client().flushall()
+    world = World(redis, tmp_path, auto_allow_interval=3600)
+    now = int(time.time())
+
+    def of(*hours):
+        firsts = [now - 86_400 + int(hour * 3600) for hour in hours]
+        return [Memory("192.0.2.1", f"s@{at}.example", "r@r.example", at, now - 60) for at in firsts]
+
+    def count():
+        return int(redis.client().get(world.greylist.keys("192.0.2.1", "", "")[1]) or 0)
+
+    assert world.restore(of(0.2, 0.1, 0.3, 0, 0.4)).passed == 5
+    assert count() == 1
+    assert world.peek("192.0.2.9", "new@x.example", "r@r.example") is State.NEW
+    assert world.restore(of(0, 0.1, 0.2, 0.3, 0.4)).passed == 0
+    world.restore(of(3, 1, 2, 2.5))
+    assert count() == 4
+    world.restore(of(5, 3.5))
+    assert count() == 5
+    assert world.peek("192.0.2.9", "new@x.example", "r@r.example") is State.NETWORK
+
+
 def test_nothing_gets_worse(world):
     """An older memory shortens no expiry, and a waiting one takes no pass away."""
     now = int(time.time())

@@ -26,6 +26,9 @@ time.sleep(60)
 """
 
 
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to anybody")
+
+
 def unix(path: Path) -> Address:
     return Address("unix", path=path)
 
@@ -74,13 +77,101 @@ def test_unix_socket_has_its_mode_whatever_the_umask(tmp_path, mode):
     listener.close()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give a file to any group")
+@needs_root
 def test_unix_socket_has_its_group(tmp_path):
     """The group of a unix socket is the configured one."""
     group = grp.getgrnam("mail")
     listener = open_listener(unix(tmp_path / "s"), group="mail")
     assert (tmp_path / "s").stat().st_gid == group.gr_gid
     listener.close()
+
+
+@needs_root
+@pytest.mark.parametrize("group", ["", "mail"])
+def test_group_of_a_folder_that_hands_on_its_own(tmp_path, group):
+    """In a setgid folder the socket has the folder's group, unless another is configured."""
+    os.chown(tmp_path, 65534, 12345)
+    tmp_path.chmod(0o2750)
+    listener = open_listener(unix(tmp_path / "s"), group=group, mode=0o660)
+    found = (tmp_path / "s").stat()
+    assert found.st_gid == (grp.getgrnam("mail").gr_gid if group else 12345)
+    assert (found.st_uid, stat.S_IMODE(found.st_mode)) == (0, 0o660)
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+    assert listener.remove()
+    assert list(tmp_path.iterdir()) == []
+    listener.close()
+
+
+@needs_root
+def test_only_a_folder_that_is_made_here_gets_an_owner(tmp_path):
+    """The account gets the folder that root makes for it, never one that was there."""
+    (tmp_path / "there").mkdir()
+    for name, uid in (("there", 0), ("new", 65534)):
+        open_listener(unix(tmp_path / name / "s"), owner=65534).close()
+        assert (tmp_path / name).stat().st_uid == uid
+
+
+@needs_root
+def test_root_follows_no_link_of_the_account(tmp_path):
+    """Not on the way to the socket, and not at its end: the socket that was opened stays where it is."""
+    home, elsewhere = tmp_path / "home", tmp_path / "elsewhere"
+    (home / "run").mkdir(parents=True)
+    elsewhere.mkdir()
+    os.chown(home, 65534, 65534)
+    listener = open_listener(unix(home / "run" / "s"))
+    (home / "run").rename(home / "moved")
+    (home / "run").symlink_to(elsewhere)
+    (elsewhere / "s").touch()
+    with pytest.raises(ListenError, match="root follows no link") as caught:
+        open_listener(unix(home / "run" / "t"))
+    assert caught.value.status == os.EX_NOPERM
+    assert not listener.remove()
+    assert [path.name for path in elsewhere.iterdir()] == ["s"]
+    listener.close()
+
+
+@needs_root
+def test_folder_of_roots_in_the_place_of_the_private_one(tmp_path, monkeypatch):
+    """Another folder that only root can reach into is not taken for the one just made, nor cleared."""
+    (tmp_path / "roots").mkdir(0o700)
+    (tmp_path / "roots" / "precious").touch()
+
+    def mkdir(name, _mode, dir_fd):
+        (tmp_path / "roots").rename(tmp_path / name)
+
+    monkeypatch.setattr(os, "mkdir", mkdir)
+    with pytest.raises(ListenError, match="somebody exchanges folders"):
+        open_listener(unix(tmp_path / "s"))
+    assert [path.name for path in tmp_path.rglob("precious")] == ["precious"]
+
+
+@needs_root
+def test_without_rights_and_from_anywhere(tmp_path):
+    """An account opens and removes its socket, be the working directory one that it may not enter."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    shut, own = tmp_path / "shut", tmp_path / "own"
+    for folder in (shut, own):
+        folder.mkdir(0o700)
+    os.chown(own, 65534, 65534)
+    reader, writer = os.pipe()
+    if (child := os.fork()) == 0:
+        try:
+            os.chdir(shut)
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            listener = open_listener(unix(own / "s"), mode=0o600)
+            mode = stat.S_IMODE((own / "s").stat().st_mode)
+            with socket.socket(socket.AF_UNIX) as client:
+                client.connect(str(own / "s"))
+            os.write(writer, f"{listener} {mode:o} {listener.remove()} {os.listdir(own)}".encode())  # noqa: PTH208
+        finally:
+            os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as told:
+        assert told.read() == f"unix:{own}/s 600 True []"
 
 
 def test_missing_folder_is_made_if_it_is_the_last(tmp_path):

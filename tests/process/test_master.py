@@ -12,6 +12,7 @@ import threading
 from pathlib import Path
 
 import pytest
+import redis
 
 from parts.baredaemon import BareDaemon, alive, children
 from parts.base import accepts, wait_until
@@ -301,6 +302,36 @@ def test_privileges_are_dropped():
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_first_start_without_user_then_with(tmp_path):
+    """What a start as root has left is the account's at the next one, the data too."""
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    state = tmp_path / "state"
+    extra = f'[store]\nurl = "embedded:{state}"\n'
+    for turn, user in enumerate(("", "nobody", "nobody")):
+        uid = pwd.getpwnam(user or "root").pw_uid
+        daemon = BareDaemon(listen=f"unix:{tmp_path}/run/s", user=user, extra=extra)
+        with daemon:
+            assert {path.stat().st_uid for path in (state, *state.rglob("*"))} == {uid}
+            assert (state / "hybridgrey.pid").read_text().startswith(f"{daemon.pid}\n")
+            with redis.Redis(unix_socket_path=f"{state}/store.sock") as store:
+                assert store.incr("turns") == turn + 1
+            assert daemon.stop() == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_folder_of_the_system_is_no_store():
+    """`url = "embedded:/var/lib"` ends the start in one line, and nothing there changes owner."""
+    before = {path: path.lstat().st_uid for path in Path("/var/lib").iterdir()}
+    daemon = BareDaemon(user="nobody", extra='[store]\nurl = "embedded:/var/lib"\n')
+    status, text = refused(daemon)
+    assert status == os.EX_CONFIG
+    assert text.startswith("store: /var/lib: it holds what is not ours")
+    assert len(text.splitlines()) == 1
+    assert {path: path.lstat().st_uid for path in Path("/var/lib").iterdir()} == before
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_config_that_the_user_cannot_read_is_told_at_the_start():
     """The daemon starts, for root has read the file, and warns that a reload will fail."""
     daemon = BareDaemon(user="nobody")
@@ -315,7 +346,7 @@ def test_unknown_user_is_an_error_of_the_config():
     daemon = BareDaemon(user="no-such-user")
     status, text = refused(daemon)
     assert status == os.EX_CONFIG
-    assert text == f"{daemon.config}: user: no user 'no-such-user' on this system\n"
+    assert text == f"{daemon.config}: line 4: user: no user 'no-such-user' on this system\n"
 
 
 def test_embedded_store_is_started_again(tmp_path):

@@ -244,6 +244,7 @@ def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
         retry_window=terms.retry_window,
         lifetime=terms.lifetime,
         auto_allow_after=terms.auto_allow_after,
+        auto_allow_interval=terms.auto_allow_interval,
         dry_run=dry_run,
     )
 

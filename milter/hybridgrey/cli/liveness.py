@@ -46,6 +46,17 @@ class Host:
         """Whether its last reload went well, as far as it tells."""
         return self.samples.get(("config_reload_ok", ()), 1.0) == 1.0
 
+    @property
+    def mode(self) -> str:
+        """Whether its verdicts are carried out; "" where it does not tell."""
+        enforced = self.samples.get(("enforced", ()))
+        return "" if enforced is None else "enforce" if enforced else "observe"
+
+    @property
+    def started(self) -> float:
+        """When it started, Unix seconds; 0 where it does not tell."""
+        return self.value("start_time_seconds")
+
     def value(self, name: str, **labels: str) -> float:
         """One number; 0 where the daemon has none."""
         return self.samples.get((name, tuple(sorted(labels.items()))), 0.0)
@@ -61,8 +72,10 @@ def url_of(config: Config) -> str | None:
 
 
 def ask(url: str, password: str = "") -> Host:
-    """Ask one daemon; the password is only told to one that wants it."""
+    """Ask one daemon; the password is only told to one that wants it. ``mx2:9893`` means http."""
     url = url.rstrip("/").removesuffix("/metrics")
+    if "://" not in url:
+        url = f"http://{url}"
     scheme, _, place = url.partition("://")
     if "@" in place.partition("/")[0]:
         return Host(f"{scheme}://{place.rpartition('@')[2]}", error=_NO_USER)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from pathlib import Path
 
 import click
 
+from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.output import fail, warn
@@ -26,7 +26,8 @@ def reload(config_path: Path, timeout: float) -> None:
     """Check the configuration, make the running daemon take it, and wait for the outcome.
 
     The daemon is found by its pid file: `pid_file`, else beside the embedded store or the unix socket, else
-    in /var/run/hybridgrey.  Sessions in flight go on with the old configuration.
+    in /var/run/hybridgrey.  It must be the process that the kernel names as the holder of that file, and is
+    signalled with the rights of the file's owner.  Sessions in flight go on with the old configuration.
 
     \b
     Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon is found,
@@ -47,9 +48,11 @@ def reload(config_path: Path, timeout: float) -> None:
         )
     before = _running(path)
     if before.config and Path(before.config) != (config.path or config_path).absolute():
-        warn(f"the daemon reads {before.config}")
+        warn(f"the daemon reads {clean(before.config)}")
     try:
-        os.kill(before.pid, signal.SIGHUP)
+        pidfile.tell(path, before.pid, signal.SIGHUP)
+    except PidFileError as error:
+        fail(str(error), UNAVAILABLE)
     except PermissionError:
         fail(f"process {before.pid}: not permitted to signal it; be root or the daemon's user")
     except ProcessLookupError:
@@ -80,7 +83,7 @@ def _outcome(path: Path, before: Record, timeout: float) -> Record:
 
 def _tell(record: Record, config: Config) -> None:
     if record.problems:
-        fail(f"reload failed, the old configuration stays: {'; '.join(record.problems)}")
+        fail(f"reload failed, the old configuration stays: {'; '.join(map(clean, record.problems))}")
     for key in record.needs_restart:
-        warn(f"{config.path}: {key}: a change needs a restart, the old value stays")
-    click.echo(f"reloaded: process {record.pid}, {record.workers} workers, mode {record.mode}")
+        warn(f"{config.path}: {clean(key)}: a change needs a restart, the old value stays")
+    click.echo(f"reloaded: process {record.pid}, {record.workers} workers, mode {clean(record.mode)}")

@@ -8,7 +8,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from os import umask
+from os import fchmod, umask
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
@@ -192,7 +192,8 @@ def _write(path: Path, content: bytes) -> None:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             file.write(content)
-        temporary.chmod(0o666 & ~mask)
+            # Not by its name: in a folder of somebody else's that may be another file by now
+            fchmod(file.fileno(), 0o666 & ~mask)
         temporary.replace(path)
     except OSError as error:
         if temporary is not None:

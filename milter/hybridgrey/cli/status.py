@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
     "urls",
     multiple=True,
     metavar="URL",
-    help="A daemon's metrics, as http://mx2:9893; several add up.",
+    help="A daemon's metrics, as http://mx2:9893 or mx2:9893; several add up.",
 )
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @config_option
@@ -82,6 +83,8 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
                 "state": _state(host),
                 "problems": [host.error] if host.error else list(host.problems),
                 "version": host.version,
+                "mode": host.mode,
+                "started": host.started,
                 "reload_ok": host.reload_ok,
                 "workers": int(host.value("workers")),
                 "sessions_open": int(host.value("sessions_open")),
@@ -98,8 +101,17 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
             "calls": int(total.value("store_seconds_count")),
             "failures": int(total.value("store_failures_total")),
             "seconds": _mean(total, "store_seconds"),
+            **_memory(hosts),
         },
     }
+
+
+def _memory(hosts: Sequence[Host]) -> dict[str, int]:
+    """The store's memory in bytes; of the fullest, if hosts have their own. 0: no limit, or unknown."""
+    names = ("store_memory_bytes", "store_memory_max_bytes")
+    pairs = [(host.value(names[0]), host.value(names[1])) for host in hosts]
+    used, limit = max(pairs, key=lambda pair: (pair[0] / pair[1] if pair[1] else 0.0, pair[0]))
+    return {"memory": int(used), "memory_max": int(limit)}
 
 
 def _state(host: Host) -> str:
@@ -113,9 +125,14 @@ def _mean(total: Host, name: str, **labels: str) -> float | None:
 
 
 def _verdicts(total: Host) -> Iterator[dict[str, Any]]:
+    """The counts by rule; of a mode that is over only what was counted in it."""
+    modes = {
+        dict(pairs)["enforced"] for (name, pairs), value in total.samples.items() if name == "verdicts_total"
+    }
+    now = "false" if total.value("enforced") == 0 and "false" in modes else "true"
     for (name, pairs), value in total.samples.items():
         labels = dict(pairs)
-        if name == "verdicts_total" and (value or labels["rule"] != "(none)"):
+        if name == "verdicts_total" and (value or (labels["rule"] != "(none)" and labels["enforced"] == now)):
             enforced = labels["enforced"] == "true"
             yield {
                 "rule": labels["rule"],
@@ -141,8 +158,9 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         if NO_LIST_WORKS in host.problems:
             click.echo(f"{coloured('warning')}: {clean(host.url)}: {NO_LIST_WORKS}")
     report = _report(hosts, total)
-    rows = [(h["url"], h["state"], h["workers"], h["sessions_open"], h["sessions"]) for h in report["hosts"]]
-    table(("host", "state", "workers", "open", "sessions"), rows)
+    names = ("url", "state", "mode", "version", "workers", "sessions_open", "sessions")
+    daemons = [[*(one[name] for name in names), _since(one["started"])] for one in report["hosts"]]
+    table(("host", "state", "mode", "version", "workers", "open", "sessions", "since"), daemons)
     for host in hosts:
         for problem in [host.error] if host.error else host.problems:
             if problem == NO_LIST_WORKS:
@@ -172,6 +190,19 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         ("a passed mail was delayed", span(report["greylist_delay"]), ""),
     )
     table(("what", "mean", "note"), waits)
+    if store["memory"]:
+        title("Store")
+        of = f" of {_mebibytes(store['memory_max'])}" if store["memory_max"] else ""
+        click.echo(f"memory {_mebibytes(store['memory'])}{of}")
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
+
+
+def _since(started: float) -> str:
+    """When a daemon started, in UTC as the log has it."""
+    return datetime.fromtimestamp(started, UTC).strftime("%Y-%m-%d %H:%M:%SZ") if started else ""
 
 
 def _health(one: dict[str, Any]) -> str:

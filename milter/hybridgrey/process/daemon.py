@@ -2,7 +2,7 @@
 
 1. the binding of libmilter is fit for use
 2. open the listening socket, as whoever we are, root perhaps
-3. give the embedded store's folder to the user
+3. make the embedded store's folder, for the user
 4. become that user, for good
 5. start the embedded store; from here on what is made is the user's
 6. fork (`master`)
@@ -16,12 +16,13 @@ import importlib
 import os
 import signal
 from collections.abc import Callable
+from pathlib import Path
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import triplets
 from hybridgrey.history import writer
-from hybridgrey.process import privileges, worker
+from hybridgrey.process import privileges, statefolder, worker
 from hybridgrey.process.generation import Build
 from hybridgrey.process.listener import Listener, ListenError, inherited, open_listener
 from hybridgrey.process.loop import Loop
@@ -114,7 +115,7 @@ def _become(
     """Give up what only root may do, then start the store; its server and the pid file, if there are any."""
     folder = config.store.embedded
     if folder is not None:
-        privileges.state_directory(folder, account)
+        statefolder.prepare(folder, account, _names_in(folder, config))
     pid_file = _claim(config, account)
     files = privileges.raise_file_limit()
     warnings = privileges.warnings(config.files, account)
@@ -135,6 +136,12 @@ def _become(
     server = EmbeddedServer(folder, progress=progress)
     server.start()
     return server, pid_file
+
+
+def _names_in(folder: Path, config: Config) -> set[str]:
+    """The files that the configuration puts into the folder of the store."""
+    paths = (config.address.path, place(config))
+    return {path.name for path in paths if path is not None and path.parent == folder}
 
 
 def _claim(config: Config, account: privileges.Account | None) -> PidFile | None:

@@ -15,6 +15,7 @@ import errno
 import fcntl
 import grp
 import os
+import secrets
 import socket
 import stat
 import struct
@@ -23,13 +24,16 @@ from collections.abc import Iterator, MutableMapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridgrey import folders
 from hybridgrey.config.sockets import Address
 
 BACKLOG = 4096  # cut by the kernel to its own limit (net.core.somaxconn, kern.ipc.soacceptqueue)
 FIRST_INHERITED = 3  # sd_listen_fds(3)
 _LOCK_WAIT = 5.0  # seconds that a second starter waits for the first to finish with the same folder
 _CONFIG_ERRNOS = {errno.EADDRNOTAVAIL, errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.EAFNOSUPPORT}
-_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ELOOP}
+
+Identity = tuple[int, int, int]
 
 
 class ListenError(Exception):
@@ -46,10 +50,12 @@ class Listener:
 
     socket: socket.socket
     path: Path | None = None
-    identity: tuple[int, int, int] = (0, 0, 0)
+    identity: Identity = (0, 0, 0)
 
     def __str__(self) -> str:
         """The address in libmilter's syntax, with the real port where 0 was asked for."""
+        if self.path is not None:
+            return f"unix:{self.path}"
         name = self.socket.getsockname()
         match self.socket.family:
             case socket.AF_INET:
@@ -70,11 +76,12 @@ class Listener:
         if self.path is None:
             return True
         try:
-            if _identity(self.path) == self.identity:
-                self.path.unlink()
+            with folders.opened(self.path.parent) as folder:
+                if _identity(self.path.name, folder.fd) == self.identity:
+                    os.unlink(self.path.name, dir_fd=folder.fd)
         except FileNotFoundError:
             return True
-        except PermissionError:
+        except OSError:  # not permitted, or not the way to our folder any more
             return False
         return True
 
@@ -144,41 +151,75 @@ def _open_inet(address: Address) -> Listener:
 
 
 def _open_unix(path: Path, mode: int, gid: int, owner: int) -> Listener:
-    if not path.parent.exists():
-        path.parent.mkdir(0o755)
-        os.chown(path.parent, owner, -1)
-    with _locked(path.parent):
-        _clear(path)
+    folders.made(path.parent, 0o755, uid=owner)
+    with folders.opened(path.parent) as folder, _locked(folder.fd, path.parent):
+        _refuse_taken(folder.fd, path)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            _bind_unix(sock, path, mode, gid)
+            identity = _bind_unix(sock, folder.fd, path.name, mode, gid)
         except OSError:
             sock.close()
             raise
     sock.setblocking(False)
-    return Listener(sock, path, _identity(path))
+    return Listener(sock, path, identity)
 
 
-def _bind_unix(sock: socket.socket, path: Path, mode: int, gid: int) -> None:
-    """Nobody can connect before listen(), so mode and group are right from the first connection on."""
-    before = os.umask(0o777)
-    try:
-        sock.bind(str(path))
-    finally:
-        os.umask(before)
-    try:
-        os.chown(path, -1, gid)
-        path.chmod(mode)
+def _bind_unix(sock: socket.socket, folder: int, name: str, mode: int, gid: int) -> Identity:
+    """Make the socket's file where nobody else can reach it, and move it to its name when all of it is right.
+
+    bind(2) and chown(2) know a file by its path only.  In a folder where another may write too, root would so
+    give mode and group to what that one has put there since.  The move replaces a stale socket in one step.
+    """
+    with _private(folder) as inner:
+        _bind_in(sock, inner, name)
+        os.chown(name, -1, gid, dir_fd=inner, follow_symlinks=False)
+        os.chmod(name, mode, dir_fd=inner)
         sock.listen(BACKLOG)
-    except OSError:
-        path.unlink()
-        raise
+        identity = _identity(name, inner)
+        os.rename(name, name, src_dir_fd=inner, dst_dir_fd=folder)
+    return identity
 
 
 @contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def _private(folder: int) -> Iterator[int]:
+    """A folder in `folder` into which only we can reach, for a moment."""
+    name = f".hybridgrey-{secrets.token_hex(8)}"
+    inner = folders.new(folder, name, 0o700, empty=True)
+    try:
+        yield inner
+    finally:
+        for left in folders.names(inner):
+            os.unlink(left, dir_fd=inner)
+        os.close(inner)
+        with contextlib.suppress(OSError):  # who has moved it elsewhere may keep it: it is empty
+            os.rmdir(name, dir_fd=folder)
+
+
+def _bind_in(sock: socket.socket, folder: int, name: str) -> None:
+    """Bind to a name in an open folder.  Raises OSError.
+
+    Only the working directory can say which folder is meant.  It is a child's, for ours could be one that we
+    may not come back to.
+    """
+    child = os.fork()
+    if child == 0:
+        try:
+            os.fchdir(folder)
+            sock.bind(name)
+            os._exit(0)
+        except OSError as exc:
+            os._exit(exc.errno or errno.EINVAL)
+        finally:
+            os._exit(errno.EINVAL)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status:
+        raise OSError(status, os.strerror(status) if status > 0 else "the child that binds was killed")
+
+
+@contextlib.contextmanager
+def _locked(folder: int, path: Path) -> Iterator[None]:
     """Let one starter at a time look at a stale socket and replace it; the lock goes with the descriptor."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    fd = folders.readable(folder)
     try:
         deadline = time.monotonic() + _LOCK_WAIT
         while True:
@@ -187,17 +228,17 @@ def _locked(folder: Path) -> Iterator[None]:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    raise ListenError(f"{folder} is locked by another process") from None
+                    raise ListenError(f"{path} is locked by another process") from None
                 time.sleep(0.05)
         yield
     finally:
         os.close(fd)
 
 
-def _clear(path: Path) -> None:
-    """Take away a stale socket; refuse anything else that is there."""
+def _refuse_taken(folder: int, path: Path) -> None:
+    """Refuse anything but a stale socket that is there."""
     try:
-        found = path.lstat()
+        found = os.stat(path.name, dir_fd=folder, follow_symlinks=False)
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(found.st_mode):
@@ -207,7 +248,6 @@ def _clear(path: Path) -> None:
         try:
             probe.connect(str(path))
         except ConnectionRefusedError:
-            path.unlink()
             return
         except BlockingIOError:
             owner = ""  # its backlog is full: busy, hence alive
@@ -243,9 +283,9 @@ def _no_delay(sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _identity(path: Path) -> tuple[int, int, int]:
+def _identity(name: str, folder: int) -> Identity:
     """Which file it is; the number alone may be given again at once, and chmod leaves the time as it is."""
-    found = path.lstat()
+    found = os.stat(name, dir_fd=folder, follow_symlinks=False)
     return found.st_dev, found.st_ino, found.st_mtime_ns
 
 

@@ -44,22 +44,6 @@ def account(user: str) -> Account | None:
     return Account(user, entry.pw_uid, entry.pw_gid, groups)
 
 
-def state_directory(path: Path, owner: Account | None) -> None:
-    """Make the folder of the embedded store, and give it and what is in it to `owner` when we are root.
-
-    The contents too: a first start without `user` leaves files of root there.  Raises PrivilegeError.
-    """
-    try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if owner is None or os.geteuid() != 0:
-            return
-        for entry in (path, *path.rglob("*")):
-            if entry.lstat().st_uid != owner.uid:
-                os.chown(entry, owner.uid, owner.gid, follow_symlinks=False)
-    except OSError as exc:
-        raise PrivilegeError(f"store: {exc.filename}: {exc.strerror}", os.EX_NOPERM) from exc
-
-
 def drop(to: Account | None) -> None:
     """Become `to` for good.  As that user already, nothing is done.  Raises PrivilegeError."""
     if to is None or (os.geteuid() == to.uid and os.getuid() == to.uid):

@@ -41,7 +41,7 @@ History = Mapping[str, Mapping[int, int]]
 
 _PASSED: Final = {what: "pass" if what == "accept" else what for what in OUTCOMES}
 """Outcomes of the history with the word that this report has for them."""
-_REFUSED_STATES: Final = frozenset({"new", "early"})
+_REFUSED_STATES: Final = frozenset({"new", "early", "full"})
 
 
 class Heaviest:

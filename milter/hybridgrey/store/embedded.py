@@ -17,6 +17,10 @@ would also come when merely the *thread* that started the server ends, needs cod
 a threaded process, and exists on Linux only. For the same reason it has a session of its own: Ctrl-C in
 the terminal, or a signal to the process group, must not take the store from workers that still drain.
 
+The server has a limit of memory (`machine`): without one the kernel ends it, or the MTA, when a flood has
+filled the machine. At the limit it lets go of what expires first: triplets that wait have two days at most,
+those that passed and counts weeks. A server that refuses instead would let all unknown mail in, or none.
+
 The append-only file is kept as plain commands (no RDB preamble), so that the data survive a change of the
 binary in either direction: an RDB written by Valkey 9 is unreadable to Redis 7.
 """
@@ -26,8 +30,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import pwd
-import shutil
 import signal
 import socket
 import stat
@@ -38,6 +40,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
+from hybridgrey import folders
+from hybridgrey.store import machine
 from hybridgrey.store.binary import EmbeddedError, find_binary
 
 MAX_SOCKET_PATH: Final = 103  # bytes; sun_path has 104 on the BSDs and 108 on Linux, with the final NUL
@@ -55,24 +59,25 @@ class EmbeddedServer:
         self,
         directory: Path,
         *,
-        user: str = "",
         binary: Path | None = None,
         start_timeout: float = 15.0,
         load_timeout: float = 300.0,
         progress: Progress | None = None,
+        maxmemory: int = 0,
     ) -> None:
-        """`user`: run the server as this account when we are root, and give it the directory.
+        """The server runs as who starts it.
 
         `start_timeout` s until the first answer, `load_timeout` s more while it says that it loads its data;
-        `progress` gets a line when it starts to load, and each few seconds after.
+        `progress` gets a line when it starts to load, and each few seconds after. `maxmemory` in bytes; 0: by
+        the machine.
         """
         self.directory = directory.absolute()
         self.socket_path = self.directory / "store.sock"
-        self._user = user if user and os.geteuid() == 0 else ""
         self._binary = binary
         self._start_timeout = start_timeout
         self._load_timeout = load_timeout
         self._progress = progress or _unheard
+        self._maxmemory = maxmemory
         self._process: subprocess.Popen[bytes] | None = None
         self._master_lock: int | None = None
 
@@ -100,6 +105,7 @@ class EmbeddedServer:
         while True:
             if _answers(self.socket_path):
                 self._await_loaded()
+                self._limit()
                 return self.socket_path
             lock = self._locked("server.lock")
             if lock is not None:
@@ -112,6 +118,22 @@ class EmbeddedServer:
                     f"end that process (fuser {self.directory}/server.lock) and start again"
                 )
             time.sleep(_PAUSE)
+
+    def _limit(self) -> None:
+        """Tell a server that was found: one that the version before started has no limit."""
+        for name, value in self._memory().items():
+            answer = _ask(self.socket_path, f"CONFIG SET {name} {value}\r\n".encode())
+            if not answer.startswith(b"+OK"):
+                self._progress(f"{self.directory}: the embedded store goes on without {name} {value}")
+
+    def _memory(self) -> dict[str, str]:
+        limit = self._maxmemory or machine.allowance(machine.memory())
+        # volatile-ttl takes the best of the keys that it looks at: of ten nearly always one that waits.
+        return {
+            "maxmemory": str(limit),
+            "maxmemory-policy": "volatile-ttl",
+            "maxmemory-samples": "10",
+        }
 
     def poll(self) -> int | None:
         """None while the server lives, else its exit status (-1 for one that is not our child)."""
@@ -145,11 +167,7 @@ class EmbeddedServer:
 
     def _opened(self, path: Path, flags: int = 0) -> int:
         """A descriptor for writing; created closed to others, never through a symbolic link."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
-        if self._user:  # so that a later start as that account can open it
-            account = pwd.getpwnam(self._user)
-            os.fchown(descriptor, account.pw_uid, account.pw_gid)
-        return descriptor
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | flags, 0o600)
 
     def _locked(self, name: str) -> int | None:
         """A descriptor that holds an exclusive lock on the file, or None while another holds it."""
@@ -175,33 +193,34 @@ class EmbeddedServer:
     def _make_directory(self) -> None:
         """Create the directory, closed to others; a parent that is missing is made with the usual mode."""
         try:
-            self.directory.parent.mkdir(parents=True, exist_ok=True)
-            if not self.directory.exists():
-                self.directory.mkdir(mode=0o700)
-                if self._user:
-                    shutil.chown(self.directory, self._user)
+            folders.made(self.directory, 0o700, parents=True)
             self._check_access()
-        except (OSError, LookupError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        except OSError as error:
             raise EmbeddedError(
-                f"{self.directory}: cannot be used for the embedded store: {reason}"
+                f"{self.directory}: cannot be used for the embedded store: {error.strerror or error}"
             ) from None
 
     def _check_access(self) -> None:
         """Say now what the server could only say as a failed start.
 
-        A directory that was there is never given away to `user`: it may be /var/lib.
+        As root also what would be no failure: whoever may exchange a name there has root's server write to
+        any file, for it knows its own by their paths.
         """
         status = self.directory.stat()
-        if not stat.S_ISDIR(status.st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory")
         if status.st_mode & stat.S_IWOTH:
             raise PermissionError(errno.EPERM, "everybody may write there; give it mode 0700")
-        if self._user:
-            if status.st_uid != pwd.getpwnam(self._user).pw_uid:
-                raise PermissionError(errno.EPERM, f"it does not belong to {self._user}; chown it")
+        if os.geteuid() == 0:
+            self._check_roots_own()
         elif not os.access(self.directory, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, "no permission to write there")
+
+    def _check_roots_own(self) -> None:
+        with folders.opened(self.directory) as folder:
+            status, loose = os.fstat(folder.fd), folder.loose
+        if not folders.is_root(status.st_uid):
+            raise PermissionError(errno.EPERM, "it is not root's; set `user` to the account it belongs to")
+        if loose or folders.others_may_write(status):
+            raise PermissionError(errno.EPERM, "others than root may exchange it; set `user` to an account")
 
     def _launch(self, lock: int) -> None:
         """Start a server that holds `lock`, and wait until it serves."""
@@ -225,7 +244,6 @@ class EmbeddedServer:
 
     def _spawn(self, lock: int) -> subprocess.Popen[bytes]:
         command = [str(self._binary or find_binary()), *self._arguments()]
-        account = pwd.getpwnam(self._user) if self._user else None
         with os.fdopen(self._opened(self.log_path, os.O_TRUNC), "wb") as log:
             return subprocess.Popen(
                 command,
@@ -236,9 +254,6 @@ class EmbeddedServer:
                 pass_fds=(lock,),
                 start_new_session=True,
                 umask=0o077,
-                user=account.pw_uid if account else None,
-                group=account.pw_gid if account else None,
-                extra_groups=[] if account else None,
             )
 
     def _arguments(self) -> list[str]:
@@ -253,7 +268,7 @@ class EmbeddedServer:
             "aof-load-truncated": "yes",  # a crash may cut the last command off
             "aof-use-rdb-preamble": "no",
             "save": "",
-            "maxmemory-policy": "noeviction",  # to refuse is better than to forget at random
+            **self._memory(),
             "loglevel": "warning",
             "logfile": "",
         }

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridgrey.config import load
+from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.screen import Client, Screen
-from hybridgrey.greylist.triplets import State, Touch
+from hybridgrey.greylist.triplets import State
 from hybridgrey.lists import awaited, findings, lookup, zones
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
+from hybridgrey.store.connection import Call, Script
 from lists.test_lookup import sockets
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.daemon import Daemon
@@ -30,10 +32,13 @@ LISTED = {CLIENT: "127.0.0.2"}
 
 
 class Open:
-    """A greylist that lets all in."""
+    """A greylist that lets all in, and its store."""
 
-    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
-        return Touch(State.KNOWN, 0, 1)
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        return Call(Script(""), (), ())
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[int]:
+        return [list(State).index(State.KNOWN), 0, 1]
 
 
 class Clock:
@@ -72,7 +77,7 @@ def screen(server: FakeDns, *names: str, flags: bytearray | None = None, timeout
 def verdict(by: Screen, client: Client) -> str:
     """What a recipient gets in a transaction that has begun."""
     mask = by.policy.transaction(client.facts.maybe, None, "a@b.example", authenticated=False)
-    return by.judge(client, mask, "a@b.example", "c@d.example").verdict.action.value
+    return Blocking(Open()).run(by.judge(client, mask, "a@b.example", "c@d.example")).verdict.action.value
 
 
 def mail(by: Screen, client: Client) -> tuple[Client, str]:

@@ -1,7 +1,7 @@
 """Why a client gets what it gets: the verdict, and the way to it through rules, lists and greylist.
 
 The same parts judge as in a worker (`Screen`, `Policy`, `Resolver`, the lists' health); only the greylist is
-looked at (`Greylist.peek`) instead of touched, so nothing changes.  All lists that the client's rules name
+looked at (`Greylist.glance`) instead of touched, so nothing changes.  All lists that the client's rules name
 are waited for, also those whose answers no longer matter, so that they can be shown.
 
 What is not given (sender, recipient) stands for somebody of whom no rule knows.
@@ -20,6 +20,8 @@ import dns.rdatatype
 
 from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
+from hybridgrey.filter.awaited import Call, Steps
+from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.screen import Client, Decision, Screen, plain
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.lists import question, zones
@@ -31,6 +33,7 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.judge import Action, Answer, Facts, Policy
 from hybridgrey.policy.trace import ANYBODY, SOMEBODY, Question, Step, steps
+from hybridgrey.store.connection import Store
 
 TEXT_TIMEOUT = 2.0
 
@@ -76,12 +79,12 @@ class Peek:
     def __init__(self, greylist: Greylist) -> None:
         self._greylist = greylist
 
-    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
-        """What an attempt would meet now; raises StoreError."""
-        return self._greylist.peek(client, sender, recipient, delay)
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """What an attempt would meet now."""
+        return self._greylist.glance(client, sender, recipient, delay)
 
 
-def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
+def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -> Explanation:
     """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
@@ -96,7 +99,7 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
-        decision = _decide(screen, client, asked)
+        decision = Blocking(store).run(_decide(screen, client, asked))
     finally:
         client.close()
     answers = client.lookup.answers if client.lookup else {}
@@ -171,7 +174,7 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
     return ""
 
 
-def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
+def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
     sender = SOMEBODY if asked.sender is None else asked.sender
     recipient = ANYBODY if asked.recipient is None else asked.recipient
     transaction = screen.policy.transaction(

@@ -1,7 +1,8 @@
 """The sequence for one recipient: judge, wait for lists, ask the greylist, and find the words of the reply.
 
-`Screen.connect` looks a client up, `Screen.judge` answers for one recipient with a `Decision`.  Nothing
-here knows libmilter, so that `explain` goes the same way as the mail does.
+`Screen.connect` looks a client up, `Screen.judge` answers for one recipient with a `Decision`.  It is a
+generator, which yields what it waits for (see `awaited`) and blocks nowhere; nothing here knows an engine, so
+that mail goes the same way with each, and `explain` too.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ from typing import NamedTuple, Protocol
 
 from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.load import Config
+from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.greylist.triplets import Touch
 from hybridgrey.lists import lookup
-from hybridgrey.lists.awaited import Wait, poll_only, run
 from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
@@ -41,8 +42,8 @@ _PRINTABLE = frozenset(string.printable) - frozenset("\t\n\r\v\f")
 class Triplets(Protocol):
     """The greylist, as far as a verdict needs it."""
 
-    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
-        """Note an attempt; raises StoreError."""
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The call of an attempt; `Touch.read` takes the reply."""
 
 
 class Reply(NamedTuple):
@@ -113,14 +114,12 @@ class Screen:
         zones: Sequence[Zone],
         resolver: Resolver,
         greylist: Triplets,
-        wait: Wait = poll_only,
     ) -> None:
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._greylist = greylist
-        self._wait = wait
         self._delay = config.greylist.delay
         self._code = config.greylist.code
         self._text = config.greylist.text
@@ -161,17 +160,17 @@ class Screen:
                 self._plans[facts.maybe] = plan
         return plan
 
-    def judge(self, client: Client, transaction: int, sender: str, recipient: str) -> Decision:
+    def judge(self, client: Client, transaction: int, sender: str, recipient: str) -> Steps[Decision]:
         """Judge a recipient; `transaction` is `Policy.transaction`'s mask. Never raises for a bad world."""
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
-        verdict = self._verdict(client, self.policy.recipient(transaction, recipient))
+        verdict = yield from self._verdict(client, self.policy.recipient(transaction, recipient))
         match verdict.action:
             case Action.ACCEPT:
                 return Decision(verdict, waited=time.monotonic() - started)
             case Action.REJECT:
-                reply = self._refusal(client, verdict)
+                reply = yield from self._refusal(client, verdict)
                 return Decision(verdict, reply, waited=time.monotonic() - started)
             case Action.TEMPFAIL:
                 reply = _reply("451", _rule_text(verdict) or LATER)
@@ -180,9 +179,9 @@ class Screen:
                 # A process of this host, or a client the MTA cannot name: no network to remember it by.
                 return Decision(verdict)
             case _:
-                return self._greylisted(client, verdict, sender, recipient, started)
+                return (yield from self._greylisted(client, verdict, sender, recipient, started))
 
-    def _verdict(self, client: Client, mask: int) -> Verdict:
+    def _verdict(self, client: Client, mask: int) -> Steps[Verdict]:
         answers = client.lookup.answers if client.lookup else {}
         if client.lookup:
             client.lookup.peek()
@@ -194,18 +193,18 @@ class Screen:
                 # A client without an IP address is in no list.
                 answers = dict.fromkeys(outcome.zones, lookup.NO_ADDRESS)
             else:
-                run(client.lookup.collect(outcome.zones), self._wait)
+                yield from client.lookup.collect(outcome.zones)
 
     def _greylisted(
         self, client: Client, verdict: Verdict, sender: str, recipient: str, started: float
-    ) -> Decision:
+    ) -> Steps[Decision]:
         rule = verdict.rule
         delay = self._delay if rule is None or rule.delay is None else rule.delay
         asked = time.monotonic()
         reply = touch = None
         error = ""
         try:
-            touch = self._greylist.touch(client.source.listed, sender, recipient, delay)
+            touch = Touch.read((yield self._greylist.attempt(client.source.listed, sender, recipient, delay)))
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:
@@ -216,18 +215,18 @@ class Screen:
         now = time.monotonic()
         return Decision(verdict, reply, touch, error, waited=now - started, stored=now - asked)
 
-    def _refusal(self, client: Client, verdict: Verdict) -> Reply:
+    def _refusal(self, client: Client, verdict: Verdict) -> Steps[Reply]:
         text = _rule_text(verdict)
         if text is None:
             hits = [h.zone for h in verdict.hits if h.weight > 0]
-            text = self._listed(client, hits) if hits else DENIED
+            text = (yield from self._listed(client, hits)) if hits else DENIED
         return _reply("554", text)
 
-    def _listed(self, client: Client, zones: Sequence[str]) -> str:
+    def _listed(self, client: Client, zones: Sequence[str]) -> Steps[str]:
         """The words for a client on blocklists: one of them, and its reason if one has come in time."""
         zone, reason = zones[0], ""
         if client.lookup is not None:
-            zone, reason = run(client.lookup.await_text(zones), self._wait)
+            zone, reason = yield from client.lookup.await_text(zones)
         listed = self.zones[zone]
         text = f"{REFUSED.format(client=client.source.listed)} using {listed.label}"
         # Many a list's reason names the zone that was asked, with the customer's key in it.

@@ -20,6 +20,7 @@ import milter
 from hybridgrey import address
 from hybridgrey.config.load import Config
 from hybridgrey.filter import forged
+from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import NAME, TOO_MANY, Headers
 from hybridgrey.filter.screen import Client, Decision, Reply, Screen, plain
@@ -87,6 +88,7 @@ class Milter:
     def __init__(
         self,
         screen: Screen,
+        blocking: Blocking,
         config: Config,
         *,
         log: FilteringBoundLogger,
@@ -96,6 +98,7 @@ class Milter:
     ) -> None:
         """`store_well`: whether no part of the store is given up; asked after a failure."""
         self._screen = screen
+        self._blocking = blocking
         self._log = log
         self._events = events
         self._reports = reports
@@ -243,7 +246,8 @@ class Milter:
         if session.transaction is None:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             session.transaction = self._transaction(client, session)
-        decision = self._screen.judge(client, session.transaction, session.sender, recipient)
+        steps = self._screen.judge(client, session.transaction, session.sender, recipient)
+        decision = self._blocking.run(steps)
         # As they are now: a late answer has had no vote.
         answers = client.lookup.answers.copy() if client.lookup is not None else {}
         queue_id = _macro(ctx, "i") if self._events.told else ""

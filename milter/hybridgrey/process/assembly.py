@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
+from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events
 from hybridgrey.filter.screen import Screen
@@ -74,14 +75,14 @@ class Assembly:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
         pool = Pool()
-        screen, store = self.screen(reports, pool)
+        screen, store = self.screen(reports)
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
         return Worker(screen, store, self._config, reports, events, pool)
 
-    def screen(self, reports: Report, pool: Pool) -> tuple[Screen, Store]:
+    def screen(self, reports: Report) -> tuple[Screen, Store]:
         """The filter without its milter."""
         config = self._config
         store = open_store(config, self._store_url, reports)
@@ -94,7 +95,7 @@ class Assembly:
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
-        return Screen(config, policy, self.zones, resolver, greylist, pool.wait), store
+        return Screen(config, policy, self.zones, resolver, greylist), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -176,6 +177,7 @@ class Worker:
         self._events = events
         self._milter = Milter(
             screen,
+            Blocking(store, pool.wait),
             config,
             log=logs.get(),
             events=events,

@@ -18,6 +18,7 @@ from bench import population, rig, scale
 from hybridgrey import logs
 from hybridgrey.config import load
 from hybridgrey.config.load import Config
+from hybridgrey.envelope import read
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.lists import lookup, question, zones
@@ -91,7 +92,7 @@ def test_judge_unknown(benchmark: Any, loaded: Config) -> None:
     """The last rule decides, all lists are in."""
     policy = Policy(loaded.rules)
     facts = policy.connect(CLIENT, None)
-    mask = policy.transaction(facts.maybe, "mail.example.org", "<a@example.org>", authenticated=False)
+    mask = policy.transaction(facts.maybe, "mail.example.org", read("<a@example.org>"), authenticated=False)
     answers = dict.fromkeys(policy.zones, Answer())
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert verdict.rule.name == "the rest"
@@ -101,7 +102,7 @@ def test_judge_listed(benchmark: Any, loaded: Config) -> None:
     """A blocklist decides."""
     policy = Policy(loaded.rules)
     answers = dict.fromkeys(policy.zones, Answer()) | {"bl.test": Answer((bytes([127, 0, 0, 2]),))}
-    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, "<u@example.test>")
+    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, read("<u@example.test>"))
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert isinstance(verdict, Verdict)
     assert verdict.rule is not None
@@ -119,8 +120,8 @@ def test_match_many(benchmark: Any, tmp_path: Path) -> None:
 
     def match() -> int:
         client = policy.connect(CLIENT, "mail.example.net").maybe
-        mail = policy.transaction(client, "mail.example.net", "<a@example.net>", authenticated=False)
-        return policy.recipient(mail, "<u@example.test>")
+        mail = policy.transaction(client, "mail.example.net", read("<a@example.net>"), authenticated=False)
+        return policy.recipient(mail, read("<u@example.test>"))
 
     assert benchmark(match)
 

@@ -6,20 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridgrey.address import MAX_NAME
 from hybridgrey.clientaddress import ClientReader
-from hybridgrey.greylist.normalise import MAX_DOMAIN, MAX_LOCAL, client_network, recipient, sender
+from hybridgrey.envelope import MAX_LOCAL, read
+from hybridgrey.greylist.normalise import client_network, recipient, sender
 
 SENDERS = [
     # typed by the client, wanted
     ("<>", "<>"),
     ("", "<>"),
-    ("< >", "<>"),
     ("<user@example.org>", "user@example.org"),
     ("User@Example.ORG", "user@example.org"),
     ("<@relay.example,@b.example:User@example.org>", "user@example.org"),
     ("<user@example.org.>", "user@example.org"),
     ('<"john.doe"@example.org>', "john.doe@example.org"),
-    (r"<john\.doe@example.org>", "john.doe@example.org"),
+    (r'<"john\.doe"@example.org>', "john.doe@example.org"),
     ("<postmaster>", "postmaster"),
     ("<user@[192.0.2.1]>", "user@[192.0.2.1]"),
     ("<user@[IPv6:2001:db8::1]>", "user@[ipv6:2001:db8::1]"),
@@ -163,12 +164,14 @@ def test_normal_form_is_stable(address):
     for function in (sender, recipient):
         once = function(address)
         assert function(once) == once
-        assert len(once) <= MAX_LOCAL + 1 + MAX_DOMAIN
+        assert len(once) <= MAX_LOCAL + 1 + MAX_NAME
 
 
 @given(ADDRESSES)
 def test_case_does_not_matter(address):
-    """ASCII upper and lower case give one sender."""
+    """ASCII upper and lower case give one sender, if it is one: a digest is of all that was sent."""
+    if not read(address).certain:
+        return
     upper = "".join(c.upper() if c.isascii() else c for c in address)
     assert sender(upper) == sender(address)
 
@@ -192,4 +195,4 @@ def test_network_contains_its_client(address, prefix):
 )
 def test_long_addresses_are_no_trap(piece):
     """A hundred thousand characters of any piece end within the test's time limit."""
-    assert len(sender(piece * 100_000)) <= MAX_LOCAL + 1 + MAX_DOMAIN
+    assert len(sender(piece * 100_000)) <= MAX_LOCAL + 1 + MAX_NAME

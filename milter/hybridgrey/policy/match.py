@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
-from hybridgrey import address
+from hybridgrey import address, envelope
 from hybridgrey.clientaddress import Carried
+from hybridgrey.envelope import Mailbox
 
 Network = IPv4Network | IPv6Network
 
@@ -119,15 +120,16 @@ def _mailbox_key(body: str) -> str:
         return body
     if body.startswith("."):
         return _name(body)
-    if "@" in body:
-        local, domain = address.mailbox(body)
-        if not domain and not body.endswith("@"):
-            raise EntryError(f"{body!r} is no mailbox")
-        if not local:
-            return _name(domain)
-        return f"{local}@{domain}"
+    if body.startswith("@"):
+        return _name(body[1:])
+    anywhere = body.endswith("@")
     # Without "@" a dot tells a domain from a local part.
-    return _name(body) if "." in body else f"{body.lower()}@"
+    if "@" not in body and "." in body and not body.startswith('"'):
+        return _name(body)
+    box = envelope.read(body.removesuffix("@"))
+    if not box.certain or box.null or (anywhere and box.domain):
+        raise EntryError(f"{body!r} is no mailbox")
+    return f"{box.local}@{box.domain}"
 
 
 def parse_file(kind: Kind, text: str) -> tuple[list[Entry], list[str]]:
@@ -246,7 +248,7 @@ class Index:
             more, less = self._addresses(carried.address)
             hit |= more if carried.proven else more & ~less & refusing
             miss |= less if carried.proven else less & ~refusing
-        return self._result(_parents(host) if host else (), hit, miss)
+        return self._result(_parents(address.host(host)) if host else (), hit, miss)
 
     def _addresses(self, packed: bytes) -> tuple[int, int]:
         """Rules with an entry for an address, and those with one that excludes it."""
@@ -263,18 +265,20 @@ class Index:
         """Rules that hold for a HELO name, None when the client has sent none."""
         if self._trivial:
             return self.unconditional
-        return self._result(_parents(host.lower() if host[:1] == "[" else host) if host else (), 0, 0)
+        return self._result(_parents(address.host(host)) if host else (), 0, 0)
 
-    def mailbox(self, path: str) -> int:
-        """Rules that hold for an envelope sender or recipient, as sent."""
-        if self._trivial:
+    def mailbox(self, box: Mailbox) -> int:
+        """Rules that hold for an envelope sender or recipient.
+
+        An uncertain one equals no entry and every exclusion: only rules without the condition hold.
+        """
+        if self._trivial or not box.certain:
             return self.unconditional
-        local, domain = address.mailbox(path)
-        if not local and not domain:
+        if box.null:
             return self._result((NULL_SENDER,), 0, 0)
-        keys = [f"{local}@{domain}", f"{local}@"]
-        if domain:
-            keys += _parents(domain)
+        keys = [f"{box.local}@{box.domain}", f"{box.local}@"]
+        if box.domain:
+            keys += _parents(box.domain)
         return self._result(keys, 0, 0)
 
     def _result(self, keys: Iterable[str], hit: int, miss: int) -> int:
@@ -285,12 +289,13 @@ class Index:
 
 
 def _parents(name: str) -> list[str]:
-    """The keys under which a name may stand: itself, and ``.domain`` for each domain above it."""
-    name = address.host(name)
+    """The keys under which a name may stand: itself, and ``.domain`` for each domain above it.
+
+    No entry is longer than a name may be, so of a longer text only the end is looked at: nothing is missed.
+    """
     keys = [name]
-    # A hostile name of a thousand dots is no name: 128 labels do not fit in 253 characters.
-    at = name.find(".", 1)
-    while at >= 0 and len(keys) < 128:
+    at = name.find(".", max(1, len(name) - address.MAX_NAME - 1))
+    while at >= 0:
         keys.append(name[at:])
         at = name.find(".", at + 1)
     return keys

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import orjson
 
+from hybridgrey.envelope import shortened
 from hybridgrey.history.layout import NOTED, OUTCOMES, labels_of
 from hybridgrey.policy.pattern import Pattern
 
@@ -58,7 +59,7 @@ class Heaviest:
 
     def add(self, key: str) -> None:
         """Count a key."""
-        self._counts[key[:MAX_KEY]] += 1
+        self._counts[shortened(key, MAX_KEY)] += 1
         if len(self._counts) > self._limit:
             self.exact = False
             self._counts = Counter(dict(self._counts.most_common(self._limit // 2)))

@@ -77,8 +77,8 @@ def screen(server: FakeDns, *names: str, flags: bytearray | None = None, timeout
 
 def verdict(by: Screen, client: Client) -> str:
     """What a recipient gets in a transaction that has begun."""
-    mask = by.policy.transaction(client.facts.maybe, None, read("a@b.example"), authenticated=False)
-    steps = by.judge(client, mask, read("a@b.example"), read("c@d.example"))
+    transaction = by.mail(client, None, read("a@b.example"), authenticated=False)
+    steps = by.judge(transaction, read("c@d.example"))
     return Blocking(Open()).run(steps).verdict.action.value
 
 

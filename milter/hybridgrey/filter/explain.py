@@ -22,7 +22,8 @@ from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.blocking import Blocking
-from hybridgrey.filter.screen import Client, Decision, Screen, plain
+from hybridgrey.filter.reply import plain
+from hybridgrey.filter.screen import Client, Decision, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.lists import question, zones
 from hybridgrey.lists.awaited import run
@@ -175,10 +176,8 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
 
 
 def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
-    transaction = screen.policy.transaction(
-        client.facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated
-    )
-    return screen.judge(client, transaction, asked.from_, asked.to)
+    transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
+    return screen.judge(transaction, asked.to)
 
 
 def _reply_text(decision: Decision) -> str:

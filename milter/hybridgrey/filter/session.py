@@ -23,8 +23,8 @@ from hybridgrey.filter import forged, macros
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import NAME, TOO_MANY, Headers
-from hybridgrey.filter.screen import Client, Decision, Reply, Screen, plain
-from hybridgrey.greylist.triplets import State
+from hybridgrey.filter.reply import Reply, plain
+from hybridgrey.filter.screen import Client, Screen, Transaction
 from hybridgrey.trouble.reporter import Report
 
 if TYPE_CHECKING:
@@ -46,14 +46,10 @@ class Session:
     """One connection of an MTA: a client, and its current mail transaction."""
 
     __slots__ = (
-        "authenticated",
         "client",
-        "delay",
-        "dnswl",
         "flags",
         "helo",
         "postfix",
-        "sender",
         "tally",
         "transaction",
     )
@@ -67,12 +63,7 @@ class Session:
 
     def reset(self) -> None:
         """Forget the transaction; the client stays."""
-        self.sender = envelope.NULL
-        self.authenticated = False
-        # The rules that may hold in it; None until MAIL.
-        self.transaction: int | None = None
-        self.delay = 0
-        self.dnswl: dict[str, None] = {}
+        self.transaction: Transaction | None = None
         self.tally: forged.Tally | None = None
 
     def answer(self, silent: int) -> int:
@@ -215,9 +206,9 @@ class Milter:
         session = self._session(ctx)
         client = self._renewed(session, session.client or self._recovered(ctx, session))
         session.reset()
-        session.sender = envelope.delivered(path, macros.said(ctx, "{mail_addr}"), final=session.postfix)
-        session.authenticated = macros.is_set(ctx, "{auth_authen}")
-        session.transaction = self._transaction(client, session)
+        sender = envelope.delivered(path, macros.said(ctx, "{mail_addr}"), final=session.postfix)
+        login = macros.is_set(ctx, "{auth_authen}")
+        session.transaction = self._screen.mail(client, session.helo, sender, authenticated=login)
         return session.answer(milter.P_NR_MAIL)
 
     def _renewed(self, session: Session, client: Client) -> Client:
@@ -227,11 +218,6 @@ class Milter:
             session.client = fresh
             self._leave(client)
         return fresh
-
-    def _transaction(self, client: Client, session: Session) -> int:
-        return self._screen.policy.transaction(
-            client.facts.maybe, session.helo, session.sender, authenticated=session.authenticated
-        )
 
     def _recovered(self, ctx: Context, session: Session) -> Client:
         """The client whose CONNECT was lost: pymilter cannot pass on a host name that is not UTF-8."""
@@ -246,16 +232,17 @@ class Milter:
         client = session.client or self._recovered(ctx, session)
         said, mailer = macros.said(ctx, "{rcpt_addr}"), macros.macro(ctx, "{rcpt_mailer}")
         recipient = envelope.delivered(path, said, mailer, final=session.postfix)
-        if session.transaction is None:
+        mail = session.transaction
+        if mail is None:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
-            session.transaction = self._transaction(client, session)
-        steps = self._screen.judge(client, session.transaction, session.sender, recipient)
-        decision = self._blocking.run(steps)
+            mail = self._screen.mail(client, session.helo, envelope.NULL, authenticated=False)
+            session.transaction = mail
+        decision = self._blocking.run(self._screen.judge(mail, recipient))
         # As they are now: a late answer has had no vote.
         answers = client.lookup.answers.copy() if client.lookup is not None else {}
         queue_id = macros.macro(ctx, "i") if self._events.told else ""
         self._events.judged(
-            Judged(time.time(), client, answers, queue_id, session.helo, session.sender, recipient, decision),
+            Judged(time.time(), client, answers, queue_id, mail.helo, mail.sender, recipient, decision),
             self.live,
         )
         if decision.store_error:
@@ -266,16 +253,10 @@ class Milter:
             self._store_failed = False
             self._reports.recovered("store")
         if decision.reply is None or self._observe:
-            self._note(session, decision)
+            results = self._screen.dnswl(decision.verdict) if self._headers.adds_results else ()
+            mail.passes(None if self._observe else decision.touch, results)
             return milter.CONTINUE
         return _refuse(ctx, decision.reply)
-
-    def _note(self, session: Session, decision: Decision) -> None:
-        """Remember what the message's headers are to say."""
-        if decision.touch is not None and decision.touch.state is State.PASSED and not self._observe:
-            session.delay = max(session.delay, decision.touch.age)
-        if self._headers.adds_results:
-            session.dnswl.update(dict.fromkeys(self._screen.dnswl(decision.verdict)))
 
     def _name(self, ctx: Context) -> str:
         return plain(self._hostname or macros.macro(ctx, "j") or socket.gethostname())
@@ -308,8 +289,9 @@ class Milter:
         tally = session.tally
         if tally is not None and tally.count and not self._headers.remove(ctx, tally, macros.macro(ctx, "i")):
             return _refuse(ctx, TOO_MANY)
-        if session.delay or session.dnswl:
-            self._headers.add(ctx, self._name(ctx), session.delay, session.dnswl)
+        mail = session.transaction
+        if mail is not None and (mail.delay or mail.results):
+            self._headers.add(ctx, self._name(ctx), mail.delay, mail.results)
         session.reset()
         return milter.CONTINUE
 

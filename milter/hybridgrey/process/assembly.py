@@ -20,6 +20,7 @@ from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events
 from hybridgrey.filter.screen import Screen
+from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
@@ -169,28 +170,27 @@ class Worker:
         pool: Pool,
     ) -> None:
         # The command line works without libmilter, so only a worker imports it.
-        from hybridgrey.filter.session import Milter
+        from hybridgrey.process.libmilter_engine import Engine
 
         sys.excepthook = _one_line
         self.pool = pool
         self._store = store
         self._events = events
-        self._milter = Milter(
+        self._sessions = Sessions(
             screen,
-            Blocking(store, pool.wait),
             config,
             log=logs.get(),
             events=events,
             reports=reports,
             store_well=lambda: store.available,
         )
-        self._milter.register()
+        Engine(self._sessions, Blocking(store, pool.wait)).register()
         events.start()
 
     @property
     def live(self) -> int:
         """Open sessions."""
-        return self._milter.live
+        return self._sessions.live
 
     def tick(self) -> None:
         """Look whether a store that was given up is back."""

@@ -154,6 +154,15 @@ ERRORS = [
             "rule 1: senders[1]: file:allow_clients does not exist",
         ],
     ),
+    (
+        rule("clients = ['22.1.1.1-22.1.1.2', '!22.1.1.x', '1.2.3.4.5', '*.a.example']\naction = 'accept'"),
+        [
+            'rule 1: clients[1]: \'22.1.1.1-22.1.1.2\' is a range; write "22.1.1.1", "22.1.1.2"',
+            "rule 1: clients[2]: '22.1.1.x' is no whole address or network; write \"22.1.1.0/24\"",
+            "rule 1: clients[3]: '1.2.3.4.5' is no address or network: it has 5 numbers, not four",
+            "rule 1: clients[4]: '*.a.example': for every name below a domain write \".a.example\"",
+        ],
+    ),
     (rule("clients = ['file:.']\naction = 'accept'"), ["rule 1: clients[1]: file:. is a directory"]),
     (rule("clients = ['file:']\naction = 'accept'"), ["rule 1: clients[1]: file: needs the path of a file"]),
     (

@@ -34,6 +34,9 @@ SENDERS = [
     ("hans-peter.mueller-luedenscheidt@example.org", "hans-peter.mueller-luedenscheidt@example.org"),
     ("b2b-sales@example.org", "b2b-sales@example.org"),
     ("deadbeef@example.org", "deadbeef@example.org"),
+    ("abcde1984@example.org", "abcde#@example.org"),
+    ("donaudampfschifffahrtsgesellschaft@example.org", "donaudampfschifffahrtsgesellschaft@example.org"),
+    ("john2+shopping@example.org", "john#+shopping@example.org"),
     # BATV
     ("prvs=3115a1b2c3=joe@example.org", "joe@example.org"),
     ("prvs=9876ffffff=joe@example.org", "joe@example.org"),
@@ -48,11 +51,15 @@ SENDERS = [
         "srs=#=fwd.example==#=#=example.com=joe@two.example",
     ),
     ("SRS0=aB3d=X7=my-shop.com=joe.doe@fwd.example", "srs=#=#=my-shop.com=joe.doe@fwd.example"),
+    ("joe+SRS=aB3dE=X7=example.com=jane@corp.example", "joe+srs=#=#=example.com=jane@corp.example"),
+    ("joe+SRS=aB3dE=X7=my-shop.com=jane.doe@corp.example", "joe+srs=#=#=my-shop.com=jane.doe@corp.example"),
+    ("joe+SRS=+b/dE=X7=example.com=j2k3@corp.example", "joe+srs=#=#=example.com=j#k#@corp.example"),
+    ("bounces+SRS=Sx5lQ=NF@corp.example", "bounces+srs=#=#@corp.example"),
     # VERP
     ("list-bounces+user=example.com@lists.example", "list-bounces+#@lists.example"),
     ("list-return-4711-user=example.com@lists.example", "list-return-#-#@lists.example"),
     ("list-return-4712-user=example.com@lists.example", "list-return-#-#@lists.example"),
-    ("bounces+3871231-a1b2-user=example.com@em.example", "bounces+#-a#b#-#@em.example"),
+    ("bounces+3871231-a1b2-user=example.com@em.example", "bounces+#-#-#@em.example"),
     ("bounce-12345-678@news.example", "bounce-#-#@news.example"),
     ("bounce-9_HTML-77-5-1@news.example", "bounce-#_html-#-#-#@news.example"),
     ("noreply-12@shop.example", "noreply-#@shop.example"),
@@ -153,6 +160,12 @@ PIECES = st.sampled_from(
         "joe",
         "bounce",
         "example.com",
+        "+srs=",
+        "bounces+",
+        "+bnc",
+        "bounce.",
+        "xkqzvwpb",
+        "a" * 250,
     ]
 )
 ADDRESSES = st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join))

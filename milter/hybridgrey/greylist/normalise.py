@@ -12,9 +12,11 @@ Folded in the local part of a sender:
 =========  ==========================================  ==============================
 BATV       `prvs=4711abcdef=user`, `btv1==TAG==user`   `user`
 SRS        `SRS0=hash=tt=domain=user`                  `srs0=#=#=domain=user`
+Microsoft  `user+SRS=hash=tt=domain=user`              `user+srs=#=#=domain=user`
 SRS twice  `SRS1=hash=fwd==hash=tt=domain=user`        `srs=#=fwd==#=#=domain=user`
 VERP       `list-return-4711-user=example.com`         `list-return-#-#`
 UUID       `4f5b…-…-…-…-…`                             `#`
+bulk       the forms of a dozen bulk senders           see `bounceforms`
 tokens     hexadecimal, base64-like, very long         `#`
 digits     runs of four and more; in an address that   `#`
            looks like a bounce address, all runs
@@ -23,9 +25,11 @@ digits     runs of four and more; in an address that   `#`
 How much to fold? Folding too little delays each message of a sender anew; folding too much lets a second
 sender of the *same client network to the same recipient* pass on the first one's credit, which a spammer
 cannot steer. So the rule leans to folding, with one limit: people must stay apart. `john.smith2` and
-`john.smith3` do: short runs of digits are names in an ordinary address. Four digits are a year, a number
-of a provider that numbers its customers, or a message number; only the last makes trouble, but
-nothing tells them apart, so all of them fold. The domain is never folded: it is the identity that is left.
+`john.smith3` do: short runs of digits are names in an ordinary address, and so are letters of any kind. In
+an address that a program made (`=` or `bounce` in it, or a domain for bounces) runs that mix letters and
+digits, and letters that make no word, are tokens. Four digits are a year, a number of a provider that
+numbers its customers, or a message number; only the last makes trouble, but nothing tells them apart, so all
+of them fold. The domain is never folded: it is the identity that is left.
 
 The addresses are texts as `envelope.read` takes them; an uncertain or over-long one is the digest of the
 whole and not folded. All functions are pure, never raise, and are idempotent:
@@ -43,6 +47,7 @@ from typing import Final
 from hybridgrey import envelope
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.envelope import Mailbox
+from hybridgrey.greylist import bounceforms
 
 MAX_UNPARSED: Final = 64  # what is kept of a client that is no address at all
 
@@ -51,6 +56,7 @@ _READER: Final = ClientReader()
 _QUOTING = {ord('"'): None, ord("\\"): None}
 
 # Most senders are people: no digit, `=` or `+`, and too short for a random token. They skip the folding.
+_SHORTEST_TOKEN: Final = 15  # of letters alone, with what stands before it
 _PLAIN = re.compile(r"[^0-9=+#]{0,31}")
 
 _BATV = re.compile(r"(?:ms)?prvs\d?=([^=]*)=(.+)", re.DOTALL)
@@ -79,7 +85,7 @@ def sender(address: str) -> str:
     box = _read(address)
     # What is long, odd or uncertain is a digest, and nothing in that is to be folded.
     while not box.null and not box.key.startswith("@"):
-        local = box.local if _PLAIN.fullmatch(box.local) else _fold(box.local)
+        local = _folded(box.local, box.domain)
         if local == box.local:
             break
         box = envelope.read(f"{local}@{box.domain}" if box.domain else local)
@@ -130,16 +136,25 @@ def _read(text: str) -> Mailbox:
     return box
 
 
-def _fold(local: str) -> str:
-    """Replace in a case-folded local part what changes from message to message by `#`."""
+def _folded(local: str, domain: str) -> str:
+    """A case-folded local part with `#` in the place of what changes from message to message."""
+    if _PLAIN.fullmatch(local) and (len(local) < _SHORTEST_TOKEN or not bounceforms.is_made(local, domain)):
+        return local
+    return _fold(local, domain)
+
+
+def _fold(local: str, domain: str) -> str:
     local = _without_batv(local)
+    local = bounceforms.known(bounceforms.whole(local, domain))
     if match := _SRS0.fullmatch(local):
         local = f"srs=#=#={match[1]}"
     elif match := _SRS1.fullmatch(local):
         local = f"srs=#={match[1]}==#=#={match[2]}"
-    elif not local.startswith("srs=") and (match := _VERP.fullmatch(local)):
+    elif "srs=#" not in local and (match := _VERP.fullmatch(local)):
         local = f"{match[1]}#"
-    local = _TOKEN.sub(_fold_token, _UUID.sub("#", local))
+    # In a forwarder's address the sender is a person.
+    made = "srs=#" not in local and bounceforms.is_made(local, domain)
+    local = _TOKEN.sub(_fold_made if made else _fold_token, _UUID.sub("#", local))
     return (_DIGITS if _BOUNCE.search(local) else _LONG_DIGITS).sub("#", local)
 
 
@@ -154,16 +169,24 @@ def _without_batv(local: str) -> str:
     return local
 
 
+def _fold_made(match: re.Match[str]) -> str:
+    """The same in an address that a program made: letters with digits in them, and noise, too."""
+    return "#" if bounceforms.is_token(match[0]) else _fold_token(match)
+
+
 def _fold_token(match: re.Match[str]) -> str:
     """`#` for a run of letters and digits that no person would choose, else the run itself.
 
-    Random: hexadecimal with a digit, eight and longer; ten and longer with three changes between letter and
-    digit (names have one: `christopher42`); thirty-two and longer in any case.
+    Names have one change between letters and digits: `christopher42`, `abcde1984`.  Random are: hexadecimal
+    of eight and longer with two changes, or of sixteen with a digit; ten and longer with three changes;
+    thirty-two and longer but for letters that make words, as in long compounds.
     """
     token = match[0]
     if len(token) < 8:
         return token
-    if len(token) >= 32 or _HEXADECIMAL.fullmatch(token):
-        return "#"
+    if len(token) >= 32:
+        return token if token.isalpha() and not bounceforms.is_noise(token) else "#"
     changes = sum(a.isdigit() != b.isdigit() for a, b in pairwise(token))
+    if _HEXADECIMAL.fullmatch(token) and (changes >= 2 or len(token) >= 16):
+        return "#"
     return "#" if len(token) >= 10 and changes >= 3 else token

@@ -1,7 +1,8 @@
 """Entries of the rules' clients, helo, senders and recipients: read them, and match all rules at once.
 
 An entry is an address, a network, a name, ``.domain`` (every name below it) or, for senders and recipients, a
-mailbox or a local part; ``!`` before it excludes.  A condition holds when any of its entries matches and no
+mailbox or a local part.  A client's name may have ``*`` in it (see `wildcard`); ``user+*`` is a mailbox with
+any extension.  ``!`` before an entry excludes.  A condition holds when any of its entries matches and no
 excluded one does; a condition of exclusions only holds for everything else.
 
 Rules are not tried one after the other: an `Index` holds the entries of all rules for one kind of condition,
@@ -25,6 +26,9 @@ from ipaddress import IPv4Network, IPv6Network
 from hybridgrey import address, envelope
 from hybridgrey.clientaddress import Carried
 from hybridgrey.envelope import Mailbox
+from hybridgrey.policy import dotted
+from hybridgrey.policy.wildcard import WildcardError, Wildcards
+from hybridgrey.policy.wildcard import parse as parse_wildcard
 
 Network = IPv4Network | IPv6Network
 
@@ -54,7 +58,8 @@ class Kind(StrEnum):
 class Entry:
     """One entry in matching form.
 
-    The key is a network; or a name, ``.domain``, ``local@domain``, ``local@`` (any domain) or ``<>``.
+    The key is a network; or a name, one with ``*``, ``.domain``, ``local@domain``, ``local@`` (any domain),
+    ``local+*`` in their place (any extension), or ``<>``.
     """
 
     key: Network | str
@@ -83,6 +88,14 @@ def _key(kind: Kind, body: str) -> Network | str:
 def _client_key(body: str) -> Network | str:
     if "/" in body or ":" in body or re.fullmatch(r"[\d.]+", body):
         return _network(body)
+    name = address.host(re.sub(r"\s*-\s*", "-", body))
+    if dotted.looks_numeric(name):
+        raise EntryError(dotted.instead(name))
+    if "*" in body:
+        try:
+            return parse_wildcard(name)
+        except WildcardError as e:
+            raise EntryError(str(e)) from None
     return _name(body)
 
 
@@ -93,8 +106,12 @@ def _network(body: str) -> Network:
         try:
             meant = ipaddress.ip_network(body, strict=False)
         except ValueError:
-            raise EntryError(f"{body!r} is no address or network") from e
+            raise EntryError(_no_network(body)) from e
         raise EntryError(f"{body!r} has bits set after its prefix; {meant} is meant?") from e
+
+
+def _no_network(body: str) -> str:
+    return dotted.instead(body) if "/" not in body else f"{body!r} is no address or network"
 
 
 def _unmapped(network: Network) -> Network:
@@ -129,6 +146,8 @@ def _mailbox_key(body: str) -> str:
     box = envelope.read(body.removesuffix("@"))
     if not box.certain or box.null or (anywhere and box.domain):
         raise EntryError(f"{body!r} is no mailbox")
+    if box.local.endswith("+*") and "+" in box.local[:-2]:
+        raise EntryError(f"{body!r}: +* follows the name, and stands for all that follows it")
     return f"{box.local}@{box.domain}"
 
 
@@ -151,7 +170,7 @@ def _line_entries(kind: Kind, body: str) -> list[Entry]:
     if body.startswith(('"', "! ")):
         return [parse_entry(kind, body)]
     pattern, *rest = body.split(None, 1)
-    if not rest:
+    if not rest or (kind is Kind.CLIENT and rest[0].startswith("-")):
         return [parse_entry(kind, body)]
     verb = rest[0].split(None, 1)[0]
     if verb.lower() not in _PASSING_VERBS:
@@ -167,7 +186,7 @@ def _access_row(kind: Kind, pattern: str) -> Iterator[Entry]:
         return
     entry = parse_entry(kind, pattern)
     yield entry
-    if isinstance(entry.key, str) and not {"@", "[", "<"} & set(entry.key) and entry.key[0] != ".":
+    if isinstance(entry.key, str) and not {"@", "[", "<", "*"} & set(entry.key) and entry.key[0] != ".":
         yield Entry("." + entry.key, entry.excluded)
 
 
@@ -187,11 +206,15 @@ class _Masks:
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
+        self.wildcards = Wildcards()
         self._networks: dict[tuple[int, int], dict[int, int]] = {}
 
     def add(self, key: Network | str, rule: int) -> None:
         if isinstance(key, str):
-            self.names[key] = self.names.get(key, 0) | 1 << rule
+            if "*" in key and not {"@", "["} & set(key):
+                self.wildcards.add(key, rule)
+            else:
+                self.names[key] = self.names.get(key, 0) | 1 << rule
             return
         shift = key.max_prefixlen - key.prefixlen
         table = self._networks.setdefault((key.max_prefixlen // 8, shift), {})
@@ -229,6 +252,8 @@ class Index:
         self._otherwise |= self.unconditional
         self._included = included.names
         self._excluded = excluded.names
+        self._wild = included.wildcards, excluded.wildcards
+        self._any_wild = any(self._wild)
         self._v4 = included.networks(4), excluded.networks(4)
         self._v6 = included.networks(16), excluded.networks(16)
         self._trivial = self.unconditional == (1 << len(entries)) - 1
@@ -248,7 +273,11 @@ class Index:
             more, less = self._addresses(carried.address)
             hit |= more if carried.proven else more & ~less & refusing
             miss |= less if carried.proven else less & ~refusing
-        return self._result(_parents(address.host(host)) if host else (), hit, miss)
+        parents = _parents(address.host(host)) if host else ()
+        if parents and self._any_wild:
+            hit |= self._wild[0].find(parents)
+            miss |= self._wild[1].find(parents)
+        return self._result(parents, hit, miss)
 
     def _addresses(self, packed: bytes) -> tuple[int, int]:
         """Rules with an entry for an address, and those with one that excludes it."""
@@ -277,6 +306,9 @@ class Index:
         if box.null:
             return self._result((NULL_SENDER,), 0, 0)
         keys = [f"{box.local}@{box.domain}", f"{box.local}@"]
+        if "+" in box.local:
+            name = box.local.partition("+")[0]
+            keys += f"{name}+*@{box.domain}", f"{name}+*@"
         if box.domain:
             keys += _parents(box.domain)
         return self._result(keys, 0, 0)

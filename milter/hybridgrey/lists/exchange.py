@@ -4,7 +4,8 @@ An exchange knows open questions by their id, and of each no more than its bytes
 are the asker's own affair.  It sends each question to the nameserver whose turn it is, sends it again when
 the time has come, asks another nameserver where one has an error only, and gives out replies in the order in
 which they came.  It never waits: `filenos` are what to watch, `due` is the time of the next retransmission,
-`receive` is for when something came, `repeat` for when it is due.
+`receive` is for when something came, `repeat` for when it is due.  One over sockets that clients share can
+take its place (see `Resolver`): its datagrams come from whoever reads them, by way of `answered`.
 
 This one has a connected UDP socket for each nameserver that it asks, all of its own.  The kernel keeps the
 answers until somebody looks; a port and ids that nobody can guess mean no reader thread, no lock and no
@@ -100,30 +101,34 @@ class Exchange(Generic[Subject]):
 
     def receive(self) -> Iterator[Came[Subject]]:
         """What has come meanwhile; questions may be asked in between."""
-        open_, servers, first = self.open, self._servers, self._first
         for server, sock in list(self._sockets.items()):
             try:
                 for _ in range(MAX_BATCH):
-                    if not open_:
+                    if not self.open:
                         return
-                    datagram = sock.recv(MAX_DATAGRAM)
-                    ident = datagram[:2]
-                    asked = open_.get(ident)
-                    # Anything else is late, forged or a duplicate.
-                    if asked is not None and question.answers(datagram, asked[1]):
-                        reply = question.read(datagram, asked[1])
-                        if not reply.error:
-                            if servers.troubled or server != first:
-                                servers.heard(server, asked=first)
-                        elif self._asks_another(server, ident, asked[1]):
-                            continue
-                        del open_[ident]
-                        yield asked[0], asked[2], reply, server
+                    came = self.answered(server, sock.recv(MAX_DATAGRAM))
+                    if came is not None:
+                        yield came
             except BlockingIOError:
                 continue
             except OSError as e:
                 # ICMP: port, host or network unreachable.
                 self._unreachable(server, e)
+
+    def answered(self, server: int, datagram: bytes) -> Came[Subject] | None:
+        """What a datagram of a nameserver's answers; None if it answers nothing, or is not the answer yet."""
+        ident = datagram[:2]
+        asked = self.open.get(ident)
+        if asked is None or not question.answers(datagram, asked[1]):
+            return None  # late, forged or a duplicate
+        reply = question.read(datagram, asked[1])
+        if not reply.error:
+            if self._servers.troubled or server != self._first:
+                self._servers.heard(server, asked=self._first)
+        elif self._asks_another(server, ident, asked[1]):
+            return None
+        del self.open[ident]
+        return asked[0], asked[2], reply, server
 
     def _asks_another(self, server: int, ident: bytes, ask: bytes) -> bool:
         """Whether an error is not yet the answer, because another nameserver may know better."""
@@ -151,6 +156,11 @@ class Exchange(Generic[Subject]):
             for sock in self._sockets.values():
                 sock.close()
             self._sockets.clear()
+
+    def close(self) -> None:
+        """Expect nothing more."""
+        self.open.clear()
+        self.release()
 
     def _server(self) -> int:
         """Whose turn it is."""

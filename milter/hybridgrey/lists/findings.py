@@ -70,7 +70,7 @@ class Findings:
         self._kept = False
         self._resolver = resolver
         self._client = client
-        self._exchange: Exchange[Zone] = Exchange(resolver.servers, now)
+        self._exchange: Exchange[Zone] = resolver.exchange(resolver.servers, now)
         # Listings that wait for the list's check, and for how many seconds they hold, by list.
         self._held: dict[str, tuple[Answer, int]] = {}
         # Lists to be asked over TCP, and at which nameserver.
@@ -193,8 +193,11 @@ class Findings:
 
     def _expires(self, at: float) -> None:
         """Note when an answer does."""
-        self._expiry = min(self._expiry, at)
-        self._look_at = min(self._look_at, at)
+        # Compared by hand, for it comes with each answer; one always looks before the expiry.
+        if at < self._expiry:
+            self._expiry = at
+            if at < self._look_at:
+                self._look_at = at
 
     def _expires_in(self, ttl: int) -> float:
         """Note an answer's time to live, from when it was asked for; when it ends.

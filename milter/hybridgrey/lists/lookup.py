@@ -155,8 +155,7 @@ class Lookup(Findings):
         exchange.ended = True
         if exchange.open:
             self._receive()
-        exchange.open.clear()
-        exchange.release()
+        exchange.close()
 
     def _receive(self) -> None:
         for zone, purpose, reply, server in self._exchange.receive():

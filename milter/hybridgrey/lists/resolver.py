@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from hybridgrey.lists.cache import Cache
+from hybridgrey.lists.exchange import Exchange
 from hybridgrey.lists.texts import Reasons
 from hybridgrey.lists.upstream import Lists, Nameservers, NoReporter
 from hybridgrey.lists.zones import Zone
@@ -23,14 +24,19 @@ class Resolver:
         suspended: Sequence[int] | bytearray | memoryview = b"",
         reporter: Report | None = None,
         cache: Cache | None = None,
+        exchange: Callable[[Nameservers, float], Exchange[Zone]] = Exchange,
     ) -> None:
-        """`nameservers`: at least one; `suspended`: a byte for each zone, by its index."""
+        """`nameservers`: at least one; `suspended`: a byte for each zone, by its index.
+
+        `exchange` makes the wire of a client, from the nameservers and the time in monotonic seconds.
+        """
         reporter = reporter or NoReporter()
         self.zones = {z.name: z for z in zones}
         self.servers = Nameservers(nameservers, reporter)
         self.lists = Lists(zones, reporter)
         self.reasons = Reasons()
         self.timeout = timeout
+        self.exchange = exchange
         # An empty cache is false, so no `or` here.
         self.cache = Cache() if cache is None else cache
         # When a list was found to be none: what look-ups that are older have of it is worth nothing.

@@ -213,7 +213,7 @@ def test_rules_and_uncertain_addresses(action, senders, recipients, no_sender, n
         (SURE_SENDER, UNSURE, no_recipient),
         (UNSURE, UNSURE, neither),
     ):
-        mask = policy.transaction(policy.connect(None, None).maybe, None, from_, authenticated=False)
+        mask = policy.transaction(policy.connect(None, None), None, from_, authenticated=False)
         mask = policy.recipient(mask, to)
         verdict = judge(policy, Facts(mask, mask))
         assert isinstance(verdict, Verdict)
@@ -225,7 +225,7 @@ def test_none_is_not_noted_for_an_uncertain_address():
     entry = parse_entry(Kind.SENDER, "x.test")
     policy = Policy([Rule("trial", Action.NONE, senders=(entry,)), Rule("end", Action.GREYLIST)])
     for from_, noted in ((SURE_SENDER, 1), (UNSURE, 0)):
-        mask = policy.transaction(policy.connect(None, None).maybe, None, from_, authenticated=False)
+        mask = policy.transaction(policy.connect(None, None), None, from_, authenticated=False)
         verdict = judge(policy, Facts(mask, mask))
         assert isinstance(verdict, Verdict)
         assert len(verdict.noted) == noted

@@ -45,7 +45,7 @@ MAY_IMPORT = {
 }
 """What each package may import, besides the leaves and itself."""
 
-LIBMILTER = {"filter.session", "process.worker"}
+LIBMILTER = {"process.libmilter_engine", "process.worker"}
 """Only these know the C extension of pymilter."""
 
 LINES_MAX = 360

@@ -21,9 +21,10 @@ from hybridgrey.config.load import Config
 from hybridgrey.envelope import read
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist
-from hybridgrey.lists import question, zones
+from hybridgrey.lists import lookup, question, zones
+from hybridgrey.lists.awaited import run
 from hybridgrey.lists.cache import Cache
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.policy.rdns import Name, classify
@@ -91,7 +92,7 @@ def test_judge_unknown(benchmark: Any, loaded: Config) -> None:
     """The last rule decides, all lists are in."""
     policy = Policy(loaded.rules)
     facts = policy.connect(CLIENT, None)
-    mask = policy.transaction(facts.maybe, "mail.example.org", read("<a@example.org>"), authenticated=False)
+    mask = policy.transaction(facts, "mail.example.org", read("<a@example.org>"), authenticated=False)
     answers = dict.fromkeys(policy.zones, Answer())
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert verdict.rule.name == "the rest"
@@ -118,7 +119,7 @@ def test_match_many(benchmark: Any, tmp_path: Path) -> None:
     policy = Policy(load.load(path).rules)
 
     def match() -> int:
-        client = policy.connect(CLIENT, "mail.example.net").maybe
+        client = policy.connect(CLIENT, "mail.example.net")
         mail = policy.transaction(client, "mail.example.net", read("<a@example.net>"), authenticated=False)
         return policy.recipient(mail, read("<u@example.test>"))
 
@@ -148,9 +149,9 @@ def test_lookup_uncached(benchmark: Any, resolver: Resolver) -> None:
 
     def ask() -> int:
         client = (population.NETWORKS["unknown"] << 24 | next(numbers)).to_bytes(4, "big")
-        found = resolver.ask(client, resolver.zones)
+        found = lookup.ask(resolver, client, resolver.zones)
         while missing := frozenset(resolver.zones) - found.answers.keys():
-            found.collect(missing)
+            run(found.collect(missing))
         found.close()
         return len(found.answers)
 
@@ -162,9 +163,9 @@ def test_lookup_cached(benchmark: Any, loaded: Config) -> None:
     resolver = Resolver(zones.build(loaded.rules, loaded.zones), loaded.dns.nameservers, cache=Cache())
 
     def ask() -> int:
-        found = resolver.ask(CLIENT, resolver.zones)
+        found = lookup.ask(resolver, CLIENT, resolver.zones)
         while missing := frozenset(resolver.zones) - found.answers.keys():
-            found.collect(missing)
+            run(found.collect(missing))
         found.close()
         return len(found.answers)
 

@@ -13,7 +13,8 @@ from hybridgrey import logs
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.envelope import read
 from hybridgrey.filter import followup
-from hybridgrey.filter.screen import Client, Decision, Reply
+from hybridgrey.filter.reply import Reply
+from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.greylist.triplets import State, Touch
 from hybridgrey.policy.judge import Action, Answer, Facts, Rule, Verdict
 from parts.base import wait_until

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,13 +12,15 @@ from hypothesis import strategies as st
 
 from hybridgrey.config import load
 from hybridgrey.envelope import read
+from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.screen import Client, Screen
-from hybridgrey.greylist.triplets import State, Touch
-from hybridgrey.lists import lookup, zones
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.greylist.triplets import State
+from hybridgrey.lists import awaited, findings, lookup, zones
 from hybridgrey.lists.recall import Recalled
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
+from hybridgrey.store.connection import Call, Script
 from lists.test_lookup import sockets
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.daemon import Daemon
@@ -31,10 +33,13 @@ LISTED = {CLIENT: "127.0.0.2"}
 
 
 class Open:
-    """A greylist that lets all in."""
+    """A greylist that lets all in, and its store."""
 
-    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
-        return Touch(State.KNOWN, 0, 1)
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        return Call(Script(""), (), ())
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[int]:
+        return [list(State).index(State.KNOWN), 0, 1]
 
 
 class Clock:
@@ -50,7 +55,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
-    monkeypatch.setattr(lookup, "time", made)
+    for module in (lookup, findings, awaited):
+        monkeypatch.setattr(module, "time", made)
     return made
 
 
@@ -71,8 +77,9 @@ def screen(server: FakeDns, *names: str, flags: bytearray | None = None, timeout
 
 def verdict(by: Screen, client: Client) -> str:
     """What a recipient gets in a transaction that has begun."""
-    mask = by.policy.transaction(client.facts.maybe, None, read("a@b.example"), authenticated=False)
-    return by.judge(client, mask, read("a@b.example"), read("c@d.example")).verdict.action.value
+    transaction = by.mail(client, None, read("a@b.example"), authenticated=False)
+    steps = by.judge(transaction, read("c@d.example"))
+    return Blocking(Open()).run(steps).verdict.action.value
 
 
 def mail(by: Screen, client: Client) -> tuple[Client, str]:
@@ -92,7 +99,7 @@ def test_within_the_ttl_nothing_is_asked(dns, clock, listed):
     for _ in range(29):
         clock.now += 1
         assert mail(by, client) == (client, wanted)
-        assert not client.lookup._sockets
+        assert client.lookup._exchange.deaf
     assert len(dns.queries) == before
     clock.now += 2
     renewed, same = mail(by, client)
@@ -180,7 +187,7 @@ def test_a_failed_list_is_asked_again(dns, clock):
     client = by.connect(CLIENT, None)
     assert verdict(by, client) == "accept"
     dns.zone("bl.test", listed=LISTED)
-    clock.now += lookup.FAILURE_FRESH - 1
+    clock.now += findings.FAILURE_FRESH - 1
     assert mail(by, client) == (client, "accept")
     clock.now += 2
     assert mail(by, client)[1] == "reject"

@@ -26,15 +26,17 @@ from hybridgrey.config.load import ConfigError
 from hybridgrey.config.store_url import check as check_store_url
 from hybridgrey.envelope import MAX_SHOWN, delivered
 from hybridgrey.envelope import read as read_address
-from hybridgrey.filter import forged, screen
+from hybridgrey.filter import forged
+from hybridgrey.filter import reply as words
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist, parse_key
-from hybridgrey.lists import lookup, question, zones
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists import question, zones
+from hybridgrey.lists.exchange import Exchange
+from hybridgrey.lists.upstream import Nameservers, NoReporter
 from hybridgrey.migrate import configfile, postfix
 from hybridgrey.migrate.found import Unreadable
 from hybridgrey.migrate.maincf import MainCfError
-from hybridgrey.policy.judge import Action, Policy, Rule
+from hybridgrey.policy.judge import Action, Facts, Policy, Rule
 from hybridgrey.policy.match import EntryError, Index, Kind, parse_entry, parse_file
 from hybridgrey.policy.pattern import ListEntry, Pattern, PatternError
 from hybridgrey.policy.rdns import Name, classify
@@ -139,25 +141,24 @@ def dns_reply(data: bytes) -> None:
         assert not (reply.error and reply.codes)
         answer = ZONE.answer(reply.codes)
         assert answer.error or all(code[0] == 127 for code in answer.codes)
-        one_line(screen.plain(reply.text))
+        one_line(words.plain(reply.text))
 
 
 def dns_datagram(data: bytes) -> None:
     """A look-up takes a datagram only if it has the id and the question of an open question."""
-    resolver = Resolver([ZONE], [("127.0.0.1", 9)])
-    found = lookup.Lookup(resolver, CLIENT, bytes(1))
+    wire: Exchange[str] = Exchange(Nameservers([("127.0.0.1", 9)], NoReporter()), 0.0)
     ident = b"\x12\x34"
-    found._pending[ident] = (ZONE, ASKED, 0)
-    found._closed = True  # asks nothing more
+    wire.open[ident] = ("a subject", ASKED, 0)
+    wire.ended = True  # asks nothing more
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with here, there:
         here.setblocking(False)
-        found._sockets[0] = here
+        wire._sockets[0] = here
         there.send(data)
-        found._receive()
+        came = list(wire.receive())
     if not (data[:2] == ident and data[12:].startswith(ASKED)):
-        assert ident in found._pending
-        assert found.answers == {}
+        assert ident in wire.open
+        assert came == []
 
 
 # -- what an admin writes
@@ -284,7 +285,7 @@ def path(data: bytes) -> None:
             # Read without help: so would RFC 5321, with nothing that another MTA takes for a route.
             assert not set(box.local) & set('%!@:;,<>()[]\\" ')
             assert box.domain.isascii()
-        for mask in (RULED.recipient(7, box), RULED.transaction(7, None, box, authenticated=False)):
+        for mask in (RULED.recipient(7, box), RULED.transaction(Facts(7, 7), None, box, authenticated=False)):
             assert mask == (mask if box.certain else mask & 0b101)
 
 
@@ -377,10 +378,10 @@ def shown(data: bytes) -> None:
         one_line(logged)
         assert len(logged) <= 100
     cleaning.plain({text: [text, data, {text: text}]}, 100)
-    reply = screen._reply("554", f"5.7.1 {text}")
+    reply = words.worded("554", f"5.7.1 {text}")
     one_line(reply.text)
     assert reply.text.isascii()
-    assert len(reply.text) <= screen.MAX_TEXT
+    assert len(reply.text) <= words.MAX_TEXT
     one_line(logs.__name__)
 
 

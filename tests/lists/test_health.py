@@ -9,9 +9,10 @@ import time
 import pytest
 
 from hybridgrey.config.settings import Zone as Settings
-from hybridgrey.lists import health, zones
+from hybridgrey.lists import health, lookup, zones
+from hybridgrey.lists.awaited import run
 from hybridgrey.lists.health import Prober, State, judge, points
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import HEALTH
 from hybridgrey.policy.judge import Action, Answer, Rule
 from hybridgrey.policy.pattern import ListEntry
@@ -221,11 +222,11 @@ def test_a_suspended_list_loses_its_vote_and_gets_it_back():
         by = prober(server, "bl.test", flags=flags)
         worker = Resolver(build("bl.test"), [(server.host, server.port)], suspended=flags)
         by.probe_once()
-        assert worker.ask(client, ["bl.test"]).answers["bl.test"].error == "suspended"
+        assert lookup.ask(worker, client, ["bl.test"]).answers["bl.test"].error == "suspended"
         server.zone("bl.test", listed={"192.0.2.1": "127.0.0.3"})
         by.probe_once()
-        found = worker.ask(client, ["bl.test"])
-        found.collect(frozenset(["bl.test"]))
+        found = lookup.ask(worker, client, ["bl.test"])
+        run(found.collect(frozenset(["bl.test"])))
         found.close()
         assert found.answers["bl.test"].codes == (code("127.0.0.3"),)
 

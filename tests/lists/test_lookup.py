@@ -16,10 +16,12 @@ import dns.message
 import dns.rrset
 import pytest
 
-from hybridgrey.lists import lookup, upstream, zones
+from hybridgrey.lists import exchange, lookup, upstream, zones
+from hybridgrey.lists.awaited import run
 from hybridgrey.lists.cache import Cache
-from hybridgrey.lists.lookup import Lookup, Resolver
+from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import DOUBTED_AFTER
 from hybridgrey.policy.judge import Action, Answer, Rule
 from hybridgrey.policy.pattern import ListEntry
@@ -72,7 +74,7 @@ def resolver(
 @contextlib.contextmanager
 def asked(by: Resolver, client: str = CLIENT) -> Iterator[Lookup | Recalled]:
     """A look-up at all lists."""
-    found = by.ask(packed(client), by.zones)
+    found = lookup.ask(by, packed(client), by.zones)
     try:
         yield found
     finally:
@@ -82,7 +84,7 @@ def asked(by: Resolver, client: str = CLIENT) -> Iterator[Lookup | Recalled]:
 def gather(found: Lookup | Recalled, by: Resolver) -> dict[str, Answer]:
     """Wait for all lists."""
     while missing := frozenset(by.zones) - found.answers.keys():
-        found.collect(missing)
+        run(found.collect(missing))
     return found.answers
 
 
@@ -104,7 +106,7 @@ def one(by: Resolver, client: str = CLIENT) -> str:
 
 def reason(found: Lookup | Recalled) -> str:
     """The text of the only list."""
-    zone, text = found.await_text(["bl.test"])
+    zone, text = run(found.await_text(["bl.test"]))
     assert zone == "bl.test"
     return text
 
@@ -227,9 +229,11 @@ def test_ids_and_ports_are_not_to_be_guessed():
             server.zone(name, silent=True)
         by = resolver(server, *names)
         with asked(by) as first, asked(by, "192.0.2.2") as second:
-            assert len(first._pending) == len(second._pending) == 100
-            assert first._pending.keys() != second._pending.keys()
-            ports = {s.getsockname()[1] for found in (first, second) for s in found._sockets.values()}
+            assert len(first._exchange.open) == len(second._exchange.open) == 100
+            assert first._exchange.open.keys() != second._exchange.open.keys()
+            ports = {
+                s.getsockname()[1] for found in (first, second) for s in found._exchange._sockets.values()
+            }
             assert len(ports) == 2
 
 
@@ -374,13 +378,13 @@ def test_a_quick_list_does_not_wait_for_a_silent_one():
         server.zone("dead.test", silent=True)
         by = resolver(server, "bl.test", "dead.test", timeout=30)
         with asked(by) as found:
-            found.collect(frozenset(by.zones))
+            run(found.collect(frozenset(by.zones)))
             assert found.answers.keys() == {"bl.test"}
         assert sockets_are_closed(found)
 
 
 def sockets_are_closed(found: Lookup) -> bool:
-    return not found._sockets and not found._pending
+    return found._exchange.deaf and not found._exchange.open
 
 
 def test_a_silent_list_costs_three_clients():
@@ -447,7 +451,7 @@ def test_an_error_is_told_once_each_way():
 
 def test_next_nameserver_when_the_first_is_gone(monkeypatch):
     """A port that is closed passes the questions on at once, and soon the next nameserver comes first."""
-    monkeypatch.setattr(lookup, "RETRY_AFTER", 30.0)
+    monkeypatch.setattr(exchange, "RETRY_AFTER", 30.0)
     told = Told()
     with FakeDns() as server:
         server.zone("bl.test", listed=LISTED)
@@ -481,7 +485,7 @@ def test_next_nameserver_when_the_first_is_silent():
 @pytest.mark.parametrize("rcode", ["SERVFAIL", "REFUSED"])
 def test_next_nameserver_when_the_first_answers_with_an_error(rcode, monkeypatch):
     """An error of one nameserver is not the answer while another one knows better."""
-    monkeypatch.setattr(lookup, "RETRY_AFTER", 30.0)
+    monkeypatch.setattr(exchange, "RETRY_AFTER", 30.0)
     with FakeDns() as broken, FakeDns() as server:
         broken.zone("bl.test", rcode=rcode)
         server.zone("bl.test", listed=LISTED)
@@ -767,15 +771,15 @@ def test_one_reason_is_enough():
         by = resolver(server, "a.test", "b.test")
         with asked(by) as found:
             gather(found, by)
-            zone, text = found.await_text(["a.test", "b.test"])
+            zone, text = run(found.await_text(["a.test", "b.test"]))
             assert text == f"from {zone[0]}"
             assert server.count("test", "TXT") == 1
             other = {"a.test": "b.test", "b.test": "a.test"}[zone]
             time.sleep(0.05)
             gather(found, by)
-            wait_until(lambda: found.await_text([other])[1] == f"from {other[0]}", "the other's text")
+            wait_until(lambda: run(found.await_text([other]))[1] == f"from {other[0]}", "the other's text")
         with asked(by) as found:
-            assert found.await_text(["b.test"]) == ("b.test", "from b")
+            assert run(found.await_text(["b.test"])) == ("b.test", "from b")
         assert server.count("test", "TXT") == 2
 
 
@@ -798,13 +802,13 @@ def test_the_socket_is_closed_when_all_is_answered():
         server.zone("dead.test", silent=True)
         before = sockets()
         by = resolver(server, "bl.test", action=Action.ACCEPT)
-        found = by.ask(packed(CLIENT), by.zones)
+        found = lookup.ask(by, packed(CLIENT), by.zones)
         assert sockets() == before + 1
         gather(found, by)
         assert sockets() == before
-        again = by.ask(packed(CLIENT), by.zones)
+        again = lookup.ask(by, packed(CLIENT), by.zones)
         assert sockets() == before
-        silent = resolver(server, "dead.test").ask(packed(CLIENT), ["dead.test"])
+        silent = lookup.ask(resolver(server, "dead.test"), packed(CLIENT), ["dead.test"])
         silent.peek()
         silent.close()
         silent.close()
@@ -817,7 +821,7 @@ def test_close_keeps_answers_for_the_next_client():
     with FakeDns() as server:
         server.zone("bl.test", listed=LISTED, text="x")
         by = resolver(server)
-        found = by.ask(packed(CLIENT), by.zones)
+        found = lookup.ask(by, packed(CLIENT), by.zones)
         wait_until(lambda: server.queries, "the question arrived")
         time.sleep(0.1)
         found.close()
@@ -838,7 +842,7 @@ def test_out_of_descriptors():
         resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
         try:
             with asked(by) as found:
-                found.collect(frozenset(by.zones))
+                run(found.collect(frozenset(by.zones)))
                 answer = found.answers["bl.test"]
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -17,13 +17,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.filter.counting import Counts
-from hybridgrey.filter.screen import Client
+from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists import zones
 from hybridgrey.metrics import prometheus, series
 from hybridgrey.metrics.meter import ListAnswer
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.outcome import Outcome, outcome_of
-from hybridgrey.policy.judge import Action, Answer, Facts, Rule
+from hybridgrey.policy.judge import Action, Answer, Facts, Hit, Rule, Verdict
 from hybridgrey.policy.pattern import ListEntry
 
 RULES = [("manual", "accept"), ("blocklists", "reject"), ("the rest", "greylist")]
@@ -490,12 +490,15 @@ def test_lists_of_a_client_that_leaves(
         [(rule.name, rule.action.value) for rule in policy], [(z.name, z.label) for z in lists]
     )
     client = Client(ClientReader().read("192.0.2.1"), None, Facts(0, 0))
-    client.judged, client.refused = 3, refused
     answers = {
         name: Answer(error=one) if isinstance(one, str) else Answer(tuple(one)) for name, one in said.items()
     }
     client.lookup = Looked(answers)  # type: ignore[assignment]
-    Counts(shared.meter(shared.counters.lease()), policy, lists).left(client)
+    counts = Counts(shared.meter(shared.counters.lease()), policy, lists)
+    for number in range(3):
+        rejected = Verdict(policy[1], (Hit("bl.test", (BL,), 1),)) if number < refused else Verdict(None)
+        counts.decided(client, Decision(rejected))
+    counts.left(client)
     found = samples(shared)
     assert {
         (label, sole): value

@@ -160,7 +160,7 @@ def test_questions_stop_at_a_sure_rule():
 
 def masks(policy, client, helo, sender, recipient, authenticated=False, host=None):
     facts = policy.connect(packed(client), host)
-    transaction = policy.transaction(facts.maybe, helo, read(sender), authenticated=authenticated)
+    transaction = policy.transaction(facts, helo, read(sender), authenticated=authenticated)
     return policy.recipient(transaction, read(recipient))
 
 

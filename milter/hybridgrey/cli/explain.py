@@ -76,7 +76,7 @@ def explain_(
     verified = address.host(host) if host else None
     asked = Question(client, verified, helo, sender, recipient, authenticated)
     with closing(open_store(config)) as store:
-        found = explain(config, assembly.open_greylist(config, store), asked)
+        found = explain(config, assembly.open_greylist(config, store), store, asked)
     (_print_json if json_ else _print)(config, asked, found)
     raise SystemExit(1 if exit_code and not found.passes else 0)
 

@@ -31,8 +31,17 @@ _ACTIONS = {
 _MOST_MEANINGS = 4096
 
 
+class _Tally:
+    """How many recipients of a client were judged, and how many of these rejected for what lists said."""
+
+    __slots__ = ("judged", "refused")
+
+    def __init__(self) -> None:
+        self.judged = self.refused = 0
+
+
 class Counts:
-    """One worker's; thread safe."""
+    """One worker's; used by one thread at a time."""
 
     def __init__(
         self,
@@ -49,6 +58,8 @@ class Counts:
         self.records = ring is not None
         self._labels = {zone.name: zone.label for zone in zones}
         self._patterns = {bit: _patterns(rules, actions) for bit, actions in _ACTIONS.items()}
+        # Of clients that lists were asked about, until they leave.
+        self._tallies: dict[Client, _Tally] = {}
         self._meanings: dict[tuple[str, tuple[bytes, ...]], int] = {}
 
     def decided(self, client: Client, decision: Decision) -> None:
@@ -56,13 +67,16 @@ class Counts:
         verdict, _, touch, error, waited, stored = decision
         meter, rule, action = self._meter, verdict.rule, verdict.action
         meter.decided(rule.name if rule else None, action.value, decision.outcome, waited)
-        client.judged += 1
+        tally = None
+        if client.lookup is not None:
+            tally = self._tallies.get(client) or self._tallies.setdefault(client, _Tally())
+            tally.judged += 1
         if touch is not None:
             meter.greylisted(touch.state.value, touch.age, stored)
         elif error:
             meter.store_failed()
-        elif action is Action.REJECT and verdict.hits:
-            client.refused += 1
+        elif tally is not None and action is Action.REJECT and verdict.hits:
+            tally.refused += 1
         for noted in verdict.noted:
             meter.noted(noted.name)
 
@@ -86,12 +100,13 @@ class Counts:
         lookup = client.lookup
         if lookup is None:
             return
+        tally = self._tallies.pop(client, None)
         if lookup.heard:
             self._meter.list_answers(lookup.heard)
-        if client.judged:
-            self._claims(client, lookup.answers)
+        if tally is not None:
+            self._claims(tally, lookup.answers)
 
-    def _claims(self, client: Client, answers: Mapping[str, Answer]) -> None:
+    def _claims(self, tally: _Tally, answers: Mapping[str, Answer]) -> None:
         """Count a client that lists have."""
         said = 0
         rejecting: set[str] = set()  # two zones may share a label
@@ -103,10 +118,10 @@ class Counts:
                 said |= meaning
                 if meaning & _REJECTS:
                     rejecting.add(self._labels[zone])
-        if client.refused and rejecting:
-            self._meter.list_rejects(rejecting, client.refused)
+        if tally.refused and rejecting:
+            self._meter.list_rejects(rejecting, tally.refused)
         if said & _FOR and said & _AGAINST:
-            self._meter.claimed_by_both.inc(client.judged)
+            self._meter.claimed_by_both.inc(tally.judged)
 
     def _meaning(self, zone: str, codes: tuple[bytes, ...]) -> int:
         """What it means when a list has a client with these codes."""

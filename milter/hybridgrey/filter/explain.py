@@ -1,7 +1,7 @@
 """Why a client gets what it gets: the verdict, and the way to it through rules, lists and greylist.
 
 The same parts judge as in a worker (`Screen`, `Policy`, `Resolver`, the lists' health); only the greylist is
-looked at (`Greylist.peek`) instead of touched, so nothing changes.  All lists that the client's rules name
+looked at (`Greylist.glance`) instead of touched, so nothing changes.  All lists that the client's rules name
 are waited for, also those whose answers no longer matter, so that they can be shown.
 
 What is not given (sender, recipient) stands for somebody of whom no rule knows.
@@ -20,15 +20,21 @@ import dns.rdatatype
 
 from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
-from hybridgrey.filter.screen import Client, Decision, Screen, plain
+from hybridgrey.filter.awaited import Call, Steps
+from hybridgrey.filter.blocking import Blocking
+from hybridgrey.filter.reply import plain
+from hybridgrey.filter.screen import Client, Decision, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.lists import question, zones
+from hybridgrey.lists.awaited import run
 from hybridgrey.lists.health import Health, Prober
-from hybridgrey.lists.lookup import SUSPENDED, Resolver
+from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.judge import Action, Answer, Facts, Policy
 from hybridgrey.policy.trace import Question, Step, steps
+from hybridgrey.store.connection import Store
 
 TEXT_TIMEOUT = 2.0
 
@@ -74,12 +80,12 @@ class Peek:
     def __init__(self, greylist: Greylist) -> None:
         self._greylist = greylist
 
-    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
-        """What an attempt would meet now; raises StoreError."""
-        return self._greylist.peek(client, sender, recipient, delay)
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """What an attempt would meet now."""
+        return self._greylist.glance(client, sender, recipient, delay)
 
 
-def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
+def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -> Explanation:
     """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
@@ -94,7 +100,7 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
-        decision = _decide(screen, client, asked)
+        decision = Blocking(store).run(_decide(screen, client, asked))
     finally:
         client.close()
     answers = client.lookup.answers if client.lookup else {}
@@ -139,13 +145,13 @@ def _lists(
         return []
     names = screen.policy.questions(client.facts)
     while missing := frozenset(names) - lookup.answers.keys():
-        lookup.collect(missing)
+        run(lookup.collect(missing))
     answers = []
     for name in names:
         answer, zone = lookup.answers[name], screen.zones[name]
         if answer.codes and not answer.error and name not in lookup.texts:
             # As known to a daemon that has run for a while, which does not wait for it either.
-            lookup.texts[name] = _text(client.source.asked, zone, servers)
+            lookup.tell(name, _text(client.source.asked, zone, servers))
         error = answer.error
         if answer is SUSPENDED:
             error = f"suspended: {reasons.get(zone.label, '')}"
@@ -169,11 +175,9 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
     return ""
 
 
-def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
-    transaction = screen.policy.transaction(
-        client.facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated
-    )
-    return screen.judge(client, transaction, asked.from_, asked.to)
+def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
+    transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
+    return screen.judge(transaction, asked.to)
 
 
 def _reply_text(decision: Decision) -> str:

@@ -49,7 +49,7 @@ class Counts(Protocol):
         """An MTA has connected."""
 
     def left(self, client: Client) -> None:
-        """A client has gone; its look-up is closed."""
+        """A client has gone; its look-up is closed, and no verdict about it follows."""
 
     def closed(self) -> None:
         """The MTA has gone."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hybridgrey.config.load import Config
 from hybridgrey.filter.forged import Tally
-from hybridgrey.filter.screen import Reply
+from hybridgrey.filter.reply import Reply
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -1,56 +1,40 @@
 """The sequence for one recipient: judge, wait for lists, ask the greylist, and find the words of the reply.
 
-`Screen.connect` looks a client up, `Screen.judge` answers for one recipient with a `Decision`.  Nothing
-here knows libmilter, so that `explain` goes the same way as the mail does.
+`Screen.connect` looks a client up, `Screen.judge` answers for one recipient with a `Decision`.  It is a
+generator, which yields what it waits for (see `awaited`) and blocks nowhere; nothing here knows an engine, so
+that mail goes the same way with each, and `explain` too.
 """
 
 from __future__ import annotations
 
-import string
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
-from hybridgrey.greylist.triplets import Touch
+from hybridgrey.filter.awaited import Call, Steps
+from hybridgrey.filter.reply import DENIED, LATER, STORE_DOWN, Reply, blocked, worded
+from hybridgrey.greylist.triplets import State, Touch
 from hybridgrey.lists import lookup
-from hybridgrey.lists.lookup import Lookup, Resolver
+from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.outcome import Outcome
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
-# RFC 5321 section 4.5.3.1.5: a reply line has at most 512 octets, its code and line end included.
-MAX_TEXT = 480
-MAX_REASON = 250
-
 # Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
 MOST_PLANS = 4096
-
-REFUSED = "5.7.1 Service unavailable; client [{client}] blocked"
-DENIED = "5.7.1 Access denied"
-LATER = "4.7.1 Service unavailable, please try again later"
-STORE_DOWN = "4.3.0 Temporary failure, please try again later"
-
-_PRINTABLE = frozenset(string.printable) - frozenset("\t\n\r\v\f")
 
 
 class Triplets(Protocol):
     """The greylist, as far as a verdict needs it."""
 
-    def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
-        """Note an attempt; raises StoreError."""
-
-
-class Reply(NamedTuple):
-    """An SMTP reply: code, enhanced code (RFC 3463) and text, printable ASCII of bounded length."""
-
-    code: str
-    enhanced: str
-    text: str
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The call of an attempt; `Touch.read` takes the reply."""
 
 
 class Decision(NamedTuple):
@@ -79,9 +63,9 @@ class Decision(NamedTuple):
 
 
 class Client:
-    """A connected client: what is known of it, its look-up under way, and how many recipients it had."""
+    """A connected client: what is known of it, and its look-up under way."""
 
-    __slots__ = ("facts", "host", "judged", "lookup", "refused", "source", "trusted")
+    __slots__ = ("facts", "host", "lookup", "source", "trusted")
 
     def __init__(self, source: ClientAddress, host: str | None, facts: Facts) -> None:
         self.source = source
@@ -89,8 +73,6 @@ class Client:
         self.facts = facts
         self.trusted: Verdict | None = None
         self.lookup: Lookup | Recalled | None = None
-        # Recipients judged, and those of them that were rejected for what lists said: for `counting`.
-        self.judged = self.refused = 0
 
     @property
     def address(self) -> str:
@@ -103,11 +85,43 @@ class Client:
             self.lookup.close()
 
 
+class Transaction:
+    """One mail of a client: what MAIL has said, the rules that may hold for it, what its header is to say.
+
+    `rules` is `Policy.transaction`'s mask.  `delay` is how long greylisting has held up one of its recipients
+    at most, in seconds; `results` are those of RFC 8904, in their order.
+    """
+
+    __slots__ = ("authenticated", "client", "delay", "helo", "results", "rules", "sender")
+
+    def __init__(
+        self, client: Client, helo: str | None, sender: Mailbox, *, authenticated: bool, rules: int
+    ) -> None:
+        self.client = client
+        self.helo = helo
+        self.sender = sender
+        self.authenticated = authenticated
+        self.rules = rules
+        self.delay = 0
+        self.results: dict[str, None] = {}
+
+    def passes(self, touch: Touch | None, results: Iterable[str]) -> None:
+        """A recipient passes: what the greylist has said of it, and what is to be said of lists."""
+        if touch is not None and touch.state is State.PASSED:
+            self.delay = max(self.delay, touch.age)
+        self.results.update(dict.fromkeys(results))
+
+
 class Screen:
     """The filter of one configuration; thread safe."""
 
     def __init__(
-        self, config: Config, policy: Policy, zones: Sequence[Zone], resolver: Resolver, greylist: Triplets
+        self,
+        config: Config,
+        policy: Policy,
+        zones: Sequence[Zone],
+        resolver: Resolver,
+        greylist: Triplets,
     ) -> None:
         self.policy = policy
         self.zones = {z.name: z for z in zones}
@@ -129,7 +143,7 @@ class Screen:
         client.trusted, zones = self._plan(client.facts)
         asked = client.source.asked
         if zones and asked is not None:
-            client.lookup = self._resolver.ask(asked, zones)
+            client.lookup = lookup.ask(self._resolver, asked, zones)
         return client
 
     def renew(self, client: Client) -> Client:
@@ -138,7 +152,7 @@ class Screen:
         To be called when a transaction begins.  If another one is returned, the look-up of the first has
         ended; to count what it has heard is the caller's part.
         """
-        if client.lookup is None or self._resolver.is_fresh(client.lookup):
+        if client.lookup is None or lookup.is_fresh(self._resolver, client.lookup):
             return client
         # First: what has come late then is in the cache, and is not asked for again.
         client.close()
@@ -154,28 +168,34 @@ class Screen:
                 self._plans[facts.maybe] = plan
         return plan
 
-    def judge(self, client: Client, transaction: int, sender: Mailbox, recipient: Mailbox) -> Decision:
-        """Judge a recipient; `transaction` is `Policy.transaction`'s mask. Never raises for a bad world."""
+    def mail(self, client: Client, helo: str | None, sender: Mailbox, *, authenticated: bool) -> Transaction:
+        """A transaction begins; `helo` is None where the client has not said it, or nobody has told."""
+        rules = self.policy.transaction(client.facts, helo, sender, authenticated=authenticated)
+        return Transaction(client, helo, sender, authenticated=authenticated, rules=rules)
+
+    def judge(self, transaction: Transaction, recipient: Mailbox) -> Steps[Decision]:
+        """Judge a recipient. Never raises for a bad world."""
+        client = transaction.client
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
-        verdict = self._verdict(client, self.policy.recipient(transaction, recipient))
+        verdict = yield from self._verdict(client, self.policy.recipient(transaction.rules, recipient))
         match verdict.action:
             case Action.ACCEPT:
                 return Decision(verdict, waited=time.monotonic() - started)
             case Action.REJECT:
-                reply = self._refusal(client, verdict)
+                reply = yield from self._refusal(client, verdict)
                 return Decision(verdict, reply, waited=time.monotonic() - started)
             case Action.TEMPFAIL:
-                reply = _reply("451", _rule_text(verdict) or LATER)
+                reply = worded("451", _rule_text(verdict) or LATER)
                 return Decision(verdict, reply, waited=time.monotonic() - started)
             case _ if client.source.packed is None:
                 # A process of this host, or a client the MTA cannot name: no network to remember it by.
                 return Decision(verdict)
             case _:
-                return self._greylisted(client, verdict, sender, recipient, started)
+                return (yield from self._greylisted(transaction, verdict, recipient, started))
 
-    def _verdict(self, client: Client, mask: int) -> Verdict:
+    def _verdict(self, client: Client, mask: int) -> Steps[Verdict]:
         answers = client.lookup.answers if client.lookup else {}
         if client.lookup:
             client.lookup.peek()
@@ -187,11 +207,12 @@ class Screen:
                 # A client without an IP address is in no list.
                 answers = dict.fromkeys(outcome.zones, lookup.NO_ADDRESS)
             else:
-                client.lookup.collect(outcome.zones)
+                yield from client.lookup.collect(outcome.zones)
 
     def _greylisted(
-        self, client: Client, verdict: Verdict, sender: Mailbox, recipient: Mailbox, started: float
-    ) -> Decision:
+        self, transaction: Transaction, verdict: Verdict, recipient: Mailbox, started: float
+    ) -> Steps[Decision]:
+        sender, listed = transaction.sender, transaction.client.source.listed
         rule = verdict.rule
         delay = self._delay
         if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
@@ -200,33 +221,31 @@ class Screen:
         reply = touch = None
         error = ""
         try:
-            touch = self._greylist.touch(client.source.listed, sender.key, recipient.key, delay)
+            call = self._greylist.attempt(listed, sender.key, recipient.key, delay)
+            touch = Touch.read((yield call))
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:
-                reply = _reply("451", STORE_DOWN)
+                reply = worded("451", STORE_DOWN)
         if touch is not None and not touch.accepted:
             text = (_rule_text(verdict) or self._text).replace("{seconds}", str(touch.seconds_left))
-            reply = _reply(self._code, text)
+            reply = worded(self._code, text)
         now = time.monotonic()
         return Decision(verdict, reply, touch, error, waited=now - started, stored=now - asked)
 
-    def _refusal(self, client: Client, verdict: Verdict) -> Reply:
+    def _refusal(self, client: Client, verdict: Verdict) -> Steps[Reply]:
         text = _rule_text(verdict)
         if text is None:
             hits = [h.zone for h in verdict.hits if h.weight > 0]
-            text = self._listed(client, hits) if hits else DENIED
-        return _reply("554", text)
+            text = (yield from self._listed(client, hits)) if hits else DENIED
+        return worded("554", text)
 
-    def _listed(self, client: Client, zones: Sequence[str]) -> str:
+    def _listed(self, client: Client, zones: Sequence[str]) -> Steps[str]:
         """The words for a client on blocklists: one of them, and its reason if one has come in time."""
         zone, reason = zones[0], ""
         if client.lookup is not None:
-            zone, reason = client.lookup.await_text(zones)
-        listed = self.zones[zone]
-        text = f"{REFUSED.format(client=client.source.listed)} using {listed.label}"
-        # Many a list's reason names the zone that was asked, with the customer's key in it.
-        return f"{text}; {plain(listed.without_key(reason))[:MAX_REASON]}" if reason else text
+            zone, reason = yield from client.lookup.await_text(zones)
+        return blocked(client.source.listed, self.zones[zone], reason)
 
     def dnswl(self, verdict: Verdict) -> Iterator[str]:
         """RFC 8904 results for the allowlists that let a client in, without the authserv-id."""
@@ -237,22 +256,6 @@ class Screen:
                     yield f"dnswl=pass dns.zone={zone} policy.ip={code_text(hit.codes[0])}"
 
 
-def plain(text: str) -> str:
-    """Text of somebody else's as printable ASCII, anything else as "?"."""
-    if text.isascii() and text.isprintable():
-        return text
-    return "".join(c if c in _PRINTABLE else "?" for c in text)
-
-
 def _rule_text(verdict: Verdict) -> str | None:
     rule: Rule | None = verdict.rule
     return rule.text if rule is not None else None
-
-
-def _reply(code: str, text: str) -> Reply:
-    """A reply; an enhanced code at the head of the text is taken from there."""
-    enhanced, _, rest = text.partition(" ")
-    fields = enhanced.split(".")
-    if len(fields) == 3 and fields[0] == code[0] and all(f.isdigit() for f in fields) and rest:
-        return Reply(code, enhanced, plain(rest)[:MAX_TEXT])
-    return Reply(code, f"{code[0]}.7.1", plain(text)[:MAX_TEXT])

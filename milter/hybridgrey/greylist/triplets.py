@@ -5,8 +5,9 @@ A *triplet* is client network, normalised sender and recipient (`normalise`). It
     new -> waiting (EARLY until the delay is over) -> passed -> known (renewed by each mail)
 
 The script triplets.lua decides and remembers in one round trip, by the store's clock and the store's own
-expiry; here are its keys, its call and its answer. `Greylist.touch` is an attempt,
-`Greylist.peek` only looks, `parse_key` reads a key back.
+expiry; here are its keys, its call and its answer. `Greylist.attempt` is the call of an attempt,
+`Greylist.glance` of one that only looks, `Touch.read` takes the reply; `touch` and `peek` wait for it.
+`parse_key` reads a key back.
 
 Keys, all of one call with the client network as their hash tag, so that a Redis Cluster keeps them together:
 
@@ -32,7 +33,7 @@ import base64
 import hashlib
 import hmac
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -42,7 +43,7 @@ from urllib.parse import unquote
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import normalise
-from hybridgrey.store.connection import Script, Store, StoreError
+from hybridgrey.store.connection import Call, Script, Store, StoreError
 
 NAMESPACE: Final = "hg1"
 MAX_PART: Final = 120  # bytes of an escaped part; RFC 5321's longest real addresses stay clear text
@@ -83,6 +84,15 @@ class Touch(NamedTuple):
     state: State
     seconds_left: int
     age: int
+
+    @classmethod
+    def read(cls, reply: Sequence[int]) -> Touch:
+        """What the script has answered. Raises StoreError for what it does not answer."""
+        try:
+            state, left, age = reply
+            return cls(_STATES[state], left, age)
+        except (ValueError, IndexError, TypeError):
+            raise StoreError("the store gave an answer that the greylist script does not give") from None
 
     @property
     def accepted(self) -> bool:
@@ -169,11 +179,19 @@ class Greylist:
 
     def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
         """Note one attempt and say what it means; `delay` in seconds. Raises StoreError."""
-        return self._run(client, sender, recipient, delay, 0)
+        return Touch.read(self._store.run(*self.attempt(client, sender, recipient, delay)))
 
     def peek(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
         """What `touch` would answer now, changing nothing. Raises StoreError."""
-        return self._run(client, sender, recipient, delay, 1)
+        return Touch.read(self._store.run(*self.glance(client, sender, recipient, delay)))
+
+    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The call that notes an attempt and says what it means; `delay` in seconds."""
+        return self._call(client, sender, recipient, delay, 0)
+
+    def glance(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The call that says what an attempt would mean now, changing nothing."""
+        return self._call(client, sender, recipient, delay, 1)
 
     def keys(self, client: str, sender: str, recipient: str) -> tuple[bytes, bytes]:
         """The keys of a triplet and of its network's count."""
@@ -192,14 +210,9 @@ class Greylist:
         waiting = note_key(network, Note.WAITING, self._part("address", address))
         return triplet, network, note_key(network, Note.CREDIT), waiting
 
-    def _run(self, client: str, sender: str, recipient: str, delay: int, look: int) -> Touch:
+    def _call(self, client: str, sender: str, recipient: str, delay: int, look: int) -> Call:
         keys = self._all_keys(client, sender, recipient)
-        reply = self._store.run(self._script, keys, (delay, *self._limits, look, *self._bounds))
-        try:
-            state, left, age = reply
-            return Touch(_STATES[state], left, age)
-        except (ValueError, IndexError, TypeError):
-            raise StoreError("the store gave an answer that the greylist script does not give") from None
+        return Call(self._script, keys, (delay, *self._limits, look, *self._bounds))
 
 
 @cache

@@ -25,7 +25,9 @@ from typing import Protocol
 
 from hybridgrey.address import endpoint_text
 from hybridgrey.config.known_lists import TEST_LISTED, TEST_UNLISTED
-from hybridgrey.lists.lookup import Resolver
+from hybridgrey.lists import lookup
+from hybridgrey.lists.awaited import run
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import NoReporter
 from hybridgrey.lists.zones import Zone, test_point
 from hybridgrey.metrics.series import HEALTH
@@ -267,13 +269,13 @@ class Prober:
 
 def _answers(resolver: Resolver, point: bytes, names: Sequence[str]) -> Mapping[str, Answer]:
     """What lists answer for a test address, an error for those that do not; waits for all."""
-    lookup = resolver.ask(point, names)
+    asked = lookup.ask(resolver, point, names)
     try:
-        while missing := frozenset(names) - lookup.answers.keys():
-            lookup.collect(missing)
-        return lookup.answers
+        while missing := frozenset(names) - asked.answers.keys():
+            run(asked.collect(missing))
+        return asked.answers
     finally:
-        lookup.close()
+        asked.close()
 
 
 def _jittered(seconds: float) -> float:

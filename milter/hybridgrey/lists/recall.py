@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from hybridgrey.lists.awaited import Steps
 from hybridgrey.lists.cache import Record
 from hybridgrey.lists.zones import Zone
 from hybridgrey.policy.judge import Answer
@@ -41,14 +42,20 @@ class Recalled:
     def peek(self) -> None:
         """As in Lookup."""
 
-    def collect(self, zones: frozenset[str]) -> None:
+    def collect(self, zones: frozenset[str]) -> Steps[None]:
         """As in Lookup; for lists that the client's first rules did not ask."""
         for name in zones:
             self.answers[name] = UNASKED
+        yield from ()
 
-    def await_text(self, zones: Sequence[str]) -> tuple[str, str]:
+    def await_text(self, zones: Sequence[str]) -> Steps[tuple[str, str]]:
         """As in Lookup."""
+        yield from ()
         return first_text(zones, self.texts)
+
+    def tell(self, zone: str, text: str) -> None:
+        """As in Lookup."""
+        self.texts[zone] = text
 
     def close(self) -> None:
         """As in Lookup."""

@@ -154,10 +154,10 @@ class Policy:
             maybe &= ~self._vouching
         return Facts(sure=maybe & self._early, maybe=maybe)
 
-    def transaction(self, client: int, helo: str | None, sender: Mailbox, *, authenticated: bool) -> int:
-        """Mask of the rules that may hold in a mail transaction; `client` is `connect(...).maybe`."""
+    def transaction(self, client: Facts, helo: str | None, sender: Mailbox, *, authenticated: bool) -> int:
+        """Mask of the rules that may hold in a mail transaction; `client` is what `connect` knows."""
         login = self._authenticated if authenticated else self._anonymous
-        return client & login & self.helo.name(helo) & self._mailbox(self.senders, sender)
+        return client.maybe & login & self.helo.name(helo) & self._mailbox(self.senders, sender)
 
     def recipient(self, transaction: int, recipient: Mailbox) -> int:
         """Mask of the rules that hold for a recipient, the lists apart."""

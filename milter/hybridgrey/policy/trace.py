@@ -149,7 +149,7 @@ def retrace(
     found: Retraced | None = None
     for authenticated in (False, True):
         guess = replace(asked, authenticated=authenticated)
-        mask = policy.transaction(facts.maybe, asked.helo, asked.from_, authenticated=authenticated)
+        mask = policy.transaction(facts, asked.helo, asked.from_, authenticated=authenticated)
         mask = policy.recipient(mask, asked.to)
         verdict = judge(policy, Facts(mask, mask, known))
         assert isinstance(verdict, Verdict)  # noqa: S101 (every answer is in)

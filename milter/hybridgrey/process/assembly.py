@@ -16,17 +16,19 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
+from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events
 from hybridgrey.filter.screen import Screen
+from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.lists import zones
 from hybridgrey.lists.health import Prober
-from hybridgrey.lists.lookup import Resolver
 from hybridgrey.lists.resolv import nameservers
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
 from hybridgrey.process import keeper, store_memory
@@ -74,14 +76,14 @@ class Assembly:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
         pool = Pool()
-        screen, store = self.screen(reports, pool)
+        screen, store = self.screen(reports)
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
         return Worker(screen, store, self._config, reports, events, pool)
 
-    def screen(self, reports: Report, pool: Pool) -> tuple[Screen, Store]:
+    def screen(self, reports: Report) -> tuple[Screen, Store]:
         """The filter without its milter."""
         config = self._config
         store = open_store(config, self._store_url, reports)
@@ -91,7 +93,6 @@ class Assembly:
             timeout=config.dns.timeout,
             suspended=self.shared.flags.view,
             reporter=reports,
-            wait=pool.wait,
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
@@ -169,13 +170,13 @@ class Worker:
         pool: Pool,
     ) -> None:
         # The command line works without libmilter, so only a worker imports it.
-        from hybridgrey.filter.session import Milter
+        from hybridgrey.process.libmilter_engine import Engine
 
         sys.excepthook = _one_line
         self.pool = pool
         self._store = store
         self._events = events
-        self._milter = Milter(
+        self._sessions = Sessions(
             screen,
             config,
             log=logs.get(),
@@ -183,13 +184,13 @@ class Worker:
             reports=reports,
             store_well=lambda: store.available,
         )
-        self._milter.register()
+        Engine(self._sessions, Blocking(store, pool.wait)).register()
         events.start()
 
     @property
     def live(self) -> int:
         """Open sessions."""
-        return self._milter.live
+        return self._sessions.live
 
     def tick(self) -> None:
         """Look whether a store that was given up is back."""

@@ -91,7 +91,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
 def _load_parts() -> None:
     """Load what the workers run on: before we become a user who may not read it, and once for all of them."""
     # Not at the head of the module: it needs libmilter, which has just been checked
-    importlib.import_module("hybridgrey.filter.session")
+    importlib.import_module("hybridgrey.process.libmilter_engine")
     triplets.load_script()
     writer.load_script()
 

@@ -15,7 +15,7 @@ after the dup2, and our own when the master has died.
 *The end.*  Neither ``milter.stop`` nor a return from ``milter.main`` can be survived: the first cuts
 sessions, after the second libmilter hangs or crashes.  So the process leaves with os._exit, always.
 
-With `filter.session` the only importer of ``milter``.
+With `libmilter_engine` the only importer of ``milter``.
 """
 
 from __future__ import annotations

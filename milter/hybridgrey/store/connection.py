@@ -20,9 +20,9 @@ from typing import Final
 
 from hybridgrey.store import plain
 from hybridgrey.store.breaker import Breaker, Breakers, OnChange
-from hybridgrey.store.link import Arguments, Backend, Direct, Script, StoreError
+from hybridgrey.store.link import Arguments, Backend, Call, Direct, Script, StoreError
 
-__all__ = ["Breaker", "OnChange", "Script", "Store", "StoreError"]
+__all__ = ["Breaker", "Call", "OnChange", "Script", "Store", "StoreError"]
 
 PROBE_KEY: Final = b"hg1:probe"  # no hash tag: never taken for a triplet
 _PROBE_SECONDS: Final = 60

@@ -18,7 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote
 
 import hiredis
@@ -59,6 +59,14 @@ class Script:
     def __post_init__(self) -> None:
         digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", digest)
+
+
+class Call(NamedTuple):
+    """A script to run; all its keys are in one shard."""
+
+    script: Script
+    keys: Sequence[bytes]
+    args: Arguments
 
 
 class Backend(Protocol):

@@ -1,0 +1,44 @@
+"""A judgement brought to its end in a thread that waits: a callback of libmilter's, or a command."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from hybridgrey.filter.awaited import Call, Steps, T
+from hybridgrey.lists.awaited import Wait, poll_only, wait_for
+from hybridgrey.store.connection import Script, StoreError
+from hybridgrey.store.link import Arguments
+
+
+class Scripts(Protocol):
+    """The store, as far as a judgement needs it."""
+
+    def run(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
+        """Run a script that returns integers. Raises StoreError."""
+
+
+class Blocking:
+    """Waits for whatever is awaited; thread safe."""
+
+    def __init__(self, store: Scripts, wait: Wait = poll_only) -> None:
+        self._store = store
+        self._wait = wait
+
+    def run(self, steps: Steps[T]) -> T:
+        """What the generator returns."""
+        try:
+            awaited = next(steps)
+            while True:
+                if not isinstance(awaited, Call):
+                    awaited = steps.send(wait_for(awaited, self._wait))
+                    continue
+                try:
+                    reply = self._store.run(*awaited)
+                except StoreError as error:
+                    awaited = steps.throw(error)
+                else:
+                    awaited = steps.send(reply)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result

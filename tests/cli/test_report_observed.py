@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from hybridgrey.report.observed import Heaviest, Reader
+from hybridgrey.report.observed import Heaviest, VerdictReader
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -245,7 +245,7 @@ def test_heaviest():
 
 def test_names_are_bounded():
     """A log with endless rules and lists does not fill memory."""
-    reader = Reader({}, {})
+    reader = VerdictReader({}, {})
     reader.read(verdict(rule=f"r{n}", lists={f"l{n}": []}).encode() for n in range(3000))
     assert (len(reader.summary.rules), len(reader.summary.lists)) == (2000, 2000)
     assert reader.summary.verdicts == 3000

@@ -387,7 +387,7 @@ def shown(data: bytes) -> None:
 
 def mail_log(data: bytes) -> None:
     """Each line counts once at most, at a time that can be, and what is kept of it is bounded."""
-    reader = maillog.Reader([re.compile(rb"Greylisted, please try again in \d+ seconds")])
+    reader = maillog.MailLogReader([re.compile(rb"Greylisted, please try again in \d+ seconds")])
     lines = data.splitlines(keepends=True)
     clock = Clock(LOGGED)
     if excess := reader.read(lines, clock):

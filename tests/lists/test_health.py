@@ -11,7 +11,7 @@ import pytest
 from hybridgrey.config.settings import Zone as Settings
 from hybridgrey.lists import health, lookup, zones
 from hybridgrey.lists.awaited import run
-from hybridgrey.lists.health import Prober, State, judge, points
+from hybridgrey.lists.health import Condition, Prober, assess, points
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import HEALTH
 from hybridgrey.policy.judge import Action, Answer, Rule
@@ -49,36 +49,41 @@ SILENT = "no answer in time"
 CASES = [
     # zone, answers at listed, unlisted, unlisted6 and perhaps listed6, else as the first; each a code, an
     # error, NO, or None for not asked; state, part of the reason
-    ("bl.test", ("127.0.0.2", NO, NO), State.HEALTHY, ""),
-    ("bl.test", ("127.0.0.4", NO, NO), State.HEALTHY, ""),
-    ("bl.test", ("127.0.0.2", "127.0.0.2", NO), State.SUSPENDED, "lists the test address 127.0.0.1"),
-    ("bl.test", (NO, "127.0.0.2", NO), State.SUSPENDED, "lists the test address 127.0.0.1"),
-    ("bl.test", (SILENT, "127.0.0.2", SILENT), State.SUSPENDED, "lists the test address 127.0.0.1"),
-    ("bl.test", ("127.0.0.2", NO, "127.0.0.2"), State.SUSPENDED, "lists the test address ::ffff:127.0.0.1"),
-    ("bl.test", ("127.0.0.2", NO, "SERVFAIL"), State.HEALTHY, ""),
-    ("bl.test", ("127.0.0.2", NO, "REFUSED"), State.HEALTHY, ""),
-    ("bl.test", ("127.0.0.2", NO, SILENT), State.HEALTHY, ""),
-    ("bl.test", ("91.195.240.117",) * 3, State.SUSPENDED, "outside 127.0.0.0/8"),
-    ("bl.test", ("91.195.240.117", NO, NO), State.SUSPENDED, "outside 127.0.0.0/8"),
-    ("bl.test", ("127.255.255.254",) * 3, State.SUSPENDED, "query refused"),
-    ("bl.test", ("127.255.255.254", SILENT, SILENT), State.SUSPENDED, "query refused"),
-    ("bl.test", ("REFUSED",) * 3, State.SUSPENDED, "REFUSED"),
-    ("bl.test", ("REFUSED", SILENT, SILENT), State.SUSPENDED, "REFUSED"),
-    ("bl.test", ("SERVFAIL",) * 3, State.SILENT, "SERVFAIL"),
-    ("bl.test", (SILENT,) * 3, State.SILENT, SILENT),
-    ("bl.test", ("127.0.0.2", SILENT, NO), State.SILENT, SILENT),
-    ("bl.test", (SILENT, NO, NO), State.SILENT, SILENT),
-    ("bl.test", (NO, NO, NO, "127.0.0.2"), State.HEALTHY, ""),
-    ("bl.test", ("127.0.0.2", NO, NO, NO), State.HEALTHY, ""),
-    ("bl.test", ("127.0.0.2", NO, NO, "REFUSED"), State.HEALTHY, ""),
-    ("bl.test", (NO, NO, NO), State.WARNING, "does not list its test address 127.0.0.2"),
-    ("list.dnswl.org", ("127.0.0.255",) * 3, State.SUSPENDED, "error code"),
-    ("list.dnswl.org", ("127.0.10.3",) * 3, State.SUSPENDED, "error code"),
+    ("bl.test", ("127.0.0.2", NO, NO), Condition.HEALTHY, ""),
+    ("bl.test", ("127.0.0.4", NO, NO), Condition.HEALTHY, ""),
+    ("bl.test", ("127.0.0.2", "127.0.0.2", NO), Condition.SUSPENDED, "lists the test address 127.0.0.1"),
+    ("bl.test", (NO, "127.0.0.2", NO), Condition.SUSPENDED, "lists the test address 127.0.0.1"),
+    ("bl.test", (SILENT, "127.0.0.2", SILENT), Condition.SUSPENDED, "lists the test address 127.0.0.1"),
+    (
+        "bl.test",
+        ("127.0.0.2", NO, "127.0.0.2"),
+        Condition.SUSPENDED,
+        "lists the test address ::ffff:127.0.0.1",
+    ),
+    ("bl.test", ("127.0.0.2", NO, "SERVFAIL"), Condition.HEALTHY, ""),
+    ("bl.test", ("127.0.0.2", NO, "REFUSED"), Condition.HEALTHY, ""),
+    ("bl.test", ("127.0.0.2", NO, SILENT), Condition.HEALTHY, ""),
+    ("bl.test", ("91.195.240.117",) * 3, Condition.SUSPENDED, "outside 127.0.0.0/8"),
+    ("bl.test", ("91.195.240.117", NO, NO), Condition.SUSPENDED, "outside 127.0.0.0/8"),
+    ("bl.test", ("127.255.255.254",) * 3, Condition.SUSPENDED, "query refused"),
+    ("bl.test", ("127.255.255.254", SILENT, SILENT), Condition.SUSPENDED, "query refused"),
+    ("bl.test", ("REFUSED",) * 3, Condition.SUSPENDED, "REFUSED"),
+    ("bl.test", ("REFUSED", SILENT, SILENT), Condition.SUSPENDED, "REFUSED"),
+    ("bl.test", ("SERVFAIL",) * 3, Condition.SILENT, "SERVFAIL"),
+    ("bl.test", (SILENT,) * 3, Condition.SILENT, SILENT),
+    ("bl.test", ("127.0.0.2", SILENT, NO), Condition.SILENT, SILENT),
+    ("bl.test", (SILENT, NO, NO), Condition.SILENT, SILENT),
+    ("bl.test", (NO, NO, NO, "127.0.0.2"), Condition.HEALTHY, ""),
+    ("bl.test", ("127.0.0.2", NO, NO, NO), Condition.HEALTHY, ""),
+    ("bl.test", ("127.0.0.2", NO, NO, "REFUSED"), Condition.HEALTHY, ""),
+    ("bl.test", (NO, NO, NO), Condition.WARNING, "does not list its test address 127.0.0.2"),
+    ("list.dnswl.org", ("127.0.0.255",) * 3, Condition.SUSPENDED, "error code"),
+    ("list.dnswl.org", ("127.0.10.3",) * 3, Condition.SUSPENDED, "error code"),
     # It knows who is not listed, so it does answer us.
-    ("list.dnswl.org", ("127.0.10.0", NO, NO), State.WARNING, "error code"),
-    ("hostkarma.junkemailfilter.com", ("127.0.0.2", None, None), State.HEALTHY, ""),
-    ("hostkarma.junkemailfilter.com", ("91.195.240.117", None, None), State.SUSPENDED, "outside"),
-    ("off.test", (None, None, None), State.UNCHECKED, ""),
+    ("list.dnswl.org", ("127.0.10.0", NO, NO), Condition.WARNING, "error code"),
+    ("hostkarma.junkemailfilter.com", ("127.0.0.2", None, None), Condition.HEALTHY, ""),
+    ("hostkarma.junkemailfilter.com", ("91.195.240.117", None, None), Condition.SUSPENDED, "outside"),
+    ("off.test", (None, None, None), Condition.UNCHECKED, ""),
 ]
 
 
@@ -98,7 +103,7 @@ def test_judge(name, given, state, reason):
     given = given if len(given) == 4 else (*given, given[0])
     answers = {k: answer(zone, text) for k, text in zip(kinds, given, strict=True) if text is not None}
     assert points(zone).keys() == answers.keys()
-    found = judge(zone, answers)
+    found = assess(zone, answers)
     assert (found.label, found.state) == (name, state)
     assert reason in found.reason
     assert bool(found.reason) is bool(reason)
@@ -143,7 +148,7 @@ def states(found: list[health.Health]) -> dict[str, str]:
 
 def test_states_are_those_of_the_metrics():
     """Every state of a list has its place among those that metrics show."""
-    assert set(HEALTH) == set(State)
+    assert set(HEALTH) == set(Condition)
 
 
 def test_real_lists_are_healthy():

@@ -205,7 +205,7 @@ def test_health_table(
     board = Board()
     board.set_workers(*workers)
     board.set_ready(ready)
-    health = keeper.Health(board, {name: lambda said=said: said for name, said in checks.items()})
+    health = keeper.Readiness(board, {name: lambda said=said: said for name, said in checks.items()})
     assert health.reasons() == want
 
 
@@ -227,7 +227,7 @@ def test_checks_are_asked_seldom() -> None:
     board = Board()
     board.set_workers(1, 1)
     board.set_ready(True)
-    health = keeper.Health(board, {"store": lambda: asked.append(1) or "down"}, lambda: now[0])
+    health = keeper.Readiness(board, {"store": lambda: asked.append(1) or "down"}, lambda: now[0])
     for _ in range(50):
         assert health.reasons() == ["store: down"]
     assert len(asked) == 1
@@ -245,7 +245,7 @@ def test_a_check_that_raises_keeps_its_secret() -> None:
     board = Board()
     board.set_workers(1, 1)
     board.set_ready(True)
-    assert keeper.Health(board, {"store": check}).reasons() == ["store: failed (ConnectionError)"]
+    assert keeper.Readiness(board, {"store": check}).reasons() == ["store: failed (ConnectionError)"]
 
 
 def test_a_taken_port_is_one_report(keep: Callable[..., Kept], monkeypatch: pytest.MonkeyPatch) -> None:

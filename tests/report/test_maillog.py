@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hybridgrey.report.logtime import Clock
-from hybridgrey.report.maillog import MOST_WAITING, SERIES, Reader
+from hybridgrey.report.maillog import MOST_WAITING, SERIES, MailLogReader
 
 AT = 1_795_000_020  # of STAMP
 STAMP = "2026-11-18T11:07:00Z"
@@ -22,7 +22,7 @@ TAIL = "; from=<a@example.org> to=<b@example.net> proto=ESMTP helo=<x>"
 
 def counted(*lines, own=OURS):
     """The counts of a log of these lines, those that are not 0."""
-    reader = Reader(own)
+    reader = MailLogReader(own)
     reader.read([f"{STAMP} {line}\n".encode() for line in lines], Clock(AT))
     tally = reader.tally
     return {name: total for name in SERIES if (total := sum(tally.bins.counts(name).values()))}
@@ -185,7 +185,7 @@ def test_texts_that_are_given():
     """What else is greylisting can be said, as regular expressions; what a client says stays out of it."""
     line = POLICY + "Come back tomorrow, dear" + TAIL
     assert counted(line) == {"deferred": 1}
-    reader = Reader(greylist_texts=[re.compile(rb"come back", re.IGNORECASE)])
+    reader = MailLogReader(greylist_texts=[re.compile(rb"come back", re.IGNORECASE)])
     spoofed = REJECT + "450 4.7.1 <come back@x>: Recipient address rejected: no" + TAIL
     reader.read([f"{STAMP} {text}\n".encode() for text in (line, spoofed)], Clock(AT))
     totals = {name: sum(reader.tally.bins.counts(name).values()) for name in ("greylisted", "deferred")}
@@ -216,7 +216,7 @@ CONTAINERS = [
 @pytest.mark.parametrize("form", CONTAINERS)
 def test_lines_of_containers(form):
     """What a container's runtime puts before a line is taken off; its time is the line's."""
-    reader = Reader()
+    reader = MailLogReader()
     reader.read([form.format(BARE).encode()], Clock(AT))
     assert list(reader.tally.bins.counts("greylisted").values()) == [1]
 
@@ -271,7 +271,7 @@ def test_sendmail():
     """Sendmail's own lines: refusals by ruleset and milter, messages taken once, its own mail left out."""
     lines = [f"mx {line}" for line in SENDMAIL]
     assert counted(*lines) == {"accepted": 2, "rejected": 5, "greylisted": 2, "deferred": 1}
-    reader = Reader(OURS)
+    reader = MailLogReader(OURS)
     reader.read([f"{STAMP} {line}".encode() for line in lines], Clock(AT))
     assert reader.tally.own_count == 1
 
@@ -281,14 +281,14 @@ def test_rfc_5424():
     line = (
         f"<22>1 {STAMP} mx postfix/smtpd 12 - - NOQUEUE: reject: RCPT from x[192.0.2.1]: 554 5.7.1 no{TAIL}"
     )
-    reader = Reader()
+    reader = MailLogReader()
     reader.read([line.encode()], Clock(AT))
     assert sum(reader.tally.bins.counts("rejected").values()) == 1
 
 
 def replies(*minutes, text="450 4.2.0 Greylisted, please try again in 300 seconds"):
     """A tally of a log of an hour that has replies of ours in these minutes."""
-    reader = Reader(OURS)
+    reader = MailLogReader(OURS)
     lines = [(0, GREY), *((minute, text) for minute in minutes), (59, GREY)]
     reader.read((f"2026-11-18T10:{m:02}:00Z {REJECT}{text}{TAIL}".encode() for m, text in lines), Clock(AT))
     assert reader.tally.spans == [(AT - 67 * 60, AT - 7 * 60)]
@@ -316,7 +316,7 @@ def test_a_text_of_the_admins_own():
 
 def test_since_and_until():
     """Lines outside of the time that is asked for do not count."""
-    reader = Reader(since=AT, until=AT + 60)
+    reader = MailLogReader(since=AT, until=AT + 60)
     lines = (f"2026-11-18T11:{m}:30Z {REJECT}554 5.7.1 no{TAIL}".encode() for m in ("06", "07", "08"))
     reader.read(lines, Clock(AT))
     assert reader.tally.bins.counts("rejected") == {AT: 1}
@@ -324,7 +324,7 @@ def test_since_and_until():
 
 def test_lines_without_a_time_are_told():
     """Lines of mail whose time cannot be are counted apart; what is no line of mail is not."""
-    reader = Reader()
+    reader = MailLogReader()
     lines = [f"{when} {REJECT}554 5.7.1 no{TAIL}".encode() for when in (STAMP, "2036-01-01T00:00:00Z", "x")]
     reader.read([*lines, b"\xff\xfe\x00", b"", b"noise " * 1000], Clock(AT))
     assert (reader.tally.lines, reader.tally.counted, reader.tally.undated) == (6, 1, 2)
@@ -334,7 +334,7 @@ def test_a_long_log_is_not_taken_in_before_its_years_are_known():
     """A log that was begun a year too late says so and leaves no count; read again it is right."""
     days = [f"{month} 17" for month in ("Jan", "Apr", "Jul", "Oct")]
     lines = [f"{day} 10:00:00 {REJECT}554 5.7.1 no{TAIL}".encode() for day in [*days, *days]]
-    reader = Reader()
+    reader = MailLogReader()
     excess = reader.read(lines, Clock(AT))
     assert (excess, reader.tally.lines) == (1, 0)
     assert reader.read(lines, Clock(AT, excess)) == 0
@@ -344,7 +344,7 @@ def test_a_long_log_is_not_taken_in_before_its_years_are_known():
 
 def test_memory_is_bounded():
     """Queue ids that never come to an end are let go, the oldest first."""
-    reader = Reader()
+    reader = MailLogReader()
     clock = Clock(AT)
     reader.read((f"{STAMP} {message(f'{n:X}')[0]}".encode() for n in range(MOST_WAITING + 1000)), clock)
     assert len(reader._waiting) == MOST_WAITING
@@ -355,7 +355,7 @@ def test_memory_is_bounded():
 def test_a_line_of_opening_brackets():
     """A line that never closes what it opens is read once, not once for each bracket."""
     line = f"{STAMP} {SMTPD}NOQUEUE: reject: RCPT from x[192.0.2.1]: 450 4.2.0 <b>: Greylisted {'<' * 2**20}"
-    reader = Reader()
+    reader = MailLogReader()
     begin = time.monotonic()
     reader.read([line.encode()], Clock(AT))
     assert sum(reader.tally.bins.counts("greylisted").values()) == 1
@@ -367,7 +367,7 @@ def test_noise():
     chance = random.Random(6)
     good = [f"{STAMP} {line}".encode() for line in (*(line for lines, _ in ONE for line in lines), *SENDMAIL)]
     good += [form.format(BARE).encode() for form in CONTAINERS]
-    reader = Reader(OURS)
+    reader = MailLogReader(OURS)
     clock = Clock(AT)
 
     def mangled():

@@ -19,7 +19,7 @@ from hybridgrey.config.load import Config
 from hybridgrey.migrate import configfile, greylisters, whitelists
 from hybridgrey.migrate.found import Found
 from hybridgrey.migrate.greylisters import PeerError, Tally
-from hybridgrey.migrate.restore import Counts, Memory, Restorer
+from hybridgrey.migrate.restore import Memory, Restored, Restorer
 from hybridgrey.process import assembly
 from hybridgrey.store.connection import Store, StoreError
 
@@ -259,7 +259,7 @@ def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
     )
 
 
-def _print(counts: Counts, tally: Tally, *, dry_run: bool, json_: bool) -> None:
+def _print(counts: Restored, tally: Tally, *, dry_run: bool, json_: bool) -> None:
     uncertain = tally.pop(greylisters.UNCERTAIN, 0)
     if json_:
         left_out = dict(tally)

@@ -21,8 +21,9 @@ from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.moments import moment
 from hybridgrey.cli.output import as_json, fail, table
 from hybridgrey.cli.report_observed import report_observed
-from hybridgrey.cli.report_sources import History, Span, opened, read_history, read_logs, why_nothing
+from hybridgrey.cli.report_sources import History, Period, opened, read_history, read_logs, why_nothing
 from hybridgrey.history import past
+from hybridgrey.history.layout import Rows
 from hybridgrey.report import comparison, maillog
 from hybridgrey.report.bins import HOUR
 from hybridgrey.report.comparison import Proof
@@ -117,7 +118,7 @@ def report(
         return
     if output is None or output.suffix.lower() not in KINDS:
         raise click.UsageError("name the file to write, as in: -o report.html (or .svg, .png)", ctx)
-    span = Span(since, until)
+    span = Period(since, until)
     if (since or 0.0) >= (until or math.inf):
         raise click.UsageError("--since must be before --until", ctx)
     drawing = _library()
@@ -152,7 +153,9 @@ def _library() -> ModuleType:
     return graphs
 
 
-def _made(history: History | None, log: maillog.Tally, span: Span, switched_on: float | None) -> Proof | None:
+def _made(
+    history: History | None, log: maillog.Tally, span: Period, switched_on: float | None
+) -> Proof | None:
     """Both sources put together; None when there is nothing."""
     logged = comparison.merged(log.spans)
     known = (history.past.first, history.now) if history else None
@@ -166,7 +169,7 @@ def _made(history: History | None, log: maillog.Tally, span: Span, switched_on: 
     if history:
         least = max(least, past.least_step(max(start, history.past.first), history.now))
     step = comparison.step_for(start, end, least)
-    counts: past.Counts = history.counts(start, end, step) if history else {}
+    counts: Rows = history.counts(start, end, step) if history else {}
     if switched_on is None:
         switched_on = _switched_on(history, log)
     sources = [*(["the store's history"] if counts else []), *(["mail logs"] if logged else [])]

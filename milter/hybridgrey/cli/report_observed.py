@@ -85,7 +85,7 @@ def _piped() -> bool:
 
 def _logged(config: Config, files: tuple[str, ...], since: float) -> Summary:
     """What logs say."""
-    reader = observed.Reader(_patterns(config, reject=True), _patterns(config, reject=False), since)
+    reader = observed.VerdictReader(_patterns(config, reject=True), _patterns(config, reject=False), since)
     for file in files:
         with lines_of(file) as lines:
             reader.read(lines)

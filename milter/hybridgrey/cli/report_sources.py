@@ -14,7 +14,8 @@ from hybridgrey.cli.logfiles import is_regular, last_change, lines_of, progress
 from hybridgrey.cli.output import fail, warn
 from hybridgrey.config.load import Config
 from hybridgrey.history import past
-from hybridgrey.history.past import Counts, Past
+from hybridgrey.history.layout import Rows
+from hybridgrey.history.past import Past
 from hybridgrey.history.reader import Reader
 from hybridgrey.policy.judge import Action
 from hybridgrey.report import maillog
@@ -25,7 +26,7 @@ _SECONDS: Final = re.escape("{seconds}")
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
+class Period:
     """The time that is wanted, Unix seconds; None: as far as there is anything."""
 
     since: float | None
@@ -41,7 +42,7 @@ class History:
     hosts: Sequence[str] | None
     now: float
 
-    def counts(self, start: float, end: float, step: int) -> Counts:
+    def counts(self, start: float, end: float, step: int) -> Rows:
         """The counts for bins of `step` seconds."""
         return past.read(self.reader, start, end, step, self.now, self.hosts)
 
@@ -54,11 +55,11 @@ def _own_texts(config: Config) -> list[re.Pattern[bytes]]:
 
 
 def read_logs(
-    files: tuple[str, ...], config: Config, span: Span, greylist_texts: Sequence[re.Pattern[bytes]] = ()
+    files: tuple[str, ...], config: Config, span: Period, greylist_texts: Sequence[re.Pattern[bytes]] = ()
 ) -> maillog.Tally:
     """What the mail logs say, read from the oldest to the newest."""
     since, until = span.since or 0.0, span.until or math.inf
-    reader = maillog.Reader(_own_texts(config), since, until, greylist_texts)
+    reader = maillog.MailLogReader(_own_texts(config), since, until, greylist_texts)
     with progress(files) as told:
         for file in sorted(files, key=last_change):
             latest = last_change(file)
@@ -74,7 +75,7 @@ def read_logs(
     return reader.tally
 
 
-def why_nothing(log: maillog.Tally, span: Span) -> str:
+def why_nothing(log: maillog.Tally, span: Period) -> str:
     """Why mail logs that were given have nothing to draw; empty when they have."""
     if log.counted:
         return ""

@@ -19,7 +19,7 @@ from hybridgrey.cli.output import as_json, coloured, is_terminal, milliseconds, 
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, TEST_LISTED, TEST_UNLISTED
 from hybridgrey.config.load import Config
 from hybridgrey.lists import zones as lists
-from hybridgrey.lists.health import Health, Prober, State
+from hybridgrey.lists.health import Condition, Health, Prober
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import NO_LIST_WORKS, none_works
 
@@ -69,7 +69,7 @@ def zones(config_path: Path, json_: bool) -> None:
     if none:
         through = ", ".join(endpoint_text(*server) for server in servers)
         warn(f"they were asked through {through}: check [dns] nameservers, or what stands between")
-    raise SystemExit(none or any(health.state is State.SUSPENDED for health in found))
+    raise SystemExit(none or any(health.state is Condition.SUSPENDED for health in found))
 
 
 def _summary(found: Sequence[Health]) -> str:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
 from hybridgrey.config import durations, textfile
-from hybridgrey.config.settings import Section, folder_of, plain, reply_text, typed
+from hybridgrey.config.settings import Section, folder_of, reply_text, typed, without_controls
 from hybridgrey.policy.judge import Action, Rule
 from hybridgrey.policy.match import Entry, Kind, parse_entry, parse_file
 from hybridgrey.policy.pattern import ListEntry
@@ -183,7 +183,9 @@ def _name(text: str) -> str:
 class RuleTable(Section):
     """One ``[[rule]]``; `action` comes first, because what else makes sense depends on it."""
 
-    name: Annotated[str, Field(max_length=100), AfterValidator(plain), AfterValidator(_name)] | None = None
+    name: (
+        Annotated[str, Field(max_length=100), AfterValidator(without_controls), AfterValidator(_name)] | None
+    ) = None
     action: Annotated[Action, PlainValidator(_action)]
     clients: Annotated[tuple[Entry, ...] | None, _condition(Kind.CLIENT)] = None
     helo: Annotated[tuple[Entry, ...] | None, _condition(Kind.HELO)] = None
@@ -219,7 +221,7 @@ class RuleTable(Section):
         if action is Action.ACCEPT:
             raise ValueError("has no use with action accept")
         if action is Action.NONE:  # a rule on trial keeps the text that it will have
-            return plain(text)
+            return without_controls(text)
         return reply_text(text, "5" if action is Action.REJECT else "4", seconds=action is Action.GREYLIST)
 
     @field_validator("delay")

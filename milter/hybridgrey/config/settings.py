@@ -76,7 +76,7 @@ def reply_text(text: str, klass: str, *, seconds: bool = False) -> str:
     return text
 
 
-def plain(text: str) -> str:
+def without_controls(text: str) -> str:
     """Refuse control characters, which have no place in any name; raises ValueError."""
     if not text.isprintable():
         raise ValueError("holds a control character")
@@ -143,7 +143,7 @@ def _test_point(text: str) -> str:
         raise ValueError('must be an address such as "127.0.0.2"') from None
 
 
-Text = Annotated[str, AfterValidator(plain)]
+Text = Annotated[str, AfterValidator(without_controls)]
 
 
 def _user(name: str) -> str:
@@ -244,7 +244,7 @@ class Log(Section):
 class Zone(Section):
     """``[zones."NAME"]``: what is particular to one list; `lists.zones` merges it with what is built in."""
 
-    label: Annotated[str, Field(max_length=253), AfterValidator(plain)] = ""
+    label: Annotated[str, Field(max_length=253), AfterValidator(without_controls)] = ""
     error_codes: Annotated[
         tuple[Annotated[Pattern, PlainValidator(_pattern)], ...], BeforeValidator(_sequence)
     ] = typed([])

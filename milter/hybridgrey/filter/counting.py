@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.meter import Meter
-from hybridgrey.metrics.ring import Writer, packed
+from hybridgrey.metrics.ring import RingWriter, packed
 from hybridgrey.policy.judge import Action, Answer, Rule
 from hybridgrey.policy.pattern import Pattern
 
@@ -48,7 +48,7 @@ class Counts:
         meter: Meter,
         rules: Sequence[Rule],
         zones: Iterable[Zone],
-        ring: Writer | None = None,
+        ring: RingWriter | None = None,
         mx: str = "",
     ) -> None:
         """`ring` is for the records of verdicts by the host `mx`; without one there are none."""

@@ -22,7 +22,7 @@ from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.blocking import Blocking
-from hybridgrey.filter.reply import plain
+from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.lists import question, zones
@@ -156,7 +156,7 @@ def _lists(
         if answer is SUSPENDED:
             error = f"suspended: {reasons.get(zone.label, '')}"
         codes = tuple(map(zones.code_text, sorted(answer.codes)))
-        text = plain(zone.without_key(lookup.texts.get(name, "")))
+        text = printable(zone.without_key(lookup.texts.get(name, "")))
         answers.append(ListAnswer(zone.label, codes, error, answer.seconds, text))
     return answers
 

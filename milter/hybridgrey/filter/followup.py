@@ -33,7 +33,7 @@ _OPENED: Final = True
 _CLOSED: Final = False
 
 
-class Counts(Protocol):
+class Counting(Protocol):
     """What is counted (see `counting`)."""
 
     records: bool
@@ -73,7 +73,7 @@ class Events:
     """One worker's; thread safe."""
 
     def __init__(
-        self, counts: Counts, zones: Mapping[str, Zone], reports: Report, *, logged: bool, enforced: bool
+        self, counts: Counting, zones: Mapping[str, Zone], reports: Report, *, logged: bool, enforced: bool
     ) -> None:
         """`zones` by name; `logged`: whether verdicts go to the log."""
         self.told = logged or counts.records

@@ -34,18 +34,18 @@ def worded(code: str, text: str) -> Reply:
     enhanced, _, rest = text.partition(" ")
     fields = enhanced.split(".")
     if len(fields) == 3 and fields[0] == code[0] and all(f.isdigit() for f in fields) and rest:
-        return Reply(code, enhanced, plain(rest)[:MAX_TEXT])
-    return Reply(code, f"{code[0]}.7.1", plain(text)[:MAX_TEXT])
+        return Reply(code, enhanced, printable(rest)[:MAX_TEXT])
+    return Reply(code, f"{code[0]}.7.1", printable(text)[:MAX_TEXT])
 
 
 def blocked(address: str, zone: Zone, reason: str) -> str:
     """The words for a client on a blocklist, and the list's own reason if there is one."""
     text = f"5.7.1 Service unavailable; client [{address}] blocked using {zone.label}"
     # Many a list's reason names the zone that was asked, with the customer's key in it.
-    return f"{text}; {plain(zone.without_key(reason))[:MAX_REASON]}" if reason else text
+    return f"{text}; {printable(zone.without_key(reason))[:MAX_REASON]}" if reason else text
 
 
-def plain(text: str) -> str:
+def printable(text: str) -> str:
     """Text of somebody else's as printable ASCII, anything else as "?"."""
     if text.isascii() and text.isprintable():
         return text

@@ -26,7 +26,7 @@ from hybridgrey.filter import forged, macros
 from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import TOO_MANY, Fields, Headers
-from hybridgrey.filter.reply import Reply, plain
+from hybridgrey.filter.reply import Reply, printable
 from hybridgrey.filter.screen import Client, Decision, Screen, Transaction
 from hybridgrey.protocol import wire
 from hybridgrey.protocol.terms import Terms
@@ -233,4 +233,4 @@ class Sessions:
         return None
 
     def _name(self, ctx: Context) -> str:
-        return plain(self._hostname or macros.macro(ctx, "j") or socket.gethostname())
+        return printable(self._hostname or macros.macro(ctx, "j") or socket.gethostname())

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import re
 from calendar import timegm
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from enum import IntEnum
 from math import inf
 from time import gmtime, strftime
@@ -53,6 +53,10 @@ NOTED: Final = "noted"
 
 _UNSAFE = re.compile(r"[%:\x00-\x1f\x7f]")
 _FIELD = re.compile(rb"([0-9]{2}) (.+)", re.DOTALL)
+
+
+Rows = Mapping[str, Mapping[int, int]]
+"""Counts by series, then by the first second of a step."""
 
 
 class Step(IntEnum):

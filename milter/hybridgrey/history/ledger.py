@@ -32,12 +32,12 @@ MARKS_MAX: Final = 500
 DAYS_MAX: Final = 8
 """Days of tops that are kept where the store has none."""
 
-Counts = dict[tuple[Step, int], dict[str, int]]
+Increments = dict[tuple[Step, int], dict[str, int]]
 Tops = dict[tuple[str, str], dict[str, int]]
 
 
 @dataclass(slots=True)
-class State:
+class Standing:
     """What was so at the last look, so that a change of it can be a mark."""
 
     policy: dict[str, str] = field(default_factory=dict)
@@ -59,8 +59,8 @@ class Ledger:
     """Up to where each counter is in the books, by its cell."""
     places: dict[int, Place] = field(default_factory=dict)
     """Up to where each ring has been read, by its slot."""
-    state: State = field(default_factory=State)
-    counts: Counts = field(default_factory=dict)
+    state: Standing = field(default_factory=Standing)
+    counts: Increments = field(default_factory=dict)
     tops: Tops = field(default_factory=dict)
     marks: list[Mark] = field(default_factory=list)
     over: list[str] = field(default_factory=list)
@@ -150,9 +150,9 @@ class Ledger:
                 self.number += 1
         return self.sent
 
-    def _some_counts(self) -> Counts:
+    def _some_counts(self) -> Increments:
         """The oldest counts, as many as make a batch."""
-        some: Counts = {}
+        some: Increments = {}
         for at in sorted(self.counts, key=lambda at: at[1]):
             some[at] = self.counts.pop(at)
             self.cells -= len(some[at])
@@ -203,7 +203,7 @@ class Ledger:
             number=found["number"],
             seen=dict(found["seen"]),
             places={slot: Place(*place) for slot, *place in found["places"]},
-            state=State(**found["state"]),
+            state=Standing(**found["state"]),
             counts=batch.counts,
             tops=batch.tops,
             marks=batch.marks,

@@ -9,11 +9,11 @@ All functions raise StoreError.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from hybridgrey.history.layout import LAYOUTS, OUTCOMES, Step, series_name
+from hybridgrey.history.layout import LAYOUTS, OUTCOMES, Rows, Step, series_name
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.records import Mark
 
@@ -23,8 +23,6 @@ _BEFORE: Final = 3600.0  # s; the first mail may come so long after the switch
 _ENFORCE: Final = "enforce"
 
 Hosts = Sequence[str] | None
-Counts = Mapping[str, Mapping[int, int]]
-"""By series, then by the first second of a step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +45,17 @@ def survey(reader: Reader, now: float, hosts: Hosts = None) -> Past | None:
     return Past(min(first, enforced or first), enforced)
 
 
-def enforced_since(counts: Counts) -> int | None:
+def enforced_since(counts: Rows) -> int | None:
     """The beginning of the first step in which a verdict was carried out; None if none was."""
     return _first(counts, "enforced")
 
 
-def known_since(counts: Counts) -> int | None:
+def known_since(counts: Rows) -> int | None:
     """The beginning of the first step in which anything was judged."""
     return _first(counts, "enforced", "observed")
 
 
-def _first(counts: Counts, *modes: str) -> int | None:
+def _first(counts: Rows, *modes: str) -> int | None:
     names = (series_name("outcome", outcome, mode) for outcome in OUTCOMES for mode in modes)
     return min((start for name in names for start, n in counts.get(name, {}).items() if n > 0), default=None)
 
@@ -70,14 +68,14 @@ def least_step(start: float, now: float) -> Step:
     return Step.DAY
 
 
-def read(reader: Reader, start: float, end: float, step: int, now: float, hosts: Hosts = None) -> Counts:
+def read(reader: Reader, start: float, end: float, step: int, now: float, hosts: Hosts = None) -> Rows:
     """The counts for bins of `step` seconds, which is no less than `least_step` of `start`."""
     unit = next(one for one in _FINER if one <= step or one is Step.MINUTE)
     return reader.counts(max(start, 0), min(end, now), unit, hosts)
 
 
 def _narrowed(
-    reader: Reader, day: int | None, look: Callable[[Counts], int | None], hosts: Hosts
+    reader: Reader, day: int | None, look: Callable[[Rows], int | None], hosts: Hosts
 ) -> float | None:
     """The beginning of the first hour, and if it is still known the first minute, of something in a day."""
     if day is None:

@@ -7,7 +7,7 @@ look-ups do not ask it, until it answers its test points as it should.  A list t
 fail is not suspended, for the look-ups soon cease to wait for it by themselves; nor is one without its listed
 test point, for it does no harm: that is a *warning*.
 
-`judge` is pure.  The `Prober` runs in the keeper process, once for all workers, and tells them by one byte a
+`assess` is pure.  The `Prober` runs in the keeper process, once for all workers, and tells them by one byte a
 list.  It asks four questions a list and round, through the same nameservers as the mail does.
 """
 
@@ -49,7 +49,7 @@ UNLISTED_6 = "::ffff:127.0.0.1"
 _THREADS = 4
 
 
-class State(StrEnum):
+class Condition(StrEnum):
     """What a list's test points say of it."""
 
     HEALTHY = "healthy"
@@ -64,7 +64,7 @@ class Health:
     """A list's state, why it is not healthy, and the seconds that its slowest answer took."""
 
     label: str
-    state: State
+    state: Condition
     reason: str = ""
     seconds: float = 0.0
 
@@ -93,32 +93,32 @@ def points(zone: Zone) -> Mapping[str, bytes]:
     return {kind: test_point(text) for kind, text in texts.items() if text is not None}
 
 
-def judge(zone: Zone, answers: Mapping[str, Answer]) -> Health:
+def assess(zone: Zone, answers: Mapping[str, Answer]) -> Health:
     """Judge a list by its answers at `points`, by the same kinds."""
     seconds = max((a.seconds for a in answers.values()), default=0.0)
-    state, reason = _judge(zone, answers) if answers else (State.UNCHECKED, "")
+    state, reason = _judge(zone, answers) if answers else (Condition.UNCHECKED, "")
     return Health(zone.label, state, reason, seconds)
 
 
-def _judge(zone: Zone, answers: Mapping[str, Answer]) -> tuple[State, str]:
+def _judge(zone: Zone, answers: Mapping[str, Answer]) -> tuple[Condition, str]:
     listed, unlisted = answers.get("listed"), answers.get("unlisted")
     given = [a for a in (unlisted, listed) if a is not None]
     bad = _damning(zone, given, unlisted, answers.get("unlisted6"))
     if bad:
-        return State.SUSPENDED, bad
+        return Condition.SUSPENDED, bad
     if listed is not None and _refuses(listed):
         # Who refuses us does so for every name.  One that knows the unlisted test point well is a list whose
         # code for its listed one happens to be what we take for an error.
         clean = unlisted is not None and not unlisted.error
-        return (State.WARNING if clean else State.SUSPENDED), listed.error
+        return (Condition.WARNING if clean else Condition.SUSPENDED), listed.error
     silent = next((a.error for a in given if a.error), "")
     if silent:
-        return State.SILENT, silent
+        return Condition.SILENT, silent
     # A list of IPv6 addresses only has its listed test point there.
     listed6 = answers.get("listed6", NOT_LISTED)
     if listed is not None and not listed.codes and not listed6.codes:
-        return State.WARNING, f"does not list its test address {zone.listed}"
-    return State.HEALTHY, ""
+        return Condition.WARNING, f"does not list its test address {zone.listed}"
+    return Condition.HEALTHY, ""
 
 
 def _damning(zone: Zone, given: Iterable[Answer], unlisted: Answer | None, unlisted6: Answer | None) -> str:
@@ -197,12 +197,12 @@ class Prober:
         """As `probe_once`, but in a hurry: who is slower than that is asked again by `run`."""
         self._next = time.monotonic() + _jittered(self._interval)
         found = self._round(self._zones, min(FIRST_TIMEOUT, self._timeout))
-        self._unheard = [z for z, h in zip(self._zones, found, strict=True) if h.state is State.SILENT]
+        self._unheard = [z for z, h in zip(self._zones, found, strict=True) if h.state is Condition.SILENT]
         return found
 
     def _round(self, zones: Sequence[Zone], timeout: float) -> list[Health]:
         answers = self._ask(zones, timeout)
-        found = [self._settle(zone, judge(zone, answers[zone.name])) for zone in zones]
+        found = [self._settle(zone, assess(zone, answers[zone.name])) for zone in zones]
         self._tell(found)
         if zones is self._zones:
             self._tell_of_all(found)
@@ -216,18 +216,18 @@ class Prober:
 
         One that was suspended and is silent now has not shown that it is well.
         """
-        if health.state is State.SILENT and self._flags[zone.index]:
-            health = replace(health, state=State.SUSPENDED)
-        self._flags[zone.index] = int(health.state is State.SUSPENDED)
+        if health.state is Condition.SILENT and self._flags[zone.index]:
+            health = replace(health, state=Condition.SUSPENDED)
+        self._flags[zone.index] = int(health.state is Condition.SUSPENDED)
         self._states[zone.index] = HEALTH.index(health.state)
         return health
 
     def _tell(self, found: Iterable[Health]) -> None:
         """Report each label once, its worst list: with and without a customer's key they share one."""
-        silent = {h.label for h in found if h.state is State.SILENT}
+        silent = {h.label for h in found if h.state is Condition.SILENT}
         for state, kind, well in (
-            (State.SUSPENDED, "zone", {State.HEALTHY, State.WARNING}),
-            (State.WARNING, "test point", {State.HEALTHY}),
+            (Condition.SUSPENDED, "zone", {Condition.HEALTHY, Condition.WARNING}),
+            (Condition.WARNING, "test point", {Condition.HEALTHY}),
         ):
             bad = {h.label: h.reason for h in found if h.state is state}
             # One that says nothing has not shown that it is well.
@@ -240,13 +240,13 @@ class Prober:
 
     def _tell_of_all(self, found: Sequence[Health]) -> None:
         """Report once if all lists answer and none is well: it is the way to them that is not."""
-        known = [h for h in found if h.state is not State.UNCHECKED]
+        known = [h for h in found if h.state is not Condition.UNCHECKED]
         states = {h.state for h in known}
         if len({h.label for h in known}) < 2:
             return
-        if State.HEALTHY in states:
+        if Condition.HEALTHY in states:
             self._reporter.recovered("lists")
-        elif State.SILENT not in states:
+        elif Condition.SILENT not in states:
             servers = " ".join(endpoint_text(*server) for server in self._nameservers)
             self._reporter.failing("lists", reason=ALL_UNWELL, nameservers=servers)
 

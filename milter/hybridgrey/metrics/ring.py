@@ -74,11 +74,11 @@ class Rings:
         self._ends: memoryview[int] = memoryview(mmap.mmap(-1, slots * 16 + 8)).cast("Q")
         self._memory = memoryview(mmap.mmap(-1, max(1, slots) * size))
 
-    def writer(self, slot: int) -> Writer | None:
+    def writer(self, slot: int) -> RingWriter | None:
         """The writer of a slot; None for the slot that the surplus processes share."""
         if slot >= self.slots:
             return None
-        return Writer(self._ends[2 * slot : 2 * slot + 2], self._ring(slot))
+        return RingWriter(self._ends[2 * slot : 2 * slot + 2], self._ring(slot))
 
     @property
     def lost(self) -> int:
@@ -117,7 +117,7 @@ class Rings:
         return self._memory[slot * self._size : (slot + 1) * self._size]
 
 
-class Writer:
+class RingWriter:
     """The writing end of one ring; thread safe within its process."""
 
     def __init__(self, end: memoryview[int], ring: memoryview[int]) -> None:

@@ -40,7 +40,7 @@ class Memory:
 
 
 @dataclass(slots=True)
-class Counts:
+class Restored:
     """What became of the memories: numbers of triplets, but `networks`, which are newly allowed."""
 
     passed: int = 0
@@ -98,9 +98,9 @@ class Restorer:
             (resources.files("hybridgrey.migrate") / "restore.lua").read_text(encoding="utf-8")
         )
 
-    def restore(self, memories: Iterable[Memory]) -> Counts:
+    def restore(self, memories: Iterable[Memory]) -> Restored:
         """Write memories; raises StoreError, after which it can be done again."""
-        counts = Counts()
+        counts = Restored()
         networks: dict[bytes, _Network] = {}
         held = 0
         for memory in memories:
@@ -114,7 +114,7 @@ class Restorer:
         self._write(networks, counts)
         return counts
 
-    def _write(self, networks: dict[bytes, _Network], counts: Counts) -> None:
+    def _write(self, networks: dict[bytes, _Network], counts: Restored) -> None:
         for key, network in networks.items():
             # In order of time: what of them counts for the network is told by the pauses between them.
             triplets = sorted(network.triplets.items(), key=lambda item: item[1][1])

@@ -14,7 +14,7 @@ from math import inf
 from typing import Final, NamedTuple, TypeVar
 
 from hybridgrey.cleaning import clean
-from hybridgrey.history.layout import FIRST_DELAY, NOTED, OUTCOMES, Step, labels_of
+from hybridgrey.history.layout import FIRST_DELAY, NOTED, OUTCOMES, Rows, Step, labels_of
 from hybridgrey.metrics.series import DELAY_BUCKETS, RESULTS, STATES
 from hybridgrey.outcome import LABELS, outcome_of
 
@@ -26,7 +26,6 @@ MOST_COUNTED: Final = 10**12
 _BOUNDS: Final = (*DELAY_BUCKETS, inf)
 _FINE: Final = [bound for bound in DELAY_BUCKETS if bound <= FIRST_DELAY]
 
-Counts = Mapping[str, Mapping[int, int]]
 Value = TypeVar("Value")
 
 
@@ -51,7 +50,7 @@ SPANS: Final[Mapping[str, Span]] = {
 }
 
 
-def shown(name: str, now: float, counts: Counts) -> dict[str, object]:
+def shown(name: str, now: float, counts: Rows) -> dict[str, object]:
     """What the page needs of a span of time but for marks and hosts; `name` is one of SPANS."""
     span = SPANS[name]
     start = span.start(now)
@@ -79,7 +78,7 @@ def shown(name: str, now: float, counts: Counts) -> dict[str, object]:
     }
 
 
-def _outcomes(counts: Counts, span: Span, start: int) -> tuple[dict[str, list[int]], int]:
+def _outcomes(counts: Rows, span: Span, start: int) -> tuple[dict[str, list[int]], int]:
     """A row for each outcome, and how many recipients were only observed."""
     rows = {outcome: [0] * span.number for outcome in OUTCOMES}
     observed = 0

@@ -69,7 +69,7 @@ def run(
     stop = threading.Event()
     jobs = [_guarded(task, report) for task in tasks]
     if listen is not None:
-        health = Health(shared.board, checks or {})
+        health = Readiness(shared.board, checks or {})
         make = site or partial(_plain_site, shared)
         jobs.append(
             _guarded(partial(serve, listen, shared.board, partial(make, health.reasons), report), report)
@@ -117,7 +117,7 @@ def _name(task: Task) -> str:
     return str(getattr(inner, "__qualname__", type(inner).__qualname__))
 
 
-class Health:
+class Readiness:
     """Whether the daemon is ready, and why not. What checks said is kept a while: they may be slow."""
 
     def __init__(

@@ -19,7 +19,7 @@ from typing import Final
 from urllib.parse import unquote
 
 from hybridgrey.cleaning import clean
-from hybridgrey.history.past import Counts
+from hybridgrey.history.layout import Rows
 from hybridgrey.report.bins import DAY, STEPS
 from hybridgrey.report.maillog import ACCEPTED, DEFERRED, GREYLISTED, REJECTED, SPAM, Tally
 
@@ -45,7 +45,7 @@ _OUTCOMES: Final = {
 _NEAR: Final = DAY  # s; a silence no longer than this between two logs is a quiet time, not a gap
 _ENOUGH: Final = 0.25  # of a bin that has to be covered, lest a few seconds become a rate
 
-Span = tuple[float, float]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ def step_for(start: float, end: float, least: int = STEPS[0]) -> int:
     return next(fitting, STEPS[-1])
 
 
-def outcomes(history: Counts) -> dict[str, Counter[int]]:
+def outcomes(history: Rows) -> dict[str, Counter[int]]:
     """The history's outcomes as the series of a graph, by the beginning of their bins."""
     found: dict[str, Counter[int]] = {}
     for name, counts in history.items():
@@ -148,7 +148,7 @@ def outcomes(history: Counts) -> dict[str, Counter[int]]:
     return found
 
 
-def lists(history: Counts) -> list[ListRejects]:
+def lists(history: Rows) -> list[ListRejects]:
     """The lists by which most was rejected, the heaviest first."""
     found: dict[str, Counter[str]] = {}
     for name, counts in history.items():
@@ -161,9 +161,9 @@ def lists(history: Counts) -> list[ListRejects]:
     return sorted(rows, key=lambda row: (-row.sole - row.shared, row.label))[:MOST_LISTS]
 
 
-def merged(spans: Iterable[Span], near: float = _NEAR) -> list[Span]:
+def merged(spans: Iterable[Interval], near: float = _NEAR) -> list[Interval]:
     """Spans of time put together where they meet or nearly do."""
-    whole: list[Span] = []
+    whole: list[Interval] = []
     for start, end in sorted(spans):
         if whole and start - whole[-1][1] <= near:
             whole[-1] = whole[-1][0], max(whole[-1][1], end)
@@ -173,7 +173,12 @@ def merged(spans: Iterable[Span], near: float = _NEAR) -> list[Span]:
 
 
 def bins(
-    start: float, end: float, step: int, log: Tally, history: Mapping[str, Counter[int]], known: Span | None
+    start: float,
+    end: float,
+    step: int,
+    log: Tally,
+    history: Mapping[str, Counter[int]],
+    known: Interval | None,
 ) -> list[Bin]:
     """The bins of a graph; `known` is the time that the history covers, `history` has the series of a graph.
 
@@ -205,6 +210,6 @@ def _coarser(counts: Mapping[int, int], step: int) -> Counter[int]:
     return wide
 
 
-def _covered(spans: Sequence[Span], inside: Span) -> float:
+def _covered(spans: Sequence[Interval], inside: Interval) -> float:
     """Seconds of `inside` that the spans cover."""
     return sum(max(0.0, min(end, inside[1]) - max(start, inside[0])) for start, end in spans)

@@ -112,7 +112,7 @@ class Tally:
         self.undated += other.undated
 
 
-class Reader:
+class MailLogReader:
     """Reads logs, from the oldest to the newest, into one `tally`."""
 
     def __init__(

@@ -27,7 +27,7 @@ from typing import Any, Final
 import orjson
 
 from hybridgrey.envelope import shortened
-from hybridgrey.history.layout import NOTED, labels_of
+from hybridgrey.history.layout import NOTED, Rows, labels_of
 from hybridgrey.outcome import Outcome, outcome_of
 from hybridgrey.policy.pattern import Pattern
 
@@ -38,8 +38,6 @@ MAX_NAMES: Final = 2000  # rules and lists: the names of a log that was tampered
 MAX_SAMPLES: Final = 50
 
 Patterns = Mapping[str, Sequence[Pattern | None]]
-
-History = Mapping[str, Mapping[int, int]]
 
 _REFUSED_STATES: Final = frozenset({"new", "early", "full"})
 
@@ -137,7 +135,7 @@ def outcome(event: Mapping[str, Any]) -> Outcome:
             return Outcome.ACCEPTED
 
 
-class Reader:
+class VerdictReader:
     """Sums up lines; `since` is Unix seconds, lists come by their labels with the patterns that count."""
 
     def __init__(self, blocklists: Patterns, allowlists: Patterns, since: float = 0.0) -> None:
@@ -210,7 +208,7 @@ class Reader:
 
 
 def summed(
-    history: History, tops: Mapping[str, Sequence[tuple[str, int]]], step: int = 0, now: float = math.inf
+    history: Rows, tops: Mapping[str, Sequence[tuple[str, int]]], step: int = 0, now: float = math.inf
 ) -> Summary:
     """The report of counts by series and moment (`history.layout` names them), and of the heaviest of all.
 

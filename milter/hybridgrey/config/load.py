@@ -119,7 +119,7 @@ def _parse(text: str, path: Path) -> Raw:
 
 
 def _syntax(reason: str, text: str) -> str:
-    """tomllib's reason with the place first, and without the names of keys, which may be secret."""
+    """Tomllib's reason with the place first, and without the names of keys, which may be secret."""
     what, _, place = reason.rpartition(" (at ")
     what = re.sub(r" \(.*\)", "", what)
     where = place.rstrip(")")

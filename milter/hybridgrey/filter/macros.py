@@ -29,8 +29,10 @@ def macro(ctx: Symbols, name: str) -> str:
 
 
 def is_postfix(ctx: Symbols) -> bool:
-    """Whether the MTA is one whose macros are the address.  Sendmail's {v} is a number; one that says nothing
-    is not trusted so far.  No client has a say in it."""
+    """Whether the MTA is one whose macros are the address.
+
+    Sendmail's {v} is a number; one that says nothing is not trusted so far.  No client has a say in it.
+    """
     version = macro(ctx, "v")
     return bool(version) and not version[0].isdigit()
 

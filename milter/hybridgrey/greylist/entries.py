@@ -85,8 +85,11 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry; `age` is the seconds since the first attempt (None for a network), `passes` a network's
-    count, `expires` the seconds until it is forgotten (-1: never).  With `hidden` the names are HMACs."""
+    """One entry.
+
+    `age` is the seconds since the first attempt (None for a network), `passes` a network's count, `expires`
+    the seconds until it is forgotten (-1: never).  With `hidden` the names are HMACs.
+    """
 
     key: bytes
     network: str

@@ -1,4 +1,4 @@
-"""The health of the lists: is what a list answers worth a vote?
+"""The health of the lists: whether what a list answers is worth a vote.
 
 RFC 5782 section 5: every list has 127.0.0.2, its *listed* test point, and never has 127.0.0.1, the *unlisted*
 one; lists of IPv6 addresses have ::FFFF:7F00:2 and not ::FFFF:7F00:1, asked in their IPv6 form.  A list

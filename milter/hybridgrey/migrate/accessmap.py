@@ -31,8 +31,11 @@ MAX_SHOWN: Final = 80
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """How Postfix reads the map: for postscreen only whole addresses and ``permit``; `below`: whether a name
-    stands for the names below it (parent_domain_matches_subdomains)."""
+    """How Postfix reads the map.
+
+    For postscreen only whole addresses and ``permit`` count.  `below`: whether a name stands for the names
+    below it (parent_domain_matches_subdomains).
+    """
 
     postscreen: bool = False
     below: bool = True

@@ -96,8 +96,10 @@ class Hit(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """The rule that decides (None: no rule matched, so accept), the lists that made it match, and the
-    rules with action none that matched before it."""
+    """The rule that decides (None: no rule matched, so accept), and the lists that made it match.
+
+    `noted` are the rules with action none that matched before it.
+    """
 
     rule: Rule | None
     hits: tuple[Hit, ...] = ()

@@ -25,10 +25,10 @@ class Backoff:
 
     @property
     def looping(self) -> bool:
-        """Has it died again without a healthy life between?"""
+        """Whether it has died again without a healthy life between."""
         return self._deaths > 1
 
     @property
     def new_loop(self) -> bool:
-        """Is this the moment to say that it keeps dying?"""
+        """Whether this is the moment to say that it keeps dying."""
         return self._deaths == 2

@@ -36,7 +36,7 @@ def low() -> frozenset[int]:
 
 
 def is_listening(fd: int) -> bool:
-    """Is `fd` a listening socket?"""
+    """Whether `fd` is a listening socket."""
     with borrowed(fd) as sock:
         return sock is not None and _listens(sock)
 

@@ -47,7 +47,7 @@ class Restarts:
         return wait
 
     def looping(self, child: Child) -> bool:
-        """Has it died more than once without a sound life between?"""
+        """Whether it has died more than once without a sound life between."""
         backoff = self._backoffs.get((child.role, child.index))
         return backoff is not None and backoff.looping
 

@@ -42,8 +42,11 @@ return {number('used_memory'), number('maxmemory'), place}
 
 
 class Memory(NamedTuple):
-    """Bytes used and the most there may be (0: unknown, or no limit), and what happens then: one of
-    "noeviction", "volatile-ttl", "volatile" (another of these), "allkeys", or "" where it is unknown."""
+    """Bytes used and the most there may be (0: unknown, or no limit), and what happens then.
+
+    That is one of "noeviction", "volatile-ttl", "volatile" (another of these), "allkeys", or "" where it is
+    unknown.
+    """
 
     used: int = 0
     limit: int = 0

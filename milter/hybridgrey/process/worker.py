@@ -193,7 +193,7 @@ class _Worker:
             log.debug("worker drained")
 
     def _busy(self) -> bool:
-        """Does an MTA still hold a connection, be it one whose first packet has not come yet?"""
+        """Whether an MTA still holds a connection, be it one whose first packet has not come yet."""
         return self._registration.live > 0 or descriptors.connections(self._family, self._place) > 0
 
     def _swap(self, sock: socket.socket) -> None:
@@ -254,7 +254,7 @@ def _binding() -> ModuleType:
 
 
 def _has_pool(library: str) -> bool:
-    """Is the libmilter behind `library` the build with a pool of worker threads?"""
+    """Whether the libmilter behind `library` is the build with a pool of worker threads."""
     try:
         return hasattr(ctypes.CDLL(library), "mi_pool_controller_init")
     except OSError:  # built into the interpreter: no file to look into, and no such build is known

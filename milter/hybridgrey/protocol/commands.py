@@ -136,16 +136,20 @@ def data(_payload: bytes) -> Data:
 
 
 def end_of_headers(_payload: bytes) -> EndOfHeaders:
+    """The end of the headers, whatever the payload."""
     return _END_OF_HEADERS
 
 
 def abort(_payload: bytes) -> Abort:
+    """The end of the transaction, whatever the payload."""
     return _ABORT
 
 
 def quit_(_payload: bytes) -> Quit:
+    """The end of the connection, whatever the payload."""
     return _QUIT
 
 
 def quit_nc(_payload: bytes) -> QuitNc:
+    """The end of the session; the connection goes on."""
     return _QUIT_NC

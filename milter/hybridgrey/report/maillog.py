@@ -237,7 +237,7 @@ class MailLogReader:
         return ACCEPTED
 
     def _spamd(self, text: bytes, process: bytes) -> str:
-        """spamd says it twice for each message, spampd once."""
+        """Spamd says it twice for each message, spampd once."""
         if _IDENTIFIED.match(text):
             self._wait(self._identified, process)
             return SPAM

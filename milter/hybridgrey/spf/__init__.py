@@ -1,4 +1,4 @@
-"""SPF (RFC 7208): may this client send for this domain, and does that prove who it is?
+"""SPF (RFC 7208): whether a client may send for a domain, and whether that proves who it is.
 
 Nothing here knows a socket or a clock.  `evaluate` and `pools` are generators: they yield the DNS questions
 that they need and are resumed with the answers, in the order of the questions.  `exp=` is checked and never

@@ -132,7 +132,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The host of this daemon: its name, whether it only observes, and why other hosts' verdicts are not seen, if so."""
+    """The daemon's host: its name, whether it only observes, why other hosts' verdicts are not seen, if so."""
 
     name: str
     observes: bool = False

@@ -103,7 +103,7 @@ def test_it_awaits_answers_and_then_the_store(dns: FakeDns) -> None:
     assert call.script is load_script()
     assert call.keys[0] == b"hg1:{192.0.2.0/24}:a@b.example:c@d.example"
     decision = result(steps, NEW)
-    assert decision.outcome == "delay"
+    assert decision.outcome == "greylisted"
     assert decision.reply is not None
     assert decision.reply.code == "450"
 

@@ -159,7 +159,7 @@ def test_a_session(dns: FakeDns) -> None:
     assert mta.edits == [("X-Greylist", "delayed 400 seconds by hybridgrey at mx.test", 0)]
     world.sessions.close(session)
     world.settle()
-    assert world.counted.events == ["opened", "delay", "accept", f"left {CLIENT}", "closed"]
+    assert world.counted.events == ["opened", "greylisted", "accepted", f"left {CLIENT}", "closed"]
     assert world.sessions.live == 0
 
 

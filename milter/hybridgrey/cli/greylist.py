@@ -166,7 +166,7 @@ def list_(
 ) -> None:
     """List entries, all of them or those that match.
 
-    PATTERN (with *, ? and [...]) is looked for in network, sender and recipient.  While the store grows an
+    PATTERN (with *, ? and [...]) is searched in network, sender and recipient.  While the store grows, an
     entry may be shown twice.  With store.key_secret names are HMACs, and only exact values find them.
 
     \b
@@ -222,7 +222,7 @@ def show(config_path: Path, client: str, sender: str | None, recipient: str | No
 @click.option("--from", "sender", metavar="ADDRESS", help="Allow this sender only (with --to).")
 @click.option("--to", "recipient", metavar="ADDRESS", help="Allow mail to this recipient only (with --from).")
 @click.option(
-    "--for", "period", metavar="DURATION", help="For so long without mail.  [default: the lifetime]"
+    "--for", "period", metavar="DURATION", help="For how long, if no mail renews it.  [default: the lifetime]"
 )
 @click.option("--yes", is_flag=True, help="Do not ask before many networks are allowed.")
 @_json_option
@@ -236,11 +236,10 @@ def allow(
     yes: bool,
     lines: bool,
 ) -> None:
-    """Spare a client network, or one triplet, the greylisting.
+    """Let a client network, or one triplet, pass without the delay.
 
-    A network is what the greylist takes for one: a /24 or /64, unless configured otherwise.  As for all
-    entries, each mail renews it to greylist.lifetime.  For a client that shall stay allowed for good, name it
-    in a rule.
+    The network is that of the greylist: a /24 or /64, unless configured otherwise.  As for all entries, each
+    mail renews it to greylist.lifetime.  To allow a client for good, name it in a rule.
 
     \b
     Examples:
@@ -301,8 +300,8 @@ def forget(
 ) -> None:
     """Forget entries, as `list` with the same options shows them.
 
-    Before more than one is forgotten it asks; without a terminal --yes is needed.  Exit status 1 when there
-    is none, or the answer was no.
+    It asks before it forgets more than one; without a terminal --yes is needed.  Exit status 1 when there is
+    no such entry, or the answer was no.
 
     \b
     Examples:

@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hybridgrey.outcome import LABELS
+
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
 STATES = ("new", "early", "passed", "known", "network", "full")
-OUTCOMES = ("accept", "reject", "delay", "tempfail")
-"""What a client gets for a recipient, or in observe mode would get; delay: greylisted, come again later."""
+OUTCOMES = tuple(LABELS.values())
+"""The labels of outcomes."""
 HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
 """What the test points of a list say of it, the worse the later (`health.State`)."""
 NO_LIST_WORKS = "no list works: nothing is rejected or allowed by lists"
@@ -25,7 +27,10 @@ NO_RULE = "(none)"
 LIST_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 STORE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5)
-DELAY_BUCKETS = (300.0, 420.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0)
+DELAY_BUCKETS = (
+    *(1.0, 5.0, 15.0, 60.0, 300.0),
+    *(420.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0),
+)
 
 CAPACITY = 16_384
 """Cells of one slot: about 1,000 lists with their histograms. Untouched ones take no memory."""

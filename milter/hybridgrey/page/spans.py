@@ -10,16 +10,21 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from typing import Final, NamedTuple, TypeVar
 
 from hybridgrey.cleaning import clean
-from hybridgrey.history.layout import NOTED, OUTCOMES, Step, labels_of
+from hybridgrey.history.layout import FIRST_DELAY, NOTED, OUTCOMES, Step, labels_of
 from hybridgrey.metrics.series import DELAY_BUCKETS, RESULTS, STATES
+from hybridgrey.outcome import LABELS, outcome_of
 
 MOST_NAMES: Final = 500
 """Lists or rules that are shown; a configuration has fewer."""
 MOST_COUNTED: Final = 10**12
 """A count in one step above which it is none: so that all sums stay numbers that JSON and browsers have."""
+
+_BOUNDS: Final = (*DELAY_BUCKETS, inf)
+_FINE: Final = [bound for bound in DELAY_BUCKETS if bound <= FIRST_DELAY]
 
 Counts = Mapping[str, Mapping[int, int]]
 Value = TypeVar("Value")
@@ -78,7 +83,8 @@ def _outcomes(counts: Counts, span: Span, start: int) -> tuple[dict[str, list[in
     """A row for each outcome, and how many recipients were only observed."""
     rows = {outcome: [0] * span.number for outcome in OUTCOMES}
     observed = 0
-    for (outcome, mode), steps in _of(counts, "outcome", 2):
+    for (word, mode), steps in _of(counts, "outcome", 2):
+        outcome = _label(word)
         for moment, count in steps.items():
             at = (moment - start) // span.width
             if outcome in rows and 0 <= at < span.number:
@@ -89,7 +95,8 @@ def _outcomes(counts: Counts, span: Span, start: int) -> tuple[dict[str, list[in
 
 def _rules(totals: Mapping[str, int]) -> list[dict[str, object]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for (rule, outcome), count in _of(totals, "rule", 2):
+    for (rule, word), count in _of(totals, "rule", 2):
+        outcome = _label(word)
         if outcome in (*OUTCOMES, NOTED) and count:
             found[rule][outcome] += count
     decided = {rule: sum(by[outcome] for outcome in OUTCOMES) for rule, by in found.items()}
@@ -108,18 +115,30 @@ def _lists(totals: Mapping[str, int]) -> list[dict[str, object]]:
 
 
 def _delays(totals: Mapping[str, int]) -> dict[str, object]:
-    bounds = [f"{bound:g}" for bound in DELAY_BUCKETS]
-    row = [totals.get(f"delay_le:{bound}", 0) for bound in (*bounds, "inf")]
-    number = sum(row)
-    median, exact = middle(row, DELAY_BUCKETS)
+    row = _row(totals, "delay_le", [bound for bound in _BOUNDS if bound >= FIRST_DELAY])
+    fine = _row(totals, "delay_within", _FINE)
+    # Counted by hosts of a version that does not tell them apart.
+    coarse = max(0, row[0] - sum(fine))
+    whole = [*fine, *row[1:]]
+    median, exact = middle(row, DELAY_BUCKETS[len(_FINE) - 1 :]) if coarse else middle(whole, DELAY_BUCKETS)
+    number = sum(whole) + coarse
+    buckets = [
+        {"from": low, "le": None if high == inf else high, "count": count}
+        for low, high, count in zip((0.0, *_BOUNDS), _BOUNDS, whole, strict=False)
+    ]
+    if coarse:
+        buckets.insert(0, {"from": 0.0, "le": FIRST_DELAY, "count": coarse})
     return {
-        "buckets": [
-            {"le": le, "count": count} for le, count in zip((*DELAY_BUCKETS, None), row, strict=True)
-        ],
+        "buckets": buckets,
+        "coarse": coarse,
         "median": median,
         "median_exact": exact,
         "mean": totals.get("delay_sum", 0) / number if number else None,
     }
+
+
+def _row(totals: Mapping[str, int], family: str, bounds: Sequence[float]) -> list[int]:
+    return [totals.get(f"{family}:{bound:g}", 0) for bound in bounds]
 
 
 def middle(row: Sequence[int], bounds: Sequence[float]) -> tuple[float | None, bool]:
@@ -148,6 +167,12 @@ def heaviest(tops: Mapping[str, Sequence[tuple[str, int]]], what: str, limit: in
                 found[name][outcome] += count
     ordered = sorted(found.items(), key=lambda one: (-one[1].total(), one[0]))
     return [{"name": name, **by_outcome} for name, by_outcome in ordered[:limit]]
+
+
+def _label(word: str) -> str:
+    """The page's name of an outcome."""
+    known = outcome_of(word)
+    return word if known is None else LABELS[known]
 
 
 def _of(series: Mapping[str, Value], family: str, labels: int) -> Iterator[tuple[list[str], Value]]:

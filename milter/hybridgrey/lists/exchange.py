@@ -87,7 +87,7 @@ class Exchange(Generic[Subject]):
 
     def ask(self, name: bytes, wanted: Sequence[tuple[Subject, bytes]], purpose: int) -> None:
         """Send a question about each subject: `name`, labels in wire format, and the end of the question."""
-        open_, server = self.open, self._server()
+        open_, server, transmit = self.open, self._server(), self._transmit
         ids = os.urandom(2 * len(wanted))
         at = 0
         for subject, tail in wanted:
@@ -97,16 +97,18 @@ class Exchange(Generic[Subject]):
                 ident = os.urandom(2)
             ask = name + tail
             open_[ident] = subject, ask, purpose
-            self._transmit(server, ident, ask)
+            transmit(server, ident, ask)
 
     def receive(self) -> Iterator[Came[Subject]]:
         """What has come meanwhile; questions may be asked in between."""
+        open_, answered = self.open, self.answered
         for server, sock in list(self._sockets.items()):
+            recv = sock.recv
             try:
                 for _ in range(MAX_BATCH):
-                    if not self.open:
+                    if not open_:
                         return
-                    came = self.answered(server, sock.recv(MAX_DATAGRAM))
+                    came = answered(server, recv(MAX_DATAGRAM))
                     if came is not None:
                         yield came
             except BlockingIOError:
@@ -117,8 +119,8 @@ class Exchange(Generic[Subject]):
 
     def answered(self, server: int, datagram: bytes) -> Came[Subject] | None:
         """What a datagram of a nameserver's answers; None if it answers nothing, or is not the answer yet."""
-        ident = datagram[:2]
-        asked = self.open.get(ident)
+        ident, open_ = datagram[:2], self.open
+        asked = open_.get(ident)
         if asked is None or not question.answers(datagram, asked[1]):
             return None  # late, forged or a duplicate
         reply = question.read(datagram, asked[1])
@@ -127,7 +129,7 @@ class Exchange(Generic[Subject]):
                 self._servers.heard(server, asked=self._first)
         elif self._asks_another(server, ident, asked[1]):
             return None
-        del self.open[ident]
+        del open_[ident]
         return asked[0], asked[2], reply, server
 
     def _asks_another(self, server: int, ident: bytes, ask: bytes) -> bool:

@@ -63,14 +63,10 @@ class Lookup(Findings):
 
     __slots__ = ("_deadline",)
 
-    def __init__(self, resolver: Resolver, client: bytes, suspended: bytes) -> None:
-        """`suspended`: the resolver's flags as they are now."""
-        super().__init__(resolver, client, suspended)
-        self._deadline = self.started + resolver.timeout
-
     def begin(self, zones: Iterable[Zone]) -> None:
         """Take from the cache what it has, and ask the other lists."""
         record, now, suspended = self._record, self.started, self.suspended
+        self._deadline = now + self._resolver.timeout
         wanted = []
         quoted: Zone | None = None
         for zone in zones:

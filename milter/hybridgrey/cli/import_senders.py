@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from hybridgrey.cli import config_option
-from hybridgrey.cli.access import UNAVAILABLE, configured, store_trouble, url_of
+from hybridgrey.cli.access import UNAVAILABLE, as_written, store_trouble, url_of
 from hybridgrey.cli.output import as_json, fail
 from hybridgrey.config import durations, textfile
 from hybridgrey.config.load import Config
@@ -219,7 +219,7 @@ def _restore(
     config_path: Path, memories: Iterable[Memory], tally: Tally, *, dry_run: bool, json_: bool
 ) -> None:
     """Write what was found into the configured store and print the counts."""
-    config = configured(config_path)
+    config = as_written(config_path)
     try:
         with closing(_store(config)) as store:
             counts = _restorer(config, store, dry_run=dry_run).restore(memories)

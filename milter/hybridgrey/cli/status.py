@@ -13,10 +13,9 @@ import click
 
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option, liveness
-from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any
 from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
-from hybridgrey.config.load import Config, ConfigError, load
 from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
 
 
@@ -43,7 +42,7 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
       hybridgrey status --url http://mx1:9893 --url http://mx2:9893
       hybridgrey status --json | jq '.verdicts[] | select(.action == "reject")'
     """
-    config = configured(config_path) if not urls else _configured_if_any(config_path)
+    config = configured(config_path) if not urls else configured_if_any(config_path)
     password = config.metrics.password.get_secret_value() if config else ""
     if config and not urls:
         own = liveness.url_of(config)
@@ -64,14 +63,6 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
     if not answering:
         raise SystemExit(UNAVAILABLE)
     raise SystemExit(any(host.error or host.problems for host in hosts))
-
-
-def _configured_if_any(path: Path) -> Config | None:
-    """The configuration, where there is a good one: other hosts can be asked without."""
-    try:
-        return load(path)
-    except ConfigError:
-        return None
 
 
 def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:

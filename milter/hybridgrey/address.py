@@ -1,15 +1,19 @@
 """Names and addresses of the SMTP dialogue, brought to one form so that they can be compared.
 
-What a client sends in HELO, MAIL FROM and RCPT TO is text of its choosing: quoted, source-routed, in any
-case, in UTF-8 or in no encoding at all.  The functions here never fail; they return the best reading.
+What a client sends in HELO is text of its choosing, in any case, in UTF-8 or in no encoding at all.  The
+functions here never fail.  Envelope paths are read in `envelope`.
 """
 
 from __future__ import annotations
 
 import socket
 
-# RFC 5321 section 4.5.3.1.3: a path has at most 256 octets; twice that leaves room for any UTF-8 reading.
-MAX_PATH = 512
+import idna
+
+# RFC 1035 section 2.3.4: 255 octets, which leaves 253 characters of text.
+MAX_NAME = 253
+# Not all that Unicode calls a blank: U+3000 is a character of a name like any other that IDNA refuses.
+_BLANK = " \t\r\n\v\f"
 
 # ::ffff:0:0/96 (RFC 4291 section 2.5.5.2)
 _MAPPED = bytes(10) + b"\xff\xff"
@@ -17,41 +21,18 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _AROUND = "[] \t\r\n"
 
 
-def mailbox(path: str) -> tuple[str, str]:
-    """Local part and domain of an envelope path, both case-folded; ("", "") for the null path ``<>``.
-
-    Angle brackets, a source route (RFC 5321 appendix C) and quotes around the local part are taken off.
-    The domain is "" where there is none, as in ``<postmaster>``.
-    """
-    text = path.strip().removeprefix("<").removesuffix(">")[:MAX_PATH]
-    if text.startswith("@") and ":" in text:
-        text = text.partition(":")[2]
-    local, at, domain = text.rpartition("@")
-    if not at:
-        local, domain = text, ""
-    return _unquoted(local).lower(), host(domain)
-
-
-def _unquoted(local: str) -> str:
-    """``"john doe"`` and ``john\\ doe`` name the same mailbox (RFC 5321 section 4.1.2)."""
-    if len(local) >= 2 and local[0] == local[-1] == '"':
-        local = local[1:-1]
-    if "\\" not in local:
-        return local
-    out = []
-    chars = iter(local)
-    for c in chars:
-        out.append(next(chars, "") if c == "\\" else c)
-    return "".join(out)
-
-
 def host(name: str) -> str:
-    """A host or domain name in lower case, without its last dot, in A-labels where it has U-labels."""
-    name = name.strip().lower().removesuffix(".")
-    if name.isascii():
+    """A host or domain name in lower case, without its last dot, in A-labels where it has U-labels.
+
+    IDNA 2008, not transitional, with the mapping of UTS 46, as Postfix and browsers do it: ``straße.de`` is
+    not ``strasse.de``.  What that refuses, and what is too long for a name, stays and equals nothing else.
+    """
+    name = name.strip(_BLANK).lower().removesuffix(".")
+    if name.isascii() or len(name) > MAX_NAME:
         return name
     try:
-        return name.encode("idna").decode("ascii")
+        labels = idna.uts46_remap(name, std3_rules=False, transitional=False).removesuffix(".").split(".")
+        return ".".join(label if label.isascii() else idna.alabel(label).decode("ascii") for label in labels)
     except UnicodeError:
         return name
 

@@ -18,6 +18,7 @@ from bench import population, rig, scale
 from hybridgrey import logs
 from hybridgrey.config import load
 from hybridgrey.config.load import Config
+from hybridgrey.envelope import read
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.lists import question, zones
@@ -26,12 +27,16 @@ from hybridgrey.lists.lookup import Resolver
 from hybridgrey.policy.judge import Answer, Facts, Policy, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.policy.rdns import Name, classify
+from hybridgrey.protocol import events, replies, wire
+from hybridgrey.protocol.connection import Connection
+from hybridgrey.protocol.terms import Terms
 from hybridgrey.spf import record
 from hybridgrey.spf.evaluate import Identity, Outcome, evaluate
 from hybridgrey.spf.question import Answer as SpfAnswer
 from hybridgrey.spf.question import Status
 from hybridgrey.store.connection import Store
 from parts.daemon import toml
+from parts.milterpeer import NEGOTIATE, framed
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
 
@@ -86,7 +91,7 @@ def test_judge_unknown(benchmark: Any, loaded: Config) -> None:
     """The last rule decides, all lists are in."""
     policy = Policy(loaded.rules)
     facts = policy.connect(CLIENT, None)
-    mask = policy.transaction(facts.maybe, "mail.example.org", "<a@example.org>", authenticated=False)
+    mask = policy.transaction(facts.maybe, "mail.example.org", read("<a@example.org>"), authenticated=False)
     answers = dict.fromkeys(policy.zones, Answer())
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert verdict.rule.name == "the rest"
@@ -96,7 +101,7 @@ def test_judge_listed(benchmark: Any, loaded: Config) -> None:
     """A blocklist decides."""
     policy = Policy(loaded.rules)
     answers = dict.fromkeys(policy.zones, Answer()) | {"bl.test": Answer((bytes([127, 0, 0, 2]),))}
-    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, "<u@example.test>")
+    mask = policy.recipient(policy.connect(CLIENT, None).maybe & ~1, read("<u@example.test>"))
     verdict = benchmark(lambda: judge(policy, Facts(mask, mask, answers)))
     assert isinstance(verdict, Verdict)
     assert verdict.rule is not None
@@ -114,8 +119,8 @@ def test_match_many(benchmark: Any, tmp_path: Path) -> None:
 
     def match() -> int:
         client = policy.connect(CLIENT, "mail.example.net").maybe
-        mail = policy.transaction(client, "mail.example.net", "<a@example.net>", authenticated=False)
-        return policy.recipient(mail, "<u@example.test>")
+        mail = policy.transaction(client, "mail.example.net", read("<a@example.net>"), authenticated=False)
+        return policy.recipient(mail, read("<u@example.test>"))
 
     assert benchmark(match)
 
@@ -245,3 +250,57 @@ def test_unwritten_log_line(benchmark: Any, tmp_path: Path) -> None:
         log = logs.get()
         benchmark(lambda: log.info("verdict", **VERDICT))
     assert (tmp_path / "log").read_text() == ""
+
+
+# What Postfix sends of one client with one recipient, in its writes.
+SESSION = (
+    NEGOTIATE,
+    framed(b"DCj\0mx.example.test\0v\0Postfix 3.7\0{client_addr}\x0033.1.2.3\0")
+    + framed(b"Cunknown\x004\x9c\x4033.1.2.3\0"),
+    framed(b"DH")
+    + framed(b"Hmail.example.org\0")
+    + framed(b"DM{auth_authen}\0\0")
+    + framed(b"M<someone@example.org>\0SIZE=1000\0")
+    + framed(b"DRi\x004cTest0000\0")
+    + framed(b"R<u@example.test>\0"),
+    framed(b"A") + framed(b"Q"),
+)
+TERMS = Terms(
+    actions=wire.ADD_HEADERS,
+    steps=wire.NO_DATA
+    | wire.NO_HEADERS
+    | wire.NO_END_OF_HEADERS
+    | wire.NO_BODY
+    | wire.NO_UNKNOWN
+    | wire.SILENT_HELO
+    | wire.SILENT_MAIL,
+    macros={
+        wire.Stage.CONNECT: "j v {client_addr} {client_resolve}",
+        wire.Stage.MAIL: "{auth_authen}",
+        wire.Stage.RCPT: "i",
+    },
+)
+WANTED = {
+    events.Connect: (b"{client_resolve}", b"v"),
+    events.Mail: (b"{auth_authen}",),
+    events.Rcpt: (b"i",),
+}
+
+
+def test_milter_session(benchmark: Any) -> None:
+    """All of the milter protocol in a session, the macros that are looked at included."""
+
+    def session() -> int:
+        connection, count = Connection(TERMS), 0
+        for data in SESSION:
+            connection.receive(data)
+            while (event := connection.next_event()) is not None:
+                count += 1
+                for name in WANTED.get(type(event), ()):
+                    connection.macro(name)
+                if connection.due:
+                    connection.reply(replies.CONTINUE)
+            connection.sent(len(connection.output))
+        return count
+
+    assert benchmark(session) == 7

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.greylist.triplets import Greylist, parse_note
 from hybridgrey.store.connection import Store
 from hybridgrey.store.embedded import EmbeddedServer
 from parts.base import LOOPBACK, free_port, wait_until
@@ -251,6 +251,44 @@ def test_forget(config, words, left, forgotten):
     done = run("greylist", "forget", "-c", config, *words)
     assert (done.status, done.output) == (0, f"forgot {forgotten}\n")
     assert len(listed(config)) == left
+
+
+# Options, the kinds of notes that are left: of the credit, of waiting triplets; and how many entries go
+NOTES = [
+    (["--client", "192.0.2.1"], "", 4),
+    (["--client", "192.0.0.0/16"], "", 4),
+    (["192.0.2.*"], "", 4),
+    (["--client", "192.0.2.1", "--state", "counting"], "@", 1),
+    (["--client", "192.0.2.1", "--state", "waiting"], "+", 2),
+    (["--client", "192.0.2.1", "--from", "a@example.org"], "+@", 1),
+    (["--from", "*@example.org"], "+@", 3),
+    (["--client", "198.51.100.7"], "+@", 0),
+    (["--all"], "", 4),
+]
+
+
+@pytest.mark.parametrize("secret", ["", "s3cret"])
+@pytest.mark.parametrize(("words", "left", "forgotten"), NOTES)
+def test_notes_are_forgotten_with_what_they_are_about(server, write, words, left, forgotten, secret):
+    """What keeps a network's bounds is never listed, and goes with the network, its count or what waits."""
+    if secret and any("*" in word or "/" in word for word in words):
+        return  # not to be found among HMACs
+    config = write(server.unix_url, store={"key_secret": secret})
+    with server.client() as client, contextlib.closing(Store.open(server.unix_url, 5.0)) as store:
+        client.flushall()
+        greylist = Greylist(
+            store, **TERMS, auto_allow_after=5, auto_allow_interval=3600, max_waiting=10, key_secret=secret
+        )
+        for address, sender, recipient, passes in MAILS:
+            if address.startswith("192.0.2."):
+                greylist.touch(address, sender, recipient, 0)
+                if passes:
+                    greylist.touch(address, sender, recipient, 0)
+        assert len(listed(config)) == 4
+        done = run("greylist", "forget", "-c", config, "--yes", "--json", *words)
+        assert json.loads(done.output) == {"forgotten": forgotten}
+        notes = {note.value for key in client.scan_iter() if (found := parse_note(key)) for note in found[1:]}
+        assert notes == set(left)
 
 
 def test_forget_asks(config):

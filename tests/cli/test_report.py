@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import bz2
 import gzip
 import hashlib
 import json
+import lzma
 import os
 import re
 import threading
@@ -288,6 +290,63 @@ def test_standard_input(world):
     text = "".join(day_of_log(NOW - DAY, on=False))
     done = world.run("--json", "-o", world.folder / "x.svg", "--mail-log", "-", text=text)
     assert json.loads(done.output)["per_second"]["accepted"]["total"] == 288
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress, lzma.compress], ids=["gz", "bz2", "xz"])
+def test_packed_logs(world, pack):
+    """A packed log is read whatever its name; one cut off is one line."""
+    path = world.folder / "mail.log.1"
+    path.write_bytes(pack("".join(day_of_log(NOW - DAY, on=False)).encode()))
+    assert world.document("--mail-log", path)["per_second"]["accepted"]["total"] == 288
+    path.write_bytes(path.read_bytes()[:-20])
+    done = world.run("-o", world.folder / "x.svg", "--mail-log", path)
+    assert (done.status, len(done.error.splitlines())) == (1, 1), done.error
+    assert str(path) in done.error
+
+
+CAUSES = [
+    # what is in the log, further words, what is said of it
+    (b"", [], "the mail logs are empty"),
+    (
+        b"Nov 18 11:07:00 mx sshd[1]: hello\n" * 9,
+        [],
+        "none of the 9 lines of the mail logs is one of Postfix",
+    ),
+    (b"postfix/smtpd[1]: NOQUEUE: reject: RCPT from x[192.0.2.1]: 550 no\n", [], "no time that can be read"),
+    (
+        b"2999-01-01T00:00:00Z mx postfix/smtpd[1]: NOQUEUE: reject: RCPT from x[192.0.2.1]: 550 no\n",
+        [],
+        "future",
+    ),
+    (b"2026-01-05T00:00:00Z mx postfix/qmgr[1]: 3A: from=<a>, size=1, nrcpt=1 (queue active)\n", [], "own"),
+    (
+        b"2026-01-05T00:00:00Z mx postfix/smtpd[1]: NOQUEUE: reject: RCPT from x[192.0.2.1]: 550 no\n",
+        ["--until", "2026-01-02T00:00"],
+        "of 2026-01-05T00:00 to 2026-01-05T00:01 (UTC)",
+    ),
+    (b"\x28\xb5\x2f\xfd.....", [], "pipe it in with zstdcat"),
+]
+
+
+@pytest.mark.parametrize(("content", "words", "said"), CAUSES)
+def test_the_cause_is_named(world, content, words, said):
+    """Where nothing is recognised in a log the message says why."""
+    path = world.folder / "mail.log"
+    path.write_bytes(content)
+    done = world.run("-o", world.folder / "x.svg", "--mail-log", path, *words)
+    assert (done.status, len(done.error.splitlines())) == (1, 1), done.error
+    assert said in done.error
+
+
+def test_greylisting_texts_of_ones_own(world):
+    """--greylist-text has more refusals counted as greylisting; one that is no expression is an error."""
+    path = world.folder / "mail.log"
+    path.write_text(log_line(NOW - DAY, REJECT.partition(": 5")[0] + ": 450 4.7.1 <b@x>: come back tomorrow"))
+    assert world.document("--mail-log", path)["per_second"]["greylisted"]["total"] == 0
+    document = world.document("--mail-log", path, "--greylist-text", "Come Back")
+    assert document["per_second"]["greylisted"]["total"] == 1
+    done = world.run("-o", world.folder / "x.svg", "--greylist-text", "(")
+    assert (done.status, "is no regular expression" in done.error) == (2, True)
 
 
 def test_a_pipe_with_a_name(world):

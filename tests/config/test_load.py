@@ -102,6 +102,7 @@ VALUES = [
     ),
     ("[greylist]\ndelay = 90", lambda c: c.greylist.delay, 90),
     ('[greylist]\nlifetime = "1w"', lambda c: c.greylist.lifetime, 604800),
+    ("", lambda c: (c.greylist.auto_allow_interval, c.greylist.max_waiting), (3600, 1000)),
     ("", lambda c: c.metrics.listen, ("127.0.0.1", 9893)),
     ('[metrics]\nlisten = ""', lambda c: c.metrics.listen, None),
     ('[zones."Bl.Example."]\nlabel = "b"', lambda c: c.zones["bl.example"].label, "b"),
@@ -269,7 +270,7 @@ WARNINGS = [
     ),
     (
         rule("clients = ['64:ff9b::/96']\naction = 'accept'"),
-        ['rule "rule 1": clients: 64:ff9b::/96 has every IPv4 client that comes through NAT64'],
+        ["rule 1: clients: 64:ff9b::/96 has every IPv4 client that comes through NAT64"],
     ),
     (rule("clients = ['64:ff9b::c000:200/120']\naction = 'accept'"), []),
     (rule("clients = ['64:ff9b::/96']\naction = 'reject'"), []),
@@ -277,6 +278,9 @@ WARNINGS = [
     ("user = 'root'", []),
     ("[greylist]\nipv4_prefix = 8\nipv6_prefix = 16", ["greylist.ipv4_prefix: ", "greylist.ipv6_prefix: "]),
     ("[greylist]\nlifetime = '1d'", ["greylist.lifetime: "]),
+    ("[greylist]\nauto_allow_interval = '0s'", ["greylist.auto_allow_interval: all passes count"]),
+    ("[greylist]\nauto_allow_after = 0\nauto_allow_interval = '0s'", []),
+    ("[greylist]\nmax_waiting = 0", ["greylist.max_waiting: one client can fill the store"]),
     (
         rule(f"dns = ['{LIST_KEY}.zen.dq.example']\naction = 'reject'"),
         ['zones."********.zen.dq.example": the name seems to hold a key'],

@@ -88,6 +88,10 @@ ERRORS = [
     ("[greylist]\ndelay = '1h'\nlifetime = '30m'", ["greylist.lifetime: must be longer than delay (1h)"]),
     ("[greylist]\nipv4_prefix = 33", ["greylist.ipv4_prefix: must be at most 32"]),
     ("[greylist]\nipv6_prefix = -1", ["greylist.ipv6_prefix: must be at least 0"]),
+    (
+        "[greylist]\nauto_allow_interval = '31d'\nmax_waiting = -1",
+        ["greylist.auto_allow_interval: must be from 0s to 30d", "greylist.max_waiting: must be at least 0"],
+    ),
     ("[greylist]\ncode = '550'", ['greylist.code: must be "450" or "451"']),
     ("[greylist]\ntext = '{name}'", ["greylist.text: may hold braces only as {seconds}"]),
     ("[greylist]\ntext = '{seconds:d}'", ["greylist.text: may hold braces only as {seconds}"]),
@@ -148,6 +152,15 @@ ERRORS = [
         [
             "rule 1: clients[1]: file:none does not exist",
             "rule 1: senders[1]: file:allow_clients does not exist",
+        ],
+    ),
+    (
+        rule("clients = ['22.1.1.1-22.1.1.2', '!22.1.1.x', '1.2.3.4.5', '*.a.example']\naction = 'accept'"),
+        [
+            'rule 1: clients[1]: \'22.1.1.1-22.1.1.2\' is a range; write "22.1.1.1", "22.1.1.2"',
+            "rule 1: clients[2]: '22.1.1.x' is no whole address or network; write \"22.1.1.0/24\"",
+            "rule 1: clients[3]: '1.2.3.4.5' is no address or network: it has 5 numbers, not four",
+            "rule 1: clients[4]: '*.a.example': for every name below a domain write \".a.example\"",
         ],
     ),
     (rule("clients = ['file:.']\naction = 'accept'"), ["rule 1: clients[1]: file:. is a directory"]),

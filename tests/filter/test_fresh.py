@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridgrey.config import load
+from hybridgrey.envelope import read
 from hybridgrey.filter.screen import Client, Screen
 from hybridgrey.greylist.triplets import State, Touch
 from hybridgrey.lists import lookup, zones
@@ -70,8 +71,8 @@ def screen(server: FakeDns, *names: str, flags: bytearray | None = None, timeout
 
 def verdict(by: Screen, client: Client) -> str:
     """What a recipient gets in a transaction that has begun."""
-    mask = by.policy.transaction(client.facts.maybe, None, "a@b.example", authenticated=False)
-    return by.judge(client, mask, "a@b.example", "c@d.example").verdict.action.value
+    mask = by.policy.transaction(client.facts.maybe, None, read("a@b.example"), authenticated=False)
+    return by.judge(client, mask, read("a@b.example"), read("c@d.example")).verdict.action.value
 
 
 def mail(by: Screen, client: Client) -> tuple[Client, str]:

@@ -18,12 +18,14 @@ from typing import Any
 import dns.message
 import dns.rrset
 
-from fuzz import stored
+from fuzz import protocol, stored
 from hybridgrey import cleaning, logs
 from hybridgrey.config import load
 from hybridgrey.config.lines import Lines
 from hybridgrey.config.load import ConfigError
 from hybridgrey.config.store_url import check as check_store_url
+from hybridgrey.envelope import MAX_SHOWN, delivered
+from hybridgrey.envelope import read as read_address
 from hybridgrey.filter import forged, screen
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import Greylist, parse_key
@@ -32,7 +34,7 @@ from hybridgrey.lists.lookup import Resolver
 from hybridgrey.migrate import configfile, postfix
 from hybridgrey.migrate.found import Unreadable
 from hybridgrey.migrate.maincf import MainCfError
-from hybridgrey.policy.judge import Action, Rule
+from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.match import EntryError, Index, Kind, parse_entry, parse_file
 from hybridgrey.policy.pattern import ListEntry, Pattern, PatternError
 from hybridgrey.policy.rdns import Name, classify
@@ -57,6 +59,20 @@ GREYLIST = Greylist(
     ipv4_prefix=24,
     ipv6_prefix=64,
     auto_allow_after=0,
+)
+
+
+RULED = Policy(
+    [
+        Rule("x", Action.GREYLIST, senders=(parse_entry(Kind.SENDER, "example.org"),)),
+        Rule(
+            "y",
+            Action.ACCEPT,
+            senders=(parse_entry(Kind.SENDER, "a.test"),),
+            recipients=(parse_entry(Kind.RECIPIENT, "!b.test"),),
+        ),
+        Rule("z", Action.GREYLIST),
+    ]
 )
 
 
@@ -169,7 +185,7 @@ def entries(data: bytes) -> None:
             assert error.startswith("line ")
         index = Index([found])
         index.client(CLIENT, "mail.example.org")
-        index.mailbox("<a@example.org>")
+        index.mailbox(read_address("<a@example.org>"))
         try:
             parse_entry(kind, text)
         except EntryError as error:
@@ -246,7 +262,30 @@ def envelope(data: bytes) -> None:
         assert b" " not in key
         assert len(key) < 400
         assert parse_key(key) is not None
-    Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(text)
+    Index([[parse_entry(Kind.SENDER, "example.org")]]).mailbox(read_address(text))
+
+
+def path(data: bytes) -> None:
+    """Any path and any macro, before and after a line end, are read; a key stands for one address or path."""
+    raw, _, macro = data.partition(b"\n")
+    try:
+        said = macro.decode() if macro else None
+    except UnicodeDecodeError:
+        said = None
+    for final in (True, False):
+        box = delivered(raw, said, final=final)
+        assert read_address(box.key).key == box.key
+        assert GREYLIST.keys("192.0.2.1", box.key, "x")[0].isascii()
+        assert len(box.text) <= MAX_SHOWN + 2
+        if not box.certain:
+            assert (box.local, box.domain) == ("", "")
+            assert said is not None or not read_address(box.text).certain
+        elif said is None:
+            # Read without help: so would RFC 5321, with nothing that another MTA takes for a route.
+            assert not set(box.local) & set('%!@:;,<>()[]\\" ')
+            assert box.domain.isascii()
+        for mask in (RULED.recipient(7, box), RULED.transaction(7, None, box, authenticated=False)):
+            assert mask == (mask if box.certain else mask & 0b101)
 
 
 def host_name(data: bytes) -> None:
@@ -449,6 +488,37 @@ TARGETS = {
     "envelope": Target(
         envelope, ADDRESSES, [b"@", b"<", b">", b"=", b"+", b"SRS0=", b"prvs=", b"%", b"{", b"}"], 15
     ),
+    "path": Target(
+        path,
+        [
+            *(b"%s\n%s" % (one, one.strip(b"<>")) for one in ADDRESSES),
+            *ADDRESSES,
+            b"<postmaster@x:;user>\nuser@mx.test",
+            b"<ceo(x)@optout.test>\nceo@optout.test",
+            b"<@a,@b:c@d.test>",
+            "<u@stra\u00dfe.test>\nu@strasse.test".encode(),
+            b'<a\\@b@x.test>\n"a@b"@x.test',
+        ],
+        [
+            b"@",
+            b":",
+            b";",
+            b"(",
+            b")",
+            b'"',
+            b"\\",
+            b"%",
+            b"!",
+            b" ",
+            b"\n",
+            b"<",
+            b">",
+            b"\xc3\xbc",
+            b"[",
+            b"]",
+        ],
+        15,
+    ),
     "header": Target(
         header,
         [
@@ -460,6 +530,7 @@ TARGETS = {
         [b"(", b")", b"\\", b'"', b";", b"\r\n ", b"mx.test", b"=?", b"\xff", b"by hybridgrey at "],
         10,
     ),
+    "milter": Target(protocol.milter, protocol.SEEDS, protocol.WORDS, share=20),
     # A real server answers some thirty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
     "host_name": Target(

@@ -6,20 +6,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hybridgrey.address import MAX_NAME
 from hybridgrey.clientaddress import ClientReader
-from hybridgrey.greylist.normalise import MAX_DOMAIN, MAX_LOCAL, client_network, recipient, sender
+from hybridgrey.envelope import MAX_LOCAL, read
+from hybridgrey.greylist.normalise import client_network, recipient, sender
 
 SENDERS = [
     # typed by the client, wanted
     ("<>", "<>"),
     ("", "<>"),
-    ("< >", "<>"),
     ("<user@example.org>", "user@example.org"),
     ("User@Example.ORG", "user@example.org"),
     ("<@relay.example,@b.example:User@example.org>", "user@example.org"),
     ("<user@example.org.>", "user@example.org"),
     ('<"john.doe"@example.org>', "john.doe@example.org"),
-    (r"<john\.doe@example.org>", "john.doe@example.org"),
+    (r'<"john\.doe"@example.org>', "john.doe@example.org"),
     ("<postmaster>", "postmaster"),
     ("<user@[192.0.2.1]>", "user@[192.0.2.1]"),
     ("<user@[IPv6:2001:db8::1]>", "user@[ipv6:2001:db8::1]"),
@@ -33,6 +34,9 @@ SENDERS = [
     ("hans-peter.mueller-luedenscheidt@example.org", "hans-peter.mueller-luedenscheidt@example.org"),
     ("b2b-sales@example.org", "b2b-sales@example.org"),
     ("deadbeef@example.org", "deadbeef@example.org"),
+    ("abcde1984@example.org", "abcde#@example.org"),
+    ("donaudampfschifffahrtsgesellschaft@example.org", "donaudampfschifffahrtsgesellschaft@example.org"),
+    ("john2+shopping@example.org", "john#+shopping@example.org"),
     # BATV
     ("prvs=3115a1b2c3=joe@example.org", "joe@example.org"),
     ("prvs=9876ffffff=joe@example.org", "joe@example.org"),
@@ -47,11 +51,15 @@ SENDERS = [
         "srs=#=fwd.example==#=#=example.com=joe@two.example",
     ),
     ("SRS0=aB3d=X7=my-shop.com=joe.doe@fwd.example", "srs=#=#=my-shop.com=joe.doe@fwd.example"),
+    ("joe+SRS=aB3dE=X7=example.com=jane@corp.example", "joe+srs=#=#=example.com=jane@corp.example"),
+    ("joe+SRS=aB3dE=X7=my-shop.com=jane.doe@corp.example", "joe+srs=#=#=my-shop.com=jane.doe@corp.example"),
+    ("joe+SRS=+b/dE=X7=example.com=j2k3@corp.example", "joe+srs=#=#=example.com=j#k#@corp.example"),
+    ("bounces+SRS=Sx5lQ=NF@corp.example", "bounces+srs=#=#@corp.example"),
     # VERP
     ("list-bounces+user=example.com@lists.example", "list-bounces+#@lists.example"),
     ("list-return-4711-user=example.com@lists.example", "list-return-#-#@lists.example"),
     ("list-return-4712-user=example.com@lists.example", "list-return-#-#@lists.example"),
-    ("bounces+3871231-a1b2-user=example.com@em.example", "bounces+#-a#b#-#@em.example"),
+    ("bounces+3871231-a1b2-user=example.com@em.example", "bounces+#-#-#@em.example"),
     ("bounce-12345-678@news.example", "bounce-#-#@news.example"),
     ("bounce-9_HTML-77-5-1@news.example", "bounce-#_html-#-#-#@news.example"),
     ("noreply-12@shop.example", "noreply-#@shop.example"),
@@ -152,6 +160,12 @@ PIECES = st.sampled_from(
         "joe",
         "bounce",
         "example.com",
+        "+srs=",
+        "bounces+",
+        "+bnc",
+        "bounce.",
+        "xkqzvwpb",
+        "a" * 250,
     ]
 )
 ADDRESSES = st.one_of(st.text(), st.lists(PIECES, max_size=12).map("".join))
@@ -163,12 +177,14 @@ def test_normal_form_is_stable(address):
     for function in (sender, recipient):
         once = function(address)
         assert function(once) == once
-        assert len(once) <= MAX_LOCAL + 1 + MAX_DOMAIN
+        assert len(once) <= MAX_LOCAL + 1 + MAX_NAME
 
 
 @given(ADDRESSES)
 def test_case_does_not_matter(address):
-    """ASCII upper and lower case give one sender."""
+    """ASCII upper and lower case give one sender, if it is one: a digest is of all that was sent."""
+    if not read(address).certain:
+        return
     upper = "".join(c.upper() if c.isascii() else c for c in address)
     assert sender(upper) == sender(address)
 
@@ -192,4 +208,4 @@ def test_network_contains_its_client(address, prefix):
 )
 def test_long_addresses_are_no_trap(piece):
     """A hundred thousand characters of any piece end within the test's time limit."""
-    assert len(sender(piece * 100_000)) <= MAX_LOCAL + 1 + MAX_DOMAIN
+    assert len(sender(piece * 100_000)) <= MAX_LOCAL + 1 + MAX_NAME

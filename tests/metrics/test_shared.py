@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from hybridgrey.clientaddress import ClientReader
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.screen import Client
 from hybridgrey.lists import zones
@@ -396,6 +397,14 @@ def test_failed_reload_is_a_gauge(shared: Shared) -> None:
     assert seen == [1, 0, 1]
 
 
+def test_store_memory_is_what_the_keeper_found(shared: Shared) -> None:
+    """Both gauges are 0 until the store was asked, then as it said."""
+    names = ("hybridgrey_store_memory_bytes{}", "hybridgrey_store_memory_max_bytes{}")
+    assert [samples(shared)[name] for name in names] == [0, 0]
+    shared.board.set_store_memory(5_000_000_000, 6_000_000_000)
+    assert [samples(shared)[name] for name in names] == [5e9, 6e9]
+
+
 def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     """The families of the exposition, with their labels, are exactly these."""
     meter = shared.meter(shared.counters.lease())
@@ -426,6 +435,8 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),
         "hybridgrey_store_failures": (),
+        "hybridgrey_store_memory_bytes": (),
+        "hybridgrey_store_memory_max_bytes": (),
         "hybridgrey_store_seconds": (),
         "hybridgrey_verdicts": ("action", "enforced", "rule"),
         "hybridgrey_workers": (),
@@ -477,7 +488,7 @@ def test_lists_of_a_client_that_leaves(
     shared = Shared.create(
         [(rule.name, rule.action.value) for rule in policy], [(z.name, z.label) for z in lists]
     )
-    client = Client("192.0.2.1", b"\xc0\0\2\1", None, Facts(0, 0))
+    client = Client(ClientReader().read("192.0.2.1"), None, Facts(0, 0))
     client.judged, client.refused = 3, refused
     answers = {
         name: Answer(error=one) if isinstance(one, str) else Answer(tuple(one)) for name, one in said.items()

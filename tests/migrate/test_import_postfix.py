@@ -2,6 +2,8 @@
 
 import atexit
 import json
+import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -34,8 +36,14 @@ def run(*args, **options):
 
 
 def wanted(source):
-    """The rules wanted of a file of the corpus, "@" in them being its folder."""
-    return tomllib.loads(source.with_suffix(".toml").read_text().replace("@/", f"{FOLDER}/")).get("rule", [])
+    """The rules and lists wanted of a file of the corpus, "@" in them being its folder."""
+    return taken(source.with_suffix(".toml").read_text().replace("@/", f"{FOLDER}/"))
+
+
+def taken(text):
+    """The rules and lists of a configuration."""
+    content = tomllib.loads(text)
+    return content.get("rule", []), content.get("zones", {})
 
 
 @pytest.mark.parametrize("source", CORPUS, ids=lambda path: path.stem)
@@ -43,7 +51,7 @@ def test_corpus(source, tmp_path):
     """Each main.cf gives its rules, and the text that is printed loads as a config file."""
     done = run(source)
     assert done.returncode == 0, done.stderr
-    assert tomllib.loads(done.stdout).get("rule", []) == wanted(source)
+    assert taken(done.stdout) == wanted(source)
     path = tmp_path / "hybridgrey.toml"
     path.write_text(done.stdout)
     assert load.load(path).rules
@@ -95,6 +103,9 @@ def test_words_of_variables_keep_their_line():
         ("09-postconf-n", 'the rule "blocklists" does this already'),
         ("10-closed", 'the rule "reject the rest" before it decides everything'),
         ("12-isp", "the port of policyd-weight"),
+        ("13-brackets", 'a number is missing at "odd.example=127.0.0.[><"'),
+        ("14-labels", "rbl_reply_maps: ….other.example: no name can be taken from its reply"),
+        ("14-labels", "replies will show the names of ….other.example, ….third.vendor.example"),
     ],
 )
 def test_what_is_not_taken_over_is_said(name, said):
@@ -115,6 +126,7 @@ def test_what_is_not_taken_over_is_said(name, said):
         ("07-trial", "warn_if_reject: logged and counted only"),
         ("09-postconf-n", "not taken over: hash:/etc/postfix/networks"),
         ("12-isp", "here it accepts for good, past smtpd_recipient_restrictions"),
+        ("13-brackets", "blanks inside brackets taken out"),
     ],
 )
 def test_rules_that_differ_say_so(name, said):
@@ -123,11 +135,48 @@ def test_rules_that_differ_say_so(name, said):
     assert said in " ".join(line.lstrip("# ") for line in out.splitlines())
 
 
+def test_keys_of_lists_are_not_told():
+    """What is said on stderr of a list does not show the key in its name."""
+    done = run(FOLDER / "14-labels.cf")
+    for key in ("k3yk3yk3yk3yk3yk3y", "0a1b2c3d4e5f6a7b8c9d", "abcdefghijklmnopqrst"):
+        assert key not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("01-design", "6 restrictions taken over in 4 rules, 0 not"),
+        ("06-greylist-first", "3 restrictions taken over in 3 rules, 0 not"),
+        ("11-nothing", "0 restrictions taken over in 0 rules, 0 not"),
+        ("13-brackets", "8 restrictions taken over in 6 rules, 1 not"),
+    ],
+)
+def test_the_summary_counts_what_decides(name, said):
+    """The first line says how many restrictions were taken over, and how many that decide were not."""
+    assert said in run(FOLDER / f"{name}.cf").stdout.splitlines()[0]
+
+
+def test_nothing_is_said_twice(tmp_path):
+    """A thing that stands twice in a line is told once; on a terminal the comments alone say it."""
+    source = tmp_path / "main.cf"
+    source.write_text("smtpd_client_restrictions = foo foo foo\n reject_rbl_client z.example\n")
+    assert len(run(source).stderr.splitlines()) == 1
+    leader, follower = pty.openpty()
+    with open(follower, "wb", buffering=0) as terminal, open(leader, "rb", buffering=0) as screen:  # noqa: PTH123
+        command = [*PROGRAM, "import", "postfix", str(source)]
+        subprocess.run(
+            command, stdout=terminal, stderr=terminal, check=True, env={**os.environ, "TERM": "xterm"}
+        )
+        text = screen.read(10_000).decode()
+    assert text.count("foo: not taken over") == 0
+    assert text.count("smtpd_client_restrictions: foo") == 1
+
+
 def test_standard_input():
     """The output of postconf -n is read from standard input."""
     source = FOLDER / "09-postconf-n.cf"
     done = run("-", input=source.read_text())
-    assert tomllib.loads(done.stdout)["rule"] == wanted(source)
+    assert taken(done.stdout) == wanted(source)
     assert "# postconf:4: smtpd_client_restrictions: permit_mynetworks" in done.stdout
 
 

@@ -1,6 +1,7 @@
 """``hybridgrey import`` of known senders: real postgrey and sqlgrey databases, dumps, into a real Redis."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -8,11 +9,14 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybridgrey.config import load
-from hybridgrey.greylist.triplets import Greylist, State
-from hybridgrey.migrate import greylisters
+from hybridgrey.greylist.triplets import Greylist, State, parse_note
+from hybridgrey.migrate import greylisters, namepattern, whitelists
 from hybridgrey.migrate.restore import Memory, Restorer
+from hybridgrey.policy.match import Index, Kind, parse_entry
 from hybridgrey.store.connection import Store
 from parts.base import wait_until
 from parts.greylisters import Postgrey, Sqlgrey
@@ -64,9 +68,9 @@ class World:
         return self.greylist.peek(client, sender, recipient, DELAY).state
 
     def entries(self):
-        """The greylist's keys with their values."""
+        """The keys of triplets and counts with their values; notes of credit apart."""
         client = self.redis.client()
-        return {key: client.get(key) for key in client.scan_iter("hg1:{*")}
+        return {key: client.get(key) for key in client.scan_iter("hg1:{*") if parse_note(key) is None}
 
     def ttl(self, client, sender, recipient):
         """Seconds that a triplet has to live."""
@@ -112,6 +116,41 @@ def test_postgrey_while_it_runs(world, postgrey):
     assert world.greylist.touch(*NEW, DELAY).state is State.EARLY
 
 
+def test_postgrey_by_host(world):
+    """Keys with the prefix length of a single address give triplets that are found again, as counted."""
+    known = [*KNOWN, ("192.0.2.9", "ann/b@b.example", "c@d.example"), ("198.51.100.1", "ann", "c@d.example")]
+    with Postgrey("--lookup-by-host") as server:
+        for triplet in known:
+            server.ask(*triplet)
+        wait_until(
+            lambda: all("Greylisted" not in server.ask(*t) for t in known), "postgrey lets its senders in"
+        )
+        server.ask(*NEW)
+        keys = [
+            key
+            for key, _value in greylisters.pairs(greylisters.dump_berkeley(server.database / "postgrey.db"))
+        ]
+        assert any(key.startswith("192.0.2.7/32/") for key in keys), keys
+        counts = world.counts("postgrey", server.database, "--delay", "1s")
+    assert (counts["passed"], counts["waiting"], counts["uncertain"]) == (len(known), 1, 1)
+    assert [world.peek(*triplet) for triplet in known] == [State.KNOWN] * len(known)
+    assert world.peek(*NEW) is State.EARLY
+    assert len(world.entries()) == len(known) + 1 + len({"192.0.2", "2001:db8::", "198.51.100"})
+
+
+def test_postgrey_numbers(world):
+    """A sender with a number that postgrey dropped is told, where a short one is kept here."""
+    now = int(time.time())
+    rows = [f"192.0.2.0/{sender}@b.example/c@d.example" for sender in ("john.#", "bounce-#", "ann")]
+    text = "VERSION=3\nformat=print\ntype=btree\nHEADER=END\n"
+    text += "".join(f" {key}\n {now - 900},{now}\n" for key in rows) + "DATA=END\n"
+    counts = world.counts("postgrey", "-", input=text)
+    assert (counts["passed"], counts["uncertain"], counts["left_out"]) == (3, 1, {})
+    assert world.peek("192.0.2.1", "bounce-7@b.example", "c@d.example") is State.KNOWN
+    said = world.run("postgrey", "-", "--dry-run", input=text).stdout
+    assert "1  of these: senders with numbers that postgrey dropped" in said
+
+
 def test_postgrey_dry_run(world, postgrey):
     """A dry run says what would be written and writes nothing."""
     done = world.run("postgrey", "--dry-run", "--delay", "1s", postgrey.database)
@@ -131,9 +170,9 @@ def test_postgrey_by_dump(world, postgrey, tmp_path):
             lines = _printed(lines)
         assert b"format=" + part in lines
         (folder / "dump").write_bytes(lines)
-        for source, given in ((folder / "dump", ""), ("-", lines.decode())):
+        for source, piped in ((folder / "dump", ""), ("-", lines.decode())):
             world.redis.client().flushall()
-            counts = world.counts("postgrey", source, "--delay", "1s", input=given)
+            counts = world.counts("postgrey", source, "--delay", "1s", input=piped)
             assert (counts["passed"], counts["waiting"]) == (len(KNOWN), 1)
     assert world.peek(*KNOWN[1]) is State.KNOWN
 
@@ -192,6 +231,30 @@ def test_ages(world):
     assert world.peek("192.0.2.1", "b@a.example", "r@r.example") is State.NEW
     assert world.peek("192.0.2.1", "c@a.example", "r@r.example") is State.PASSED
     assert world.peek("192.0.2.1", "d@a.example", "r@r.example") is State.NEW
+
+
+def test_credit_is_not_imported_in_a_burst(redis, tmp_path):
+    """Of triplets that began within an hour one counts for the network, whatever their order and number."""
+    redis.client().flushall()
+    world = World(redis, tmp_path, auto_allow_interval=3600)
+    now = int(time.time())
+
+    def of(*hours):
+        firsts = [now - 86_400 + int(hour * 3600) for hour in hours]
+        return [Memory("192.0.2.1", f"s@{at}.example", "r@r.example", at, now - 60) for at in firsts]
+
+    def count():
+        return int(redis.client().get(world.greylist.keys("192.0.2.1", "", "")[1]) or 0)
+
+    assert world.restore(of(0.2, 0.1, 0.3, 0, 0.4)).passed == 5
+    assert count() == 1
+    assert world.peek("192.0.2.9", "new@x.example", "r@r.example") is State.NEW
+    assert world.restore(of(0, 0.1, 0.2, 0.3, 0.4)).passed == 0
+    world.restore(of(3, 1, 2, 2.5))
+    assert count() == 4
+    world.restore(of(5, 3.5))
+    assert count() == 5
+    assert world.peek("192.0.2.9", "new@x.example", "r@r.example") is State.NETWORK
 
 
 def test_nothing_gets_worse(world):
@@ -270,6 +333,11 @@ DUMP = """\
 192.0.2.7\t<>\t<c@d.example>\t{later} AUTO
 # Sender IP      Sender e-mail      Recipient e-mail    Expire
 2001:db8::7     <a@b.example>     <c@d.example>    {later} AUTO
+192.0.2.7	<a#b@b.example>	<"c # d"@d.example>	{later} AUTO # 2026-02-28 10:00:00
+192.0.2.7	<"john doe"@b.example>	<c@d.example>	{later} AUTO
+192.0.2.7	<"a>b\\" c"@b.example>	<c@d.example>	{later} AUTO #
+192.0.2.7	a@bare.example	c@d.example	{later} AUTO
+192.0.2.7	<"a>b@b.example>	<c@d.example>	{later} AUTO
 this is no tuple
 # Summary: 4 records, 1 greylisted, 3 whitelisted
 """
@@ -281,10 +349,16 @@ def test_milter_greylist(world, tmp_path):
     path = tmp_path / "greylist.db"
     path.write_text(DUMP.format(soon=now + 1800, later=now + 20 * 86_400))
     counts = world.counts("milter-greylist", path, "--autowhite", "32d")
-    assert (counts["passed"], counts["waiting"], counts["left_out"]) == (3, 1, {"not understood": 1})
+    assert (counts["passed"], counts["waiting"], counts["left_out"]) == (7, 1, {"not understood": 2})
     # Seen 12 days ago, for it ends in 20 of 32 days.
     assert 24 * 86_400 - 60 <= world.ttl(*KNOWN[0]) <= 24 * 86_400
-    for triplet in (KNOWN[0], KNOWN[2], KNOWN[4]):
+    odd = [
+        ("192.0.2.7", "<a#b@b.example>", '<"c # d"@d.example>'),
+        ("192.0.2.7", '<"john doe"@b.example>', "<c@d.example>"),
+        ("192.0.2.7", '<"a>b\\" c"@b.example>', "<c@d.example>"),
+        ("192.0.2.7", "<a@bare.example>", "<c@d.example>"),
+    ]
+    for triplet in (KNOWN[0], KNOWN[2], KNOWN[4], *odd):
         assert world.greylist.touch(*triplet, DELAY).state is State.KNOWN
     assert world.peek(*NEW) is State.EARLY
 
@@ -293,6 +367,7 @@ def test_whitelists_are_rules(tmp_path):
     """postgrey's whitelists are printed as rules that load, before a greylisting rule."""
     (tmp_path / "whitelist_clients").write_text(
         "# c\n192.0.2.1\n192.0.2.0/25\n192.0.3\nexample.org # x\n/^mx\\d/\n2001:db8::/32\n"
+        "/^mx\\d+\\.example\\.net$/\n192.0.4.0-192.0.5.255\n192.0.6.x\n192.0.7.9/24\n"
     )
     (tmp_path / "whitelist_recipients").write_text("postmaster@\nabuse@example.org\nexample.net\n")
     done = subprocess.run(
@@ -301,13 +376,133 @@ def test_whitelists_are_rules(tmp_path):
     assert done.returncode == 0, done.stderr
     rules = tomllib.loads(done.stdout)["rule"]
     assert rules[0]["clients"] == [
-        *("192.0.2.1", "192.0.2.0/25", "192.0.3.0/24", "example.org", ".example.org", "2001:db8::/32")
+        *("192.0.2.1", "192.0.2.0/25", "192.0.3.0/24", "example.org", ".example.org", "2001:db8::/32"),
+        *("mx*.example.net", "192.0.4.0/23", "192.0.6.0/24", "192.0.7.0/24"),
     ]
-    assert rules[1]["recipients"] == ["postmaster@", "abuse@example.org", "@example.net", ".example.net"]
-    assert done.stderr == f"{tmp_path}/whitelist_clients:6: /^mx\\d/: not taken over: a regular expression\n"
+    assert rules[1]["recipients"] == [
+        *("postmaster@", "postmaster+*@", "abuse@example.org", "abuse+*@example.org"),
+        *("@example.net", ".example.net"),
+    ]
+    said = "not taken over: it has no $ at its end, so anybody may have such a name"
+    assert done.stderr == f"{tmp_path}/whitelist_clients:6: /^mx\\d/: {said}\n"
+    assert "192.0.4.0-192.0.5.255, 192.0.6.x: became the networks that are meant" in done.stdout
     path = tmp_path / "hybridgrey.toml"
     path.write_text(done.stdout)
     assert len(load.load(path).rules) == 2
+
+
+@pytest.mark.parametrize("name", ["postgrey_whitelist_clients", "postgrey_whitelist_clients.local"])
+def test_upstream_names(tmp_path, name):
+    """The whitelists are known by the names that postgrey itself gives them; an editor's copy is none."""
+    (tmp_path / name).write_text("192.0.2.1\n")
+    (tmp_path / "postgrey_whitelist_recipients").write_text("abuse@\n")
+    (tmp_path / "postgrey_whitelist_clients~").write_text("192.0.2.2\n")
+    command = [*PROGRAM, "import", "postgrey"]
+    for paths in ([tmp_path], [tmp_path / name, tmp_path / "postgrey_whitelist_recipients"]):
+        done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=True)
+        rules = tomllib.loads(done.stdout)["rule"]
+        assert [r.get("clients") or r["recipients"] for r in rules] == [["192.0.2.1"], ["abuse@", "abuse+*@"]]
+
+
+# Names of the form of each expression in the whitelist that comes with postgrey.
+OF_EXPRESSIONS = [
+    "ms-smtp-03.texas.rr.com",
+    "lakermmtao05.cox.net",
+    "sc004pub.verizon.net",
+    "sv7pub.verizon.net",
+    "mail12.telekom.de",
+    "smtp4.tiscali.dk",
+    "fmr20.intel.com",
+    "fe3.cox-internet.com",
+    "gateway2.np4.de",
+    "mail-in-07.arcor-online.net",
+    "mailgw1.iai.co.il",
+    "mail3.usafisnews.org",
+    "odk.fdv.uni-lj.si",
+    "mta1.siol.net",
+    "mta2.siol.net",
+    "pim-12-3.quickinspirationsmail.com",
+    "psmtp01.wxs.nl",
+    "smtp-in.eu.wxs.nl",
+    "smtp12.orange.fr",
+    "smtp3.citigroup.com",
+    "mail1.pi.ws",
+    "smtp5-g21.free.fr",
+    "postfix3-g21.free.fr",
+    "netmail1.thehartford.com",
+    "nse2.abb.com",
+    "mail4.msg.oleane.net",
+    "mx03.eu.inode.at",
+    "x1.server.arvato-systems.de",
+    "fallback-mx2.atl.registeredsite.com",
+    "outmail02.sctm.tfbnw.net",
+    "m50-111.126.com",
+    "viefep15-int.chello.at",
+    "mx7.evanzo-server.de",
+    "smtp05.smtpout.orange.fr",
+    "fallback4.mail.ru",
+    "fallback12.m.smailru.net",
+    "o12.ntdc.magisto.com",
+    "smarthost3.evanzo-server.de",
+]
+
+
+def test_the_whitelist_that_comes_with_postgrey():
+    """Each entry of the package's own whitelist becomes entries, which let in what its expressions do."""
+    text = Path("/etc/postgrey/whitelist_clients").read_text()
+    found = whitelists.convert(text, "whitelist_clients")
+    assert len(found) == 1, found[1:]
+    index = Index([[parse_entry(Kind.CLIENT, c) for c in found[0].table["clients"]]])
+    expressions = re.findall(r"^/(.*)/$", text, re.MULTILINE)
+    assert len(expressions) == 34
+    for expression in expressions:
+        assert any(re.fullmatch(expression, name) for name in OF_EXPRESSIONS), expression
+    for name in OF_EXPRESSIONS:
+        assert index.client(None, name), name
+        assert not index.client(None, f"{name}.evil.example"), name
+        assert not index.client(None, f"evil-{name.partition('.')[2]}"), name
+
+
+EXPRESSIONS = [
+    # an expression, its entries (none: it is not taken over)
+    (r"^mail\d+\.a\.example$", ["mail*.a.example"]),
+    (r"^mail[0-9]{1,3}\.a\.example$", ["mail*.a.example"]),
+    (r"^mta[12].a.example$", ["mta1.a.example", "mta2.a.example"]),
+    (r"^p?mx\.a\.example$", ["pmx.a.example", "mx.a.example"]),
+    (r"^(?:mx|mail\d*)-out\.a\.example$", ["mx-out.a.example", "mail*-out.a.example"]),
+    (r"^mx.*\.a\.example$", ["mx*.a.example", "mx*.*.a.example"]),
+    (r"^.*\.a\.example$", [".a.example"]),
+    (r"\.a\.example$", [".a.example"]),
+    (r"(^|\.)a\.example$", ["a.example", ".a.example"]),
+    (r"^mail\d+\.a\.example", []),
+    (r"mail\d+\.a\.example$", []),
+    (r"^mail\d+\.example$", []),
+    (r"^mail\d+\..*$", []),
+    (r"^.*$", []),
+    (r"^(?=mx)\w+\.a\.example$", []),
+    (r"^mx+\.a\.example$", []),
+    (r"^(mx\.a\.example$", []),
+    (r"^mx)\.a\.example$", []),
+    (r"^[ab][ab][ab][ab][ab][ab]\.a\.example$", []),
+]
+
+
+@pytest.mark.parametrize(("expression", "wanted"), EXPRESSIONS)
+def test_regular_expressions(expression, wanted):
+    """An expression that is a name with something open becomes entries; one for anybody's names does not."""
+    found = whitelists.convert(f"/{expression}/", "whitelist_clients")
+    assert (found[0].table.get("clients", [])) == wanted
+    assert found[0].lost is not bool(wanted)
+
+
+@given(st.text("ab.-\\d[]()|?*+^$0{}:", max_size=30))
+def test_any_expression(expression):
+    """Any text for an expression is read or refused, in bounded work."""
+    try:
+        names = namepattern.entries(expression)
+    except namepattern.NamePatternError:
+        return
+    assert len(names) <= 2 * namepattern.MOST
 
 
 @pytest.mark.parametrize(

@@ -94,8 +94,9 @@ def test_two_mx_hosts_share_one_redis(redis, with_postfix):
 
 def test_a_network_that_has_passed_often_is_known(redis, with_postfix):
     """After so many distinct passes the network's next triplet is accepted at once."""
+    bounds = {"auto_allow_after": 2, "auto_allow_interval": "0s"}
     with (
-        Daemon(settings(redis, delay="1s", auto_allow_after=2, lifetime="1h")) as daemon,
+        Daemon(settings(redis, delay="1s", lifetime="1h", **bounds)) as daemon,
         Postfix(daemon.spec) as mta,
     ):
         people = ["p1@auto.example", "p2@auto.example"]
@@ -107,6 +108,43 @@ def test_a_network_that_has_passed_often_is_known(redis, with_postfix):
         assert rcpt(mta, "203.0.113.9", "other@sender.example", "p3@auto.example").startswith("250 ")
         assert daemon.verdict("p3@auto.example")["state"] == "network"
         assert seconds_left(rcpt(mta, "198.51.100.9", SENDER, "p3@auto.example")) == 1
+
+
+def test_one_burst_and_one_retry_buy_nothing(redis, with_postfix):
+    """Five recipients and one retry, without any DATA: each passes, and the network is not allowed by it."""
+    with Daemon(settings(redis, delay="1s", auto_allow_after=5)) as daemon, Postfix(daemon.spec) as mta:
+        people = [f"b{number}@burst.example" for number in range(6)]
+        for person in people:
+            assert seconds_left(rcpt(mta, "203.0.113.1", SENDER, person)) == 1
+        time.sleep(1.1)
+        for person in people:
+            assert rcpt(mta, "203.0.113.1", SENDER, person).startswith("250 ")
+        assert seconds_left(rcpt(mta, "203.0.113.9", SENDER, "else@burst.example")) == 1
+        assert daemon.verdict("else@burst.example")["state"] == "new"
+
+
+def of_the_greylist(redis):
+    """All keys but those of the history and the probe."""
+    return list(filter(re.compile(rb"hg1:\{").match, redis.keys()))
+
+
+def test_one_connection_cannot_fill_the_store(redis, with_postfix):
+    """Beyond the bound a client gets the usual reply, and nothing of it is kept; a neighbour's mail is."""
+    with (
+        Daemon(settings(redis, delay="1m", retry_window="1h", lifetime="1h", max_waiting=20)) as daemon,
+        Postfix(daemon.spec) as mta,
+        mta.client("203.0.113.1") as client,
+    ):
+        client.ehlo("flood.example")
+        client.mail(SENDER)
+        replies = [str(client.rcpt(f"{number}@flood.example")) for number in range(20)]
+        kept = of_the_greylist(redis)
+        replies += [str(client.rcpt(f"{number}@flood.example")) for number in range(20, 50)]
+        assert {seconds_left(reply) for reply in replies} == {60}
+        assert of_the_greylist(redis) == kept
+        assert daemon.verdict("49@flood.example")["state"] == "full"
+        assert seconds_left(rcpt(mta, "203.0.113.2", SENDER, "neighbour@flood.example")) == 60
+        assert daemon.verdict("neighbour@flood.example")["state"] == "new"
 
 
 def test_senders_that_change_with_each_message_are_one(redis, with_postfix):

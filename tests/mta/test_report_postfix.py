@@ -29,9 +29,14 @@ def send(mta, client, *recipients, sender="a@example.org"):
         return [answer.code for answer in connection.transaction(sender, list(recipients))]
 
 
+def logged(mta):
+    """The mail log so far; Postfix makes the file with its first line."""
+    return mta.maillog.read_text() if mta.maillog.exists() else ""
+
+
 def whole(mta, taken):
     """The mail log, when the messages that were taken have left the queue."""
-    wait_until(lambda: mta.maillog.read_text().count(": removed\n") == taken, f"{taken} messages delivered")
+    wait_until(lambda: logged(mta).count(": removed\n") == taken, f"{taken} messages delivered")
     return mta.maillog.read_text()
 
 
@@ -82,6 +87,21 @@ def test_postgrey_before(config, tmp_path):
     document = report(config, "--mail-log", log, "-o", tmp_path / "report.svg")
     assert totals(document) == {"accepted": 3, "rejected": 2, "greylisted": 3 + retries, "deferred": 1}
     assert document["switched_on"] is None
+
+
+def test_postgrey_with_a_text_of_its_own(config, tmp_path):
+    """A greylister whose reply does not say the word is known by its name, in real lines too."""
+    with Postgrey("--greylist-text=Delayed by Postgrey") as postgrey:
+        os.chmod(postgrey.address, 0o666)  # noqa: PTH101, S103 (a socket for the user postfix)
+        restrictions = f"check_policy_service unix:{postgrey.address}"
+        with Postfix(settings={"smtpd_recipient_restrictions": restrictions}) as mta:
+            assert send(mta, "192.0.2.1", "b@example.net") == [450]
+            wait_until(lambda: "Delayed by Postgrey" in logged(mta), "the refusal in the log")
+            text = mta.maillog.read_text()
+    log = tmp_path / "mail.log"
+    log.write_text(text)
+    document = report(config, "--mail-log", log, "-o", tmp_path / "report.svg")
+    assert totals(document) == {"greylisted": 1}
 
 
 def test_the_daemon_after(tmp_path):
@@ -136,11 +156,11 @@ def test_filters_of_content(config, tmp_path):
     tmp_path.chmod(0o755)
     with Postfix(settings={"header_checks": f"regexp:{checks}"}) as mta:
         assert send(mta, "192.0.2.1", "b@example.net") == [250, 550]
-        wait_until(lambda: "reject: header" in mta.maillog.read_text(), "the refusal in the log")
+        wait_until(lambda: "reject: header" in logged(mta), "the refusal in the log")
         text = mta.maillog.read_text()
         with Postfix(settings={"smtpd_proxy_filter": f"127.0.0.1:{mta.sink.port}"}) as before:
             assert send(before, "192.0.2.1", "b@example.net") == [250, 250]
-            wait_until(lambda: "proxy-accept" in before.maillog.read_text(), "the message in the log")
+            wait_until(lambda: "proxy-accept" in logged(before), "the message in the log")
             text += before.maillog.read_text()
     log = tmp_path / "mail.log"
     log.write_text(text)

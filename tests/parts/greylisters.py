@@ -42,17 +42,18 @@ class _Policy(Part):
 
 
 class Postgrey(_Policy):
-    """postgrey with a delay of one second; its databases are in `database`."""
+    """postgrey with a delay of one second and options of its own; its databases are in `database`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *options: str) -> None:
         super().__init__()
+        self._options = options
         self.database = self.directory / "db"
         self.database.mkdir()
         self.address = str(self.directory / "socket")
 
     def command(self) -> list[str | Path]:
         options = [f"--unix={self.address}", f"--dbdir={self.database}", "--delay=1"]
-        return ["/usr/sbin/postgrey", *options, "--user=root", "--group=root"]
+        return ["/usr/sbin/postgrey", *options, *self._options, "--user=root", "--group=root"]
 
 
 class Sqlgrey(_Policy):

@@ -61,7 +61,7 @@ class _Session(socketserver.StreamRequestHandler):
 
     @staticmethod
     def _path(text: str) -> str:
-        return text.partition("<")[2].partition(">")[0]
+        return text.partition("<")[2].rpartition(">")[0]
 
     def _content(self) -> bytes:
         lines: list[bytes] = []

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hybridgrey.address import packed
+from hybridgrey.envelope import read
 from hybridgrey.policy.judge import Action, Answer, Awaited, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry
@@ -159,8 +160,8 @@ def test_questions_stop_at_a_sure_rule():
 
 def masks(policy, client, helo, sender, recipient, authenticated=False, host=None):
     facts = policy.connect(packed(client), host)
-    transaction = policy.transaction(facts.maybe, helo, sender, authenticated=authenticated)
-    return policy.recipient(transaction, recipient)
+    transaction = policy.transaction(facts.maybe, helo, read(sender), authenticated=authenticated)
+    return policy.recipient(transaction, read(recipient))
 
 
 def test_conditions_of_one_rule_must_all_hold():

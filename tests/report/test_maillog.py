@@ -1,4 +1,4 @@
-"""What lines of a Postfix mail log count for; with real lines in tests/mta/test_report_postfix.py."""
+"""What lines of a mail log count for; with real lines in tests/mta/test_report_postfix.py."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ CLEANUP = "mx postfix/cleanup[1]: 3A: "
 POSTSCREEN = "mx postfix/postscreen[1]: NOQUEUE: reject: RCPT from [192.0.2.1]:4711: "
 AMAVIS = "mx amavis[9]: (00009-01) "
 ACTIVE = "mx postfix/qmgr[14]: 3A: from=<a@example.org>, size=414, nrcpt=1 (queue active)"
+
+POLICY = REJECT + "450 4.7.1 <b@example.net>: Recipient address rejected: "
+OTHERS = [
+    "Delayed by Postgrey",
+    "Grey listed, wait",
+    "Greylisted for 5 minutes",
+    "Service temporarily unavailable, please try later",  # gld
+    "Policy Rejection- Please try later.",  # policyd
+    "Greylisting in effect, please come back later",  # cbpolicyd
+    "Please try again later.",  # gross
+    "Greylisted by greyfix 0.4.0, try again in 60 seconds",
+    "You have been greylisted by sqlgrey, see http://x.example/",
+    "temporarily graylisted",
+]
 
 ONE = [
     # accepted: once a message, however often it is tried
@@ -103,6 +117,10 @@ ONE = [
         (POSTSCREEN + "450 4.3.2 Service currently unavailable; from=<a>, to=<b>, proto=ESMTP, helo=<x>",),
         {"greylisted": 1},
     ),
+    # greylisted by others, in their own words
+    *(((POLICY + text + TAIL,), {"greylisted": 1}) for text in OTHERS),
+    ((POLICY + "Server configuration problem; try again later" + TAIL,), {"deferred": 1}),
+    ((REJECT + "450 4.7.1 <b@postgrey.example>: Recipient address rejected: later" + TAIL,), {"deferred": 1}),
     # put off for other reasons, whatever the client calls itself
     (
         (REJECT + "450 4.1.8 <greylisted@example.org>: Sender address rejected: Domain not found" + TAIL,),
@@ -161,6 +179,101 @@ ONE = [
 def test_counts(lines, wanted):
     """Each line counts for what it says of the mail, and for nothing a client says."""
     assert counted(*lines) == wanted
+
+
+def test_texts_that_are_given():
+    """What else is greylisting can be said, as regular expressions; what a client says stays out of it."""
+    line = POLICY + "Come back tomorrow, dear" + TAIL
+    assert counted(line) == {"deferred": 1}
+    reader = Reader(greylist_texts=[re.compile(rb"come back", re.IGNORECASE)])
+    spoofed = REJECT + "450 4.7.1 <come back@x>: Recipient address rejected: no" + TAIL
+    reader.read([f"{STAMP} {text}\n".encode() for text in (line, spoofed)], Clock(AT))
+    totals = {name: sum(reader.tally.bins.counts(name).values()) for name in ("greylisted", "deferred")}
+    assert totals == {"greylisted": 1, "deferred": 1}
+
+
+BARE = f"postfix/smtpd[12]: NOQUEUE: reject: RCPT from x[192.0.2.1]: {GREY}{TAIL}"
+CONTAINERS = [
+    # Kubernetes and containerd, docker logs -t, compose (with colours), kubectl --prefix, stern, journalctl
+    "2026-11-18T11:07:00.123456789Z stdout F Nov 18 11:07:00 mx {}",
+    "2026-11-18T11:07:00.123456789Z stderr F {}",
+    "2026-11-18T11:07:00.123456789Z Nov 18 11:07:00 mx {}",
+    "mail_1  | Nov 18 11:07:00 mx {}",
+    "mail-1  | 2026-11-18T11:07:00.123456789Z Nov 18 11:07:00 mx {}",
+    "\x1b[36mmail-1  |\x1b[0m Nov 18 11:07:00 mx {}",
+    "mailserver | 2026-11-18T11:07:00.123456+00:00 mx {}",
+    "[pod/mail-0/postfix] Nov 18 11:07:00 mx {}",
+    "mail-0 postfix 2026-11-18T11:07:00+00:00 mx {}",
+    '{{"log":"Nov 18 11:07:00 mx {}\\n","stream":"stdout","time":"2026-11-18T11:07:00.123456789Z"}}',
+    "2026-11-18T11:07:00+0000 mx {}",
+    "2026-11-18T11:07:00.123456+0000 mx {}",
+    "Wed 2026-11-18 11:07:00 UTC mx {}",
+    "2026-11-18T11:07:00.000000+00:00 INFO    {}",
+    "Nov 18 11:07:00 {}",
+]
+
+
+@pytest.mark.parametrize("form", CONTAINERS)
+def test_lines_of_containers(form):
+    """What a container's runtime puts before a line is taken off; its time is the line's."""
+    reader = Reader()
+    reader.read([form.format(BARE).encode()], Clock(AT))
+    assert list(reader.tally.bins.counts("greylisted").values()) == [1]
+
+
+# As a real Sendmail 8.17 wrote them, with names of their own; the others after its sources.
+SENDMAIL = [
+    # reject=554 at RCPT, and the message without recipients
+    "sendmail[15]: 6AiZG15: Milter: to=<b@example.net>, reject=554 5.7.1 Service unavailable; client blocked",
+    "sendmail[15]: 6AiZG15: from=<a@example.org>, size=0, class=0, nrcpts=0, daemon=MTA, relay=x"
+    " [192.0.2.66]",
+    # a high log level says it twice
+    "sm-mta[17]: 6Ai7L17: milter=hybridgrey, action=rcpt, reject=450 4.2.0 Greylisted, please try again"
+    " in 2 seconds",
+    "sm-mta[17]: 6Ai7L17: Milter: to=<b@example.net>, reject=450 4.2.0 Greylisted, please try again in"
+    " 2 seconds",
+    "sm-mta[88]: 6A2tQ88: <b@mx.example.test>... User unknown",
+    "sm-mta[88]: 6A2tQ88: ruleset=check_rcpt, arg1=<x@other.example>, relay=x [192.0.2.66], reject=550 5.7.1"
+    " <x@other.example>... Relaying denied. Proper authentication required.",
+    "sm-mta[89]: 6A2tQ89: ruleset=check_rcpt, arg1=<b@example.net>, relay=x [192.0.2.66], reject=451 4.7.1"
+    " Greylisting in action, please come back later",
+    "sm-mta[89]: 6A2tQ89: ruleset=check_relay, arg1=x, arg2=192.0.2.66, relay=x [192.0.2.66],"
+    " reject=553 5.3.0 no",
+    "sm-mta[90]: 6A2tQ90: ruleset=check_mail, arg1=<greylisted@no.example>, relay=[192.0.2.66],"
+    " reject=451 4.1.8"
+    " Domain of sender address does not resolve",
+    # taken, and given on to two
+    "sm-mta[97]: 6A21097: from=<a@example.org>, size=64, class=0, nrcpts=1, msgid=<1@mx>, proto=ESMTP,"
+    " daemon=MTA,"
+    " relay=mail.example.org [198.51.100.1]",
+    "sm-mta[97]: 6A21097: Milter accept: message",
+    "sm-mta[99]: 6A21097: to=<b@example.net>, delay=00:00:00, xdelay=00:00:00, mailer=relay, pri=30064,"
+    " relay=[127.0.0.1] [127.0.0.1], dsn=2.0.0, stat=Sent (ok)",
+    "sm-mta[99]: 6A21097: to=<c@example.net>, delay=00:00:09, mailer=relay, dsn=4.0.0, stat=Deferred",
+    "sm-mta[91]: 6A21091: from=<>, size=64, class=0, nrcpts=2, daemon=MTA6, relay=x"
+    " [IPv6:2001:db8:0:0:0:0:0:1]",
+    "sm-mta[92]: 6A21091: to=<b@example.net>,<c@example.net>, delay=00:00:00, mailer=local, dsn=2.0.0,"
+    " stat=Sent",
+    # refused at its end
+    "sm-mta[93]: 6A21093: from=<a@example.org>, size=64, class=0, nrcpts=1, daemon=MTA, relay=x"
+    " [198.51.100.1]",
+    "sm-mta[93]: 6A21093: Milter: data, reject=550 5.7.1 spam",
+    "sm-mta[93]: 6A21093: to=<b@example.net>, delay=00:00:00, pri=30064, stat=spam",
+    # the machine's own
+    "sm-mta[94]: 6A21094: from=root, size=64, class=0, nrcpts=1, daemon=MTA, relay=localhost [127.0.0.1]",
+    "sm-mta[94]: 6A21094: to=<b@example.net>, delay=00:00:00, mailer=local, stat=Sent",
+    "sendmail[95]: 6A21095: from=root, size=64, class=0, nrcpts=1, msgid=<x>, relay=root@localhost",
+    "sendmail[95]: 6A21095: to=b, ctladdr=root (0/0), mailer=relay, relay=[127.0.0.1] [127.0.0.1], stat=Sent",
+]
+
+
+def test_sendmail():
+    """Sendmail's own lines: refusals by ruleset and milter, messages taken once, its own mail left out."""
+    lines = [f"mx {line}" for line in SENDMAIL]
+    assert counted(*lines) == {"accepted": 2, "rejected": 5, "greylisted": 2, "deferred": 1}
+    reader = Reader(OURS)
+    reader.read([f"{STAMP} {line}".encode() for line in lines], Clock(AT))
+    assert reader.tally.own_count == 1
 
 
 def test_rfc_5424():
@@ -252,7 +365,8 @@ def test_a_line_of_opening_brackets():
 def test_noise():
     """Lines cut, joined and mangled at random raise nothing."""
     chance = random.Random(6)
-    good = [f"{STAMP} {line}".encode() for lines, _ in ONE for line in lines]
+    good = [f"{STAMP} {line}".encode() for line in (*(line for lines, _ in ONE for line in lines), *SENDMAIL)]
+    good += [form.format(BARE).encode() for form in CONTAINERS]
     reader = Reader(OURS)
     clock = Clock(AT)
 

@@ -1,6 +1,7 @@
 """The embedded server: real servers of both makes, killed, shared, reused, refused."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -14,7 +15,11 @@ from pathlib import Path
 import pytest
 import redis
 
-from hybridgrey.store import embedded
+from hybridgrey.greylist.triplets import Greylist, State
+from hybridgrey.history.layout import Step
+from hybridgrey.history.records import Batch, Mark
+from hybridgrey.history.writer import Writer
+from hybridgrey.store import embedded, machine
 from hybridgrey.store.binary import EmbeddedError, bundled_directory, find_binary
 from hybridgrey.store.connection import Script, Store
 from hybridgrey.store.embedded import MAX_SOCKET_PATH, EmbeddedServer
@@ -524,3 +529,57 @@ def test_restart_is_quick_enough_for_the_master(server):
     server.stop()
     server.start()
     assert time.monotonic() - begin < 10
+
+
+def info(server, section):
+    with redis.Redis(unix_socket_path=str(server.socket_path)) as client:
+        return client.info(section)
+
+
+def test_memory_has_a_limit(server):
+    """The server is told the machine's allowance, and to let go of what expires first."""
+    server.start()
+    memory = info(server, "memory")
+    assert memory["maxmemory"] == machine.allowance(machine.memory())
+    assert memory["maxmemory_policy"] == "volatile-ttl"
+
+
+def test_a_server_that_was_found_gets_the_limit(server, directory):
+    """A server that the version before this one left behind is told the limit when it is taken over."""
+    server.start()
+    with redis.Redis(unix_socket_path=str(server.socket_path)) as client:
+        client.config_set("maxmemory-policy", "noeviction")
+        client.config_set("maxmemory", 0)
+    EmbeddedServer(directory, binary=server._binary).start()
+    memory = info(server, "memory")
+    assert (memory["maxmemory"] > 0, memory["maxmemory_policy"]) == (True, "volatile-ttl")
+
+
+def test_under_pressure_waiting_triplets_go_first(directory, binary):
+    """A flood from ever new clients lets no passed triplet, no count and no history by hours go."""
+    server = EmbeddedServer(directory, binary=binary, maxmemory=4 * machine.MIB)
+    server.start()
+    terms = {"retry_window": 2 * 86400, "lifetime": 36 * 86400, "ipv4_prefix": 24, "ipv6_prefix": 64}
+    bounds = {"auto_allow_after": 5, "auto_allow_interval": 3600, "max_waiting": 1000}
+    client = redis.Redis(unix_socket_path=str(server.socket_path))
+    with contextlib.closing(Store.open(server.url, 5.0)) as store, client:
+        grey = Greylist(store, **terms, **bounds)
+        known = [(f"198.18.{number}.1", "a@example.com", "b@example.org") for number in range(200)]
+        for triplet in known:
+            grey.touch(*triplet, 0)
+            assert grey.touch(*triplet, 0).state is State.PASSED
+        now = int(time.time())
+        counts = {(step, now - now % step): {"sessions": 1} for step in (Step.HOUR, Step.DAY)}
+        batch = Batch(counts=counts, marks=[Mark(now, "mx", "start")])
+        Writer(store, "mx", "test").write(1, batch, now)
+        keep = set(client.scan_iter(count=1000))
+        assert len(keep) == 3 * len(known) + 5
+        numbers = itertools.count()
+        while client.info("stats")["evicted_keys"] < 3000:
+            for number in itertools.islice(numbers, 2000):
+                address = f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}"
+                assert grey.touch(address, f"s@{number}.example", "b@example.org", 300).state is State.NEW
+        assert client.exists(*keep) == len(keep)
+        assert {grey.touch(*triplet, 300).state for triplet in known} == {State.KNOWN}
+        assert info(server, "memory")["used_memory"] < 4.5 * machine.MIB
+    server.stop()

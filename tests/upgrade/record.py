@@ -35,12 +35,12 @@ ATTEMPTS = (
 )
 
 
-def record(url: str) -> list[dict[str, object]]:
-    """The entries of the store after all attempts, in clear text and as HMACs."""
+def record(url: str, **bounds: int) -> list[dict[str, object]]:
+    """The entries of the store after all attempts, clear and as HMACs; `bounds` are of later versions."""
     found = {}
     with contextlib.closing(Store.open(url, 5.0)) as store, redis.Redis.from_url(url) as client:
         for secret in ("", SECRET):
-            greylist = Greylist(store, auto_allow_after=2, key_secret=secret, **LIMITS)
+            greylist = Greylist(store, auto_allow_after=2, key_secret=secret, **LIMITS, **bounds)
             for address, sender, recipient, times in ATTEMPTS:
                 for _ in range(times):
                     greylist.touch(address, sender, recipient, 0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from typing import Any
 import pytest
 
 from hybridgrey.config import load
-from hybridgrey.greylist.triplets import Greylist, State
+from hybridgrey.greylist.triplets import Greylist, Note, State, parse_key, parse_note
 from hybridgrey.store.connection import Store
 from parts import commandline, previous
 from parts.base import Part, wait_until
@@ -81,6 +82,19 @@ def test_entries_are_written_as_before():
     """Same attempts, same keys, values, expiries as recorded: the version before can read what we write."""
     with Redis() as redis:
         assert record(redis.unix_url) == recorded()
+
+
+def test_bounds_change_no_entry():
+    """With bounds in force every entry is written as before; what keeps them has keys that are no entries."""
+    bounds = {"auto_allow_interval": 3600, "max_waiting": 1000}
+    with Redis() as redis:
+        found = record(redis.unix_url, **bounds)
+    notes = [entry for entry in found if parse_key(str(entry["key"]).encode()) is None]
+    assert {parse_note(str(entry["key"]).encode())[1] for entry in notes} == set(Note)
+    entries = [entry for entry in found if entry not in notes]
+    # Both triplets of this network passed within the hour
+    once = [entry | {"value": 1} if entry["value"] == 2 else entry for entry in recorded()]
+    assert entries == once
 
 
 @needs_previous
@@ -169,17 +183,17 @@ class Folder(Part):
 
 
 @contextlib.contextmanager
-def two_hosts(redis: Redis) -> Iterator[tuple[Daemon, Daemon]]:
-    """The version before and this one, with one store."""
+def two_hosts(redis: Redis, **bounds: object) -> Iterator[tuple[Daemon, Daemon]]:
+    """The version before and this one, which has bounds, with one store."""
     chosen = settings(redis.url, auto_allow_after=3)
-    with PreviousDaemon(chosen) as old, Daemon(chosen) as new:
+    with PreviousDaemon(chosen) as old, Daemon(settings(redis.url, auto_allow_after=3, **bounds)) as new:
         yield old, new
 
 
 @needs_previous
 def test_two_versions_side_by_side():
     """First attempt at one host, retry at the other, and the reverse; what is proved at both is allowed."""
-    with Redis() as redis, two_hosts(redis) as (old, new):
+    with Redis() as redis, two_hosts(redis, auto_allow_interval="0s") as (old, new):
         for client, first, second in (("192.0.2.1", old, new), ("198.51.100.1", new, old)):
             assert rcpt(first, client, "a@example.org") == "450"
             comes_back(second, client, "a@example.org")
@@ -189,6 +203,39 @@ def test_two_versions_side_by_side():
             comes_back(host, "203.0.113.1", sender)
         assert [rcpt(host, "203.0.113.9", "new@example.org") for host in (old, new)] == ["continue"] * 2
         assert listed(old) == listed(new)
+
+
+@needs_previous
+def test_bounds_beside_the_previous_version():
+    """What keeps our bounds is none of the old host's: it reads our count, and ours grows once in an hour."""
+    with Redis() as redis, two_hosts(redis, max_waiting=2) as (old, new):
+        for sender in ("1@a.example", "2@b.example"):
+            assert rcpt(new, "203.0.113.1", sender) == "450"
+        kept = of_the_greylist(redis)
+        assert rcpt(new, "203.0.113.1", "3@c.example") == "450"
+        assert of_the_greylist(redis) == kept
+        for sender in ("1@a.example", "2@b.example"):
+            comes_back(new, "203.0.113.1", sender)
+        assert counted(old) == counted(new) == 1
+        assert rcpt(old, "203.0.113.1", "3@c.example") == "450"
+        comes_back(old, "203.0.113.1", "3@c.example")
+        assert counted(old) == counted(new) == 2
+        assert listed(old) == listed(new)
+        done = previous.run("greylist", "forget", "--all", "--yes", "-c", old.config)
+        assert done.status == 0, done.error
+        assert rcpt(new, "203.0.113.1", "1@a.example") == "450"
+
+
+def of_the_greylist(redis: Redis) -> list[bytes]:
+    """All keys but those of the history and the probe."""
+    return list(filter(re.compile(rb"hg1:\{").match, redis.keys()))
+
+
+def counted(daemon: Daemon) -> int:
+    """What a version's own `greylist list` says of the one network there is."""
+    run = previous.run if isinstance(daemon, PreviousDaemon) else commandline.run
+    (one,) = (one for one in shown(run("greylist", "list", "--json", "-c", daemon.config)) if "passed" in one)
+    return int(one["passed"])
 
 
 def shown(done: commandline.Done) -> list[dict[str, Any]]:

@@ -29,6 +29,7 @@ _FINDINGS = {
     State.PASSED: "first seen {age} ago; this retry is let in",
     State.KNOWN: "has passed, first seen {age} ago; let in",
     State.NETWORK: "its network is allowed, by hand or as it has passed often enough; let in",
+    State.FULL: "too many of its address wait; not remembered until some have passed or expired",
 }
 
 

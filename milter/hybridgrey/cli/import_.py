@@ -51,15 +51,12 @@ def import_postfix(file: str, json_: bool) -> None:
     name = "postconf" if file == STDIN else file
     folder = "" if file == STDIN else str(Path(file).absolute().parent)
     found = postfix.convert(_source(file), _read, folder)
-    for f in found:
-        if f.lost:
-            click.echo(
-                configfile.one_line(f"{configfile.origins(f, name)[0]}: {'; '.join(f.notes)}"), err=True
-            )
+    import_senders.tell_lost(found, name)
     if json_:
         as_json(
             {
-                "rules": [{**f.table, **_about(f, name)} for f in found if not f.lost],
+                "rules": [{**f.table, **_about(f, name)} for f in found if f.is_rule],
+                "zones": {f.zone: f.table for f in found if f.zone and not f.lost},
                 "not_taken_over": [_about(f, name) for f in found if f.lost],
             }
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +13,11 @@ import click
 
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, as_written, store_trouble, url_of
-from hybridgrey.cli.output import as_json, fail
+from hybridgrey.cli.output import as_json, fail, is_terminal
 from hybridgrey.config import durations, textfile
 from hybridgrey.config.load import Config
 from hybridgrey.migrate import configfile, greylisters, whitelists
+from hybridgrey.migrate.found import Found
 from hybridgrey.migrate.greylisters import PeerError, Tally
 from hybridgrey.migrate.restore import Counts, Memory, Restorer
 from hybridgrey.process import assembly
@@ -83,7 +84,7 @@ def import_postgrey(
     A DIR is postgrey's --dbdir; it may run meanwhile. A FILE is one of its databases, or the output of
     db_dump for it ("-": on standard input). Passed and waiting triplets and allowed clients go into the
     store of the config file; what is there already never gets worse. Files whitelist_clients and
-    whitelist_recipients, and a DIR with them, are printed as rules.
+    whitelist_recipients (or postgrey_whitelist_clients and so on), and a DIR with them, are printed as rules.
 
     \b
     Examples:
@@ -175,12 +176,14 @@ def _sorted_out(paths: Iterable[str]) -> tuple[list[str], list[Path]]:
         path = Path(text)
         if path.is_dir():
             found = [str(path / name) for name in DATABASES if (path / name).is_file()]
-            listed = sorted(p for p in path.glob("whitelist_*") if p.is_file())
+            listed = sorted(
+                p for p in path.iterdir() if whitelists.is_whitelist(p.name, in_use=True) and p.is_file()
+            )
             if not found and not listed:
                 fail(f"{text}: neither postgrey's databases nor its whitelists are in it")
             databases += found
             lists += listed
-        elif path.name.startswith("whitelist_"):
+        elif whitelists.is_whitelist(path.name):
             lists.append(path)
         else:
             databases.append(text)
@@ -195,9 +198,16 @@ def _print_rules(path: Path) -> None:
     except ValueError as error:
         fail(f"{path}: {error}")
     click.echo(configfile.blocks(found, str(path)))
-    for f in found:
-        if f.lost:
-            click.echo(configfile.one_line(f"{path}:{f.line}: {f.origin}: {'; '.join(f.notes)}"), err=True)
+    tell_lost(found, str(path))
+
+
+def tell_lost(found: Sequence[Found], source: str) -> None:
+    """Say on stderr what is not taken over, each thing once; on a terminal the printed comments say it."""
+    if is_terminal(sys.stdout) and is_terminal(sys.stderr):
+        return
+    said = (f"{configfile.origins(f, source)[0]}: {'; '.join(f.notes)}" for f in found if f.lost)
+    for line in dict.fromkeys(map(configfile.one_line, said)):
+        click.echo(line, err=True)
 
 
 def _opened(file: str) -> Any:  # noqa: ANN401 (a binary stream)
@@ -244,16 +254,21 @@ def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
         retry_window=terms.retry_window,
         lifetime=terms.lifetime,
         auto_allow_after=terms.auto_allow_after,
+        auto_allow_interval=terms.auto_allow_interval,
         dry_run=dry_run,
     )
 
 
 def _print(counts: Counts, tally: Tally, *, dry_run: bool, json_: bool) -> None:
+    uncertain = tally.pop(greylisters.UNCERTAIN, 0)
     if json_:
-        as_json({**asdict(counts), "left_out": dict(tally), "dry_run": dry_run})
+        left_out = dict(tally)
+        as_json({**asdict(counts), "uncertain": uncertain, "left_out": left_out, "dry_run": dry_run})
         return
     for name, number in asdict(counts).items():
         click.echo(f"{number:>9}  {WORDS[name]}")
+    if uncertain:
+        click.echo(f"{uncertain:>9}  of these: {greylisters.UNCERTAIN}")
     for name, number in tally.items():
         click.echo(f"{number:>9}  left out: {name}")
     if dry_run:

@@ -1,8 +1,10 @@
-"""Log files as commands read them: gzipped or not, standard input too, line by line in bounded memory."""
+"""Log files as commands read them: packed or not, standard input too, line by line in bounded memory."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import os
 import struct
 import sys
@@ -18,6 +20,9 @@ from hybridgrey.cli.output import fail, is_terminal
 STDIN: Final = "-"
 LOOK: Final = 10_000  # lines between two steps of the progress bar
 GZIP: Final = b"\x1f\x8b"
+BZIP2: Final = b"BZh"
+XZ: Final = b"\xfd7zXZ\x00"
+OTHERS: Final = {b"\x28\xb5\x2f\xfd": "zstdcat", b"PK\x03\x04": "unzip -p", b"\x1f\x9d": "zcat"}
 MAX_LINE: Final = 2**20  # bytes; no log line that is ours or Postfix's has more than some 20 KiB
 
 
@@ -30,7 +35,7 @@ def lines_of(file: str, told: Callable[[int], None] | None = None) -> Iterator[I
     try:
         with _opened(file) as stream:
             yield _lines(_unpacked(stream), stream, told)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
         fail(f"{file}: {getattr(error, 'strerror', None) or error}")
 
 
@@ -86,8 +91,17 @@ def _opened(file: str) -> Iterator[Any]:
 
 
 def _unpacked(stream: Any) -> IO[bytes]:  # noqa: ANN401 (a buffered reader, which typeshed has no one name for)
-    packed = stream.peek(2)[:2] == GZIP
-    return cast("IO[bytes]", gzip.GzipFile(fileobj=stream) if packed else stream)
+    head = stream.peek(len(XZ))[: len(XZ)]
+    if head.startswith(GZIP):
+        return cast("IO[bytes]", gzip.GzipFile(fileobj=stream))
+    if head.startswith(BZIP2):
+        return cast("IO[bytes]", bz2.BZ2File(stream))
+    if head.startswith(XZ):
+        return cast("IO[bytes]", lzma.LZMAFile(stream))
+    for magic, command in OTHERS.items():
+        if head.startswith(magic):
+            raise OSError(f"is packed in a way that is not read here; pipe it in with {command}")
+    return cast("IO[bytes]", stream)
 
 
 def _lines(unpacked: IO[bytes], stream: Any, told: Callable[[int], None] | None) -> Iterator[bytes]:  # noqa: ANN401

@@ -20,7 +20,9 @@ from hybridgrey.config import durations
 COLOURS = {
     **dict.fromkeys(("accept", "passed", "known", "allowed", "network", "healthy", "ok", "matches"), "green"),
     **dict.fromkeys(("reject", "suspended", "down"), "red"),
-    **dict.fromkeys(("greylist", "tempfail", "waiting", "new", "early", "warning", "silent"), "yellow"),
+    **dict.fromkeys(
+        ("greylist", "tempfail", "waiting", "new", "early", "full", "warning", "silent"), "yellow"
+    ),
 }
 
 

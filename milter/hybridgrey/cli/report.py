@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -20,7 +21,7 @@ from hybridgrey.cli.access import UNAVAILABLE, configured
 from hybridgrey.cli.moments import moment
 from hybridgrey.cli.output import as_json, fail, table
 from hybridgrey.cli.report_observed import report_observed
-from hybridgrey.cli.report_sources import History, Span, opened, read_history, read_logs
+from hybridgrey.cli.report_sources import History, Span, opened, read_history, read_logs, why_nothing
 from hybridgrey.history import past
 from hybridgrey.report import comparison, maillog
 from hybridgrey.report.bins import HOUR
@@ -30,9 +31,19 @@ KINDS: Final = (".html", ".svg", ".png")
 TITLE: Final = "Mail before and after hybridgrey was switched on"
 NO_LIBRARY: Final = "graphs need matplotlib: install it, or hybridgrey with its extra, hybridgrey[report]"
 NOTHING: Final = (
-    "nothing to draw: the store has no history of this time ([metrics] history writes it),"
-    " and no mail log has a line of it; give logs with --mail-log"
+    "nothing to draw: the store has no history of this time ([metrics] history writes it), and {}"
 )
+NO_LOGS: Final = "no mail log was given; --mail-log FILE reads one"
+
+
+def _expressions(
+    _ctx: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
+) -> list[re.Pattern[bytes]]:
+    """Regular expressions as typed."""
+    try:
+        return [re.compile(text.encode(), re.IGNORECASE) for text in texts]
+    except re.error as error:
+        raise click.BadParameter(f"is no regular expression: {error}") from None
 
 
 @click.group(cls=Group, invoke_without_command=True)
@@ -44,7 +55,15 @@ NOTHING: Final = (
     "logs",
     multiple=True,
     metavar="FILE",
-    help='A Postfix mail log, also gzipped; "-" is standard input. Several add up.',
+    help='A mail log of Postfix or Sendmail, also .gz, .bz2, .xz; "-" is standard input. Several add up.',
+)
+@click.option(
+    "--greylist-text",
+    "greylist_texts",
+    multiple=True,
+    callback=_expressions,
+    metavar="RE",
+    help="A regular expression for replies in the logs that are greylisting too. Several add up.",
 )
 @click.option(
     "--since", callback=moment, metavar="TIME", help='From then on: "90d" ago, or 2026-01-31T10:00 (UTC).'
@@ -61,6 +80,7 @@ def report(
     ctx: click.Context,
     output: Path | None,
     logs: tuple[str, ...],
+    greylist_texts: list[re.Pattern[bytes]],
     since: float | None,
     until: float | None,
     switched_on: float | None,
@@ -92,13 +112,16 @@ def report(
         raise click.UsageError("--since must be before --until", ctx)
     drawing = _library()
     config = configured(config_path)
-    log = read_logs(logs, config, span)
+    log = read_logs(logs, config, span, greylist_texts)
+    why = why_nothing(log, span) if logs else NO_LOGS
     with closing(opened(config)) as reader:
         history = read_history(config, reader, hosts, forgiving=bool(logs))
         made = _made(history, log, span, switched_on)
     if made is None:
-        fail(NOTHING)
+        fail(NOTHING.format(why or "the mail logs have too little"))
     notes = _notes(made, log, logs)
+    if logs and why:
+        notes.append(f"{why[0].upper()}{why[1:]}.")
     _write(output, _drawn(drawing, made, output.suffix.lower(), notes))
     _tell(made, output, notes, json_=json_)
 

@@ -47,7 +47,7 @@ def report_observed(files: tuple[str, ...], since: float | None, json_: bool, co
     """Say what would have been rejected, delayed and passed, by rule and list.
 
     In observe mode nothing of it was done; else it is what was done.  Reads the counts of all MX hosts from
-    the history in the store, or JSON log lines from files, also gzipped; "-" and a pipe are standard input.
+    the history in the store, or JSON log lines from files, also packed; "-" and a pipe are standard input.
 
     From a log it names the heaviest clients and senders, and mail whose client is on a blocklist and on an
     allowlist of the configuration, as far as both had answered in time.  From the store these are client

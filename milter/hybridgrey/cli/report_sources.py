@@ -53,9 +53,12 @@ def _own_texts(config: Config) -> list[re.Pattern[bytes]]:
     return [re.compile(re.escape(text).replace(_SECONDS, r"\d+").encode()) for text in bare]
 
 
-def read_logs(files: tuple[str, ...], config: Config, span: Span) -> maillog.Tally:
+def read_logs(
+    files: tuple[str, ...], config: Config, span: Span, greylist_texts: Sequence[re.Pattern[bytes]] = ()
+) -> maillog.Tally:
     """What the mail logs say, read from the oldest to the newest."""
-    reader = maillog.Reader(_own_texts(config), span.since or 0.0, span.until or math.inf)
+    since, until = span.since or 0.0, span.until or math.inf
+    reader = maillog.Reader(_own_texts(config), since, until, greylist_texts)
     with progress(files) as told:
         for file in sorted(files, key=last_change):
             latest = last_change(file)
@@ -69,6 +72,29 @@ def read_logs(files: tuple[str, ...], config: Config, span: Span) -> maillog.Tal
                 with lines_of(file) as lines:
                     excess = reader.read(lines, Clock(latest, years_back))
     return reader.tally
+
+
+def why_nothing(log: maillog.Tally, span: Span) -> str:
+    """Why mail logs that were given have nothing to draw; empty when they have."""
+    if log.counted:
+        return ""
+    if not log.lines:
+        return "the mail logs are empty"
+    if log.undated and not log.known:
+        return (
+            f"the {log.undated} lines of the mail logs that tell of mail have no time that can be read, or"
+            " one in the future (journalctl shows times with -o short-iso)"
+        )
+    if not log.known:
+        return (
+            f"none of the {log.lines} lines of the mail logs is one of Postfix, Sendmail, SpamAssassin or"
+            " amavis that tells of mail that came; is it the mail log?"
+        )
+    if log.spans and (span.since or span.until):
+        moments = min(s for s, _e in log.spans), max(e for _s, e in log.spans)
+        when = " to ".join(time.strftime("%Y-%m-%dT%H:%M", time.gmtime(m)) for m in moments)
+        return f"the mail logs are of {when} (UTC), and nothing of it lies in the time that is asked for"
+    return f"the {log.known} lines of mail in the mail logs are all of this machine's own"
 
 
 def opened(config: Config) -> Reader:

@@ -92,8 +92,17 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
             "calls": int(total.value("store_seconds_count")),
             "failures": int(total.value("store_failures_total")),
             "seconds": _mean(total, "store_seconds"),
+            **_memory(hosts),
         },
     }
+
+
+def _memory(hosts: Sequence[Host]) -> dict[str, int]:
+    """The store's memory in bytes; of the fullest, if hosts have their own. 0: no limit, or unknown."""
+    names = ("store_memory_bytes", "store_memory_max_bytes")
+    pairs = [(host.value(names[0]), host.value(names[1])) for host in hosts]
+    used, limit = max(pairs, key=lambda pair: (pair[0] / pair[1] if pair[1] else 0.0, pair[0]))
+    return {"memory": int(used), "memory_max": int(limit)}
 
 
 def _state(host: Host) -> str:
@@ -172,6 +181,14 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         ("a passed mail was delayed", span(report["greylist_delay"]), ""),
     )
     table(("what", "mean", "note"), waits)
+    if store["memory"]:
+        title("Store")
+        of = f" of {_mebibytes(store['memory_max'])}" if store["memory_max"] else ""
+        click.echo(f"memory {_mebibytes(store['memory'])}{of}")
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / 2**20:,.1f} MiB"
 
 
 def _since(started: float) -> str:

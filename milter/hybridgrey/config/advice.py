@@ -77,6 +77,11 @@ def _networks(settings: Settings) -> Iterator[Problem]:
             yield ("greylist", key), f"one passed client lets in all of its /{prefix}"
     if greylist.lifetime < greylist.retry_window:
         yield ("greylist", "lifetime"), "a passed triplet is forgotten sooner than one that never came back"
+    if greylist.auto_allow_after and not greylist.auto_allow_interval:
+        cheap = "all passes count, so one burst and one retry can allow a network"
+        yield ("greylist", "auto_allow_interval"), cheap
+    if not greylist.max_waiting:
+        yield ("greylist", "max_waiting"), "one client can fill the store with triplets that wait"
 
 
 def _zones(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:

@@ -30,7 +30,8 @@ class Lines:
             parsed = tomllib.loads(statement)
             if statement.lstrip().startswith("["):
                 table = self._table(parsed)
-                self._places.setdefault(table, (number, ""))
+                for length in range(1, len(table) + 1):
+                    self._places.setdefault(table[:length], (number, ""))
             else:
                 for keys in _keys(parsed):
                     self._places.setdefault((*table, *keys), (number, statement))

@@ -205,6 +205,8 @@ class Greylist(Section):
     ipv4_prefix: int = Field(24, ge=0, le=32)
     ipv6_prefix: int = Field(64, ge=0, le=128)
     auto_allow_after: int = Field(5, ge=0, le=1_000_000)
+    auto_allow_interval: Annotated[int, BeforeValidator(durations.whole("0s", "30d"))] = typed("1h")
+    max_waiting: int = Field(1000, ge=0, le=1_000_000)
     code: Literal["450", "451"] = "450"
     text: str = "4.2.0 Greylisted, please try again in {seconds} seconds"
 

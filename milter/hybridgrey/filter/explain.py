@@ -28,7 +28,7 @@ from hybridgrey.lists.lookup import SUSPENDED, Resolver
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.judge import Action, Answer, Facts, Policy
-from hybridgrey.policy.trace import ANYBODY, SOMEBODY, Question, Step, steps
+from hybridgrey.policy.trace import Question, Step, steps
 
 TEXT_TIMEOUT = 2.0
 
@@ -170,12 +170,10 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
 
 
 def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
-    sender = SOMEBODY if asked.sender is None else asked.sender
-    recipient = ANYBODY if asked.recipient is None else asked.recipient
     transaction = screen.policy.transaction(
-        client.facts.maybe, asked.helo, sender, authenticated=asked.authenticated
+        client.facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated
     )
-    return screen.judge(client, transaction, sender, recipient)
+    return screen.judge(client, transaction, asked.from_, asked.to)
 
 
 def _reply_text(decision: Decision) -> str:

@@ -17,6 +17,7 @@ from queue import SimpleQueue
 from typing import Final, NamedTuple, Protocol
 
 from hybridgrey import logs
+from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.policy.judge import Answer
@@ -62,8 +63,8 @@ class Judged(NamedTuple):
     answers: Mapping[str, Answer]
     queue_id: str
     helo: str | None
-    sender: str
-    recipient: str
+    sender: Mailbox
+    recipient: Mailbox
     decision: Decision
 
 
@@ -178,8 +179,8 @@ class Events:
             "client": client.address,
             "host": client.host,
             "helo": helo,
-            "sender": bare(sender),
-            "recipient": bare(recipient),
+            "sender": sender.text,
+            "recipient": recipient.text,
             "rule": rule.name if rule else None,
             "action": verdict.action.value,
             "lists": self._listings(answers),
@@ -203,8 +204,3 @@ class Events:
             for zone, answer in answers.items()
             if answer.codes or answer.error
         }
-
-
-def bare(path: str) -> str:
-    """An envelope path as logs have it: without its angle brackets, but for the null path."""
-    return path[1:-1] if len(path) > 2 and path[0] == "<" and path[-1] == ">" else path

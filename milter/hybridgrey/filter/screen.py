@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 
 from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.load import Config
+from hybridgrey.envelope import Mailbox
 from hybridgrey.greylist.triplets import Touch
 from hybridgrey.lists import lookup
 from hybridgrey.lists.lookup import Lookup, Resolver
@@ -152,7 +153,7 @@ class Screen:
                 self._plans[facts.maybe] = plan
         return plan
 
-    def judge(self, client: Client, transaction: int, sender: str, recipient: str) -> Decision:
+    def judge(self, client: Client, transaction: int, sender: Mailbox, recipient: Mailbox) -> Decision:
         """Judge a recipient; `transaction` is `Policy.transaction`'s mask. Never raises for a bad world."""
         if client.trusted is not None:
             return Decision(client.trusted)
@@ -188,15 +189,17 @@ class Screen:
                 client.lookup.collect(outcome.zones)
 
     def _greylisted(
-        self, client: Client, verdict: Verdict, sender: str, recipient: str, started: float
+        self, client: Client, verdict: Verdict, sender: Mailbox, recipient: Mailbox, started: float
     ) -> Decision:
         rule = verdict.rule
-        delay = self._delay if rule is None or rule.delay is None else rule.delay
+        delay = self._delay
+        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
+            delay = rule.delay
         asked = time.monotonic()
         reply = touch = None
         error = ""
         try:
-            touch = self._greylist.touch(client.source.listed, sender, recipient, delay)
+            touch = self._greylist.touch(client.source.listed, sender.key, recipient.key, delay)
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:

@@ -17,14 +17,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
 import milter
-from hybridgrey import address
+from hybridgrey import envelope
 from hybridgrey.config.load import Config
-from hybridgrey.filter import forged
+from hybridgrey.filter import forged, macros
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import NAME, TOO_MANY, Headers
 from hybridgrey.filter.screen import Client, Decision, Reply, Screen, plain
 from hybridgrey.greylist.triplets import State
-from hybridgrey.policy.match import NULL_SENDER
 from hybridgrey.trouble.reporter import Report
 
 if TYPE_CHECKING:
@@ -33,8 +32,8 @@ if TYPE_CHECKING:
 Context: TypeAlias = "milter.milterContext"
 
 _CONNECT_MACROS = "j v {client_addr} {client_resolve}"
-_MAIL_MACROS = "{auth_authen}"
-_RCPT_MACROS = "i"
+_MAIL_MACROS = "{auth_authen} {mail_addr}"
+_RCPT_MACROS = "i {rcpt_addr} {rcpt_mailer}"
 # Steps that no rule, header or log line needs.
 _UNUSED_STEPS = milter.P_NODATA | milter.P_NOEOH | milter.P_NOBODY | milter.P_NOUNKNOWN
 # Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
@@ -52,6 +51,7 @@ class Session:
         "dnswl",
         "flags",
         "helo",
+        "postfix",
         "sender",
         "tally",
         "transaction",
@@ -61,11 +61,12 @@ class Session:
         self.flags = flags
         self.client: Client | None = None
         self.helo: str | None = None
+        self.postfix = False
         self.reset()
 
     def reset(self) -> None:
         """Forget the transaction; the client stays."""
-        self.sender = NULL_SENDER
+        self.sender = envelope.NULL
         self.authenticated = False
         # The rules that may hold in it; None until MAIL.
         self.transaction: int | None = None
@@ -192,7 +193,8 @@ class Milter:
             self._leave(session.client)
         session.reset()
         session.helo = None
-        session.client = self._screen.connect(where, _verified(ctx, name))
+        session.postfix = macros.is_postfix(ctx)
+        session.client = self._screen.connect(where, macros.verified(ctx, name))
         return session.client
 
     def _leave(self, client: Client) -> None:
@@ -210,8 +212,8 @@ class Milter:
         session = self._session(ctx)
         client = self._renewed(session, session.client or self._recovered(ctx, session))
         session.reset()
-        session.sender = _text(path)
-        session.authenticated = _is_set(ctx, "{auth_authen}")
+        session.sender = envelope.delivered(path, macros.said(ctx, "{mail_addr}"), final=session.postfix)
+        session.authenticated = macros.is_set(ctx, "{auth_authen}")
         session.transaction = self._transaction(client, session)
         return session.answer(milter.P_NR_MAIL)
 
@@ -231,7 +233,7 @@ class Milter:
     def _recovered(self, ctx: Context, session: Session) -> Client:
         """The client whose CONNECT was lost: pymilter cannot pass on a host name that is not UTF-8."""
         helo = session.helo
-        client = self._begin(ctx, session, _macro(ctx, "{client_addr}"), None)
+        client = self._begin(ctx, session, macros.macro(ctx, "{client_addr}"), None)
         session.helo = helo
         return client
 
@@ -239,14 +241,15 @@ class Milter:
         """RCPT TO: the verdict."""
         session = self._session(ctx)
         client = session.client or self._recovered(ctx, session)
-        recipient = _text(path)
+        said, mailer = macros.said(ctx, "{rcpt_addr}"), macros.macro(ctx, "{rcpt_mailer}")
+        recipient = envelope.delivered(path, said, mailer, final=session.postfix)
         if session.transaction is None:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             session.transaction = self._transaction(client, session)
         decision = self._screen.judge(client, session.transaction, session.sender, recipient)
         # As they are now: a late answer has had no vote.
         answers = client.lookup.answers.copy() if client.lookup is not None else {}
-        queue_id = _macro(ctx, "i") if self._events.told else ""
+        queue_id = macros.macro(ctx, "i") if self._events.told else ""
         self._events.judged(
             Judged(time.time(), client, answers, queue_id, session.helo, session.sender, recipient, decision),
             self.live,
@@ -271,7 +274,7 @@ class Milter:
             session.dnswl.update(dict.fromkeys(self._screen.dnswl(decision.verdict)))
 
     def _name(self, ctx: Context) -> str:
-        return plain(self._hostname or _macro(ctx, "j") or socket.gethostname())
+        return plain(self._hostname or macros.macro(ctx, "j") or socket.gethostname())
 
     @staticmethod
     def _passing_over(header: Callable[..., int]) -> Callable[..., int]:
@@ -299,7 +302,7 @@ class Milter:
         if session is None:
             return milter.CONTINUE
         tally = session.tally
-        if tally is not None and tally.count and not self._headers.remove(ctx, tally, _macro(ctx, "i")):
+        if tally is not None and tally.count and not self._headers.remove(ctx, tally, macros.macro(ctx, "i")):
             return _refuse(ctx, TOO_MANY)
         if session.delay or session.dnswl:
             self._headers.add(ctx, self._name(ctx), session.delay, session.dnswl)
@@ -327,35 +330,3 @@ def _refuse(ctx: Context, reply: Reply) -> int:
     # libmilter takes the text for a format: a lone "%" is an error.
     ctx.setreply(reply.code, reply.enhanced, reply.text.replace("%", "%%"))
     return milter.REJECT if reply.code[0] == "5" else milter.TEMPFAIL
-
-
-def _text(raw: bytes) -> str:
-    """An envelope path; bytes that are no UTF-8 are kept as surrogates, so that different paths stay so."""
-    return raw.decode("utf-8", "surrogateescape")
-
-
-def _macro(ctx: Context, name: str) -> str:
-    """A macro's value, "" if the MTA has not sent it or it is not UTF-8."""
-    try:
-        value = ctx.getsymval(name)
-    except UnicodeDecodeError:
-        return ""
-    return value if isinstance(value, str) else ""
-
-
-def _is_set(ctx: Context, name: str) -> bool:
-    """Whether the MTA has sent a value for a macro, in whatever encoding."""
-    try:
-        return bool(ctx.getsymval(name))
-    except UnicodeDecodeError:
-        return True
-
-
-def _verified(ctx: Context, name: str | None) -> str | None:
-    """The client's host name, if the MTA has found that it leads back to the client's address."""
-    if not name or name.startswith("[") or name.lower() == "unknown":
-        return None
-    resolve = _macro(ctx, "{client_resolve}")
-    # No such macro is Postfix, which has checked; Sendmail, whose {v} is a number, might have left it out.
-    verified = resolve == "OK" if resolve else not _macro(ctx, "v")[:1].isdigit()
-    return address.host(name) if verified else None

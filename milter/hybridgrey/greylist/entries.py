@@ -2,7 +2,8 @@
 
 An *entry* is a triplet (waiting or passed) or a client network's count of passed triplets (counting, or
 allowed once there are enough).  Millions are looked through a page at a time, so memory does not grow with
-their number; SCAN may then show an entry twice while the server grows its table.
+their number; SCAN may then show an entry twice while the server grows its table. *Notes* (when a network's
+count grew, how many triplets of an address wait) are no entries, and are forgotten with what they are about.
 
 A `Query` says which entries: exact values are compared in their stored form, so that addresses hidden as
 HMACs are found too; patterns (``*``, ``?``, ``[…]``) and wide networks need clear text.
@@ -19,12 +20,21 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import chain
 from typing import Any, Final
 
 import redis
 
 from hybridgrey.clientaddress import ClientReader
-from hybridgrey.greylist.triplets import NAMESPACE, Greylist, ParsedKey, parse_key
+from hybridgrey.greylist.triplets import (
+    NAMESPACE,
+    Greylist,
+    Note,
+    ParsedKey,
+    note_key,
+    parse_key,
+    parse_note,
+)
 from hybridgrey.store.connection import Script, Store, StoreError
 from hybridgrey.store.link import reason
 from hybridgrey.store.redis_py import primaries
@@ -141,6 +151,22 @@ class Query:
             return False
         return self._is_inside(entry.network) and all(_fits(entry, *glob) for glob in self._globs)
 
+    def covers(self, key: bytes) -> bool:
+        """Whether all is meant that the note under a key is about (False for the key of an entry).
+
+        A network's notes go with its entries; those on waiting triplets go with these, too.
+        """
+        noted = parse_note(key)
+        if noted is None or self._sender or self._recipient:
+            return False
+        network, note = noted
+        if self._status is not None and (self._status, note) != (Status.WAITING, Note.WAITING):
+            return False
+        if self._tag and parts(key)[0] != self._tag:
+            return False
+        whole = all(part in ("", "network") and pattern.fullmatch(network) for part, pattern in self._globs)
+        return whole and self._is_inside(network)
+
     def _client(self, text: str, prefixes: tuple[int, int]) -> bytes:
         try:
             network = ipaddress.ip_network(text, strict=False)
@@ -194,19 +220,20 @@ class Entries:
 
     def find(self, query: Query) -> Iterator[Entry]:
         """The entries that a query means, in no order."""
-        for _client, page in self._pages(query):
+        for _client, page, _notes in self._pages(query):
             yield from page
 
     def forget(self, query: Query) -> Iterator[int]:
         """Forget what a query means; yields how many were forgotten, page by page."""
-        for client, page in self._pages(query):
-            if page:
+        for client, page, notes in self._pages(query):
+            credits_ = [note_key(entry.key, Note.CREDIT) for entry in page if entry.sender is None]
+            if page or notes:
                 with _translated():
                     # One command a key: the keys of a page may be in different slots of a cluster.
                     pipeline = client.pipeline(transaction=False)
-                    for entry in page:
-                        pipeline.unlink(entry.key)
-                    yield sum(pipeline.execute())
+                    for key in chain((entry.key for entry in page), credits_, notes):
+                        pipeline.unlink(key)
+                    yield sum(pipeline.execute()[: len(page)])
 
     def allow(self, key: bytes, seconds: int) -> None:
         """Let a client network in from its next mail on, for at most `seconds` without mail."""
@@ -222,7 +249,8 @@ class Entries:
             client.close()
         self._store.close()
 
-    def _pages(self, query: Query) -> Iterator[tuple[redis.Redis, list[Entry]]]:
+    def _pages(self, query: Query) -> Iterator[tuple[redis.Redis, list[Entry], list[bytes]]]:
+        """What a query means, page by page: whom to ask for it, entries, and keys of notes."""
         pattern = query.pattern()
         for client in self._clients:
             cursor: bytes | int = 0
@@ -232,7 +260,8 @@ class Entries:
                 cursor, now, *flat = reply
                 rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
                 entries = (self._entry(*row, int(now)) for row in rows)
-                yield client, [entry for entry in entries if entry is not None and query.matches(entry)]
+                found = [entry for entry in entries if entry is not None and query.matches(entry)]
+                yield client, found, [key for key in flat[::3] if query.covers(key)]
 
     def _entry(self, key: bytes, value: bytes, expires: int, now: int) -> Entry | None:
         """An entry from what is stored; None for what is none of ours, or damaged."""

@@ -4,7 +4,7 @@ A triplet is of use only when the second attempt of a message, and the next mess
 sender, give the same triplet again. Three things stand in the way, and each has a function here:
 
 * big senders retry from a neighbouring address: `client_network` keeps the network only;
-* case, brackets, quotes and source routes differ although the address is the same: `recipient`;
+* case, brackets, quotes and source routes differ although the address is the same: `envelope`;
 * bounce addresses change with each message or each attempt: `sender` folds what changes to `#`.
 
 Folded in the local part of a sender:
@@ -12,9 +12,11 @@ Folded in the local part of a sender:
 =========  ==========================================  ==============================
 BATV       `prvs=4711abcdef=user`, `btv1==TAG==user`   `user`
 SRS        `SRS0=hash=tt=domain=user`                  `srs0=#=#=domain=user`
+Microsoft  `user+SRS=hash=tt=domain=user`              `user+srs=#=#=domain=user`
 SRS twice  `SRS1=hash=fwd==hash=tt=domain=user`        `srs=#=fwd==#=#=domain=user`
 VERP       `list-return-4711-user=example.com`         `list-return-#-#`
 UUID       `4f5b…-…-…-…-…`                             `#`
+bulk       the forms of a dozen bulk senders           see `bounceforms`
 tokens     hexadecimal, base64-like, very long         `#`
 digits     runs of four and more; in an address that   `#`
            looks like a bounce address, all runs
@@ -23,12 +25,16 @@ digits     runs of four and more; in an address that   `#`
 How much to fold? Folding too little delays each message of a sender anew; folding too much lets a second
 sender of the *same client network to the same recipient* pass on the first one's credit, which a spammer
 cannot steer. So the rule leans to folding, with one limit: people must stay apart. `john.smith2` and
-`john.smith3` do: short runs of digits are names in an ordinary address. Four digits are a year, a number
-of a provider that numbers its customers, or a message number; only the last makes trouble, but
-nothing tells them apart, so all of them fold. The domain is never folded: it is the identity that is left.
+`john.smith3` do: short runs of digits are names in an ordinary address, and so are letters of any kind. In
+an address that a program made (`=` or `bounce` in it, or a domain for bounces) runs that mix letters and
+digits, and letters that make no word, are tokens. Four digits are a year, a number of a provider that
+numbers its customers, or a message number; only the last makes trouble, but nothing tells them apart, so all
+of them fold. The domain is never folded: it is the identity that is left.
 
-All functions are pure, never raise, give at most `MAX_LOCAL` + 1 + `MAX_DOMAIN` characters, and are
-idempotent: `sender(sender(x)) == sender(x)`. The greylist calls them once for each recipient.
+The addresses are texts as `envelope.read` takes them; an uncertain or over-long one is the digest of the
+whole and not folded. All functions are pure, never raise, and are idempotent:
+`sender(sender(x)) == sender(x)`.
+The greylist calls them once for each recipient.
 """
 
 from __future__ import annotations
@@ -38,19 +44,19 @@ import socket
 from itertools import pairwise
 from typing import Final
 
+from hybridgrey import envelope
 from hybridgrey.clientaddress import ClientReader
+from hybridgrey.envelope import Mailbox
+from hybridgrey.greylist import bounceforms
 
-NULL_SENDER: Final = "<>"
-MAX_LOCAL: Final = 256  # RFC 5321 4.5.3.1.1 allows 64; bounce addresses of real senders use up to 150
-MAX_DOMAIN: Final = 255  # RFC 5321 4.5.3.1.2
 MAX_UNPARSED: Final = 64  # what is kept of a client that is no address at all
 
 _READER: Final = ClientReader()
 
 _QUOTING = {ord('"'): None, ord("\\"): None}
-_ENDS = "<>. \t\r\n\v\f\0"  # no address starts or ends with these, but for the root's dot
 
 # Most senders are people: no digit, `=` or `+`, and too short for a random token. They skip the folding.
+_SHORTEST_TOKEN: Final = 15  # of letters alone, with what stands before it
 _PLAIN = re.compile(r"[^0-9=+#]{0,31}")
 
 _BATV = re.compile(r"(?:ms)?prvs\d?=([^=]*)=(.+)", re.DOTALL)
@@ -76,23 +82,24 @@ def sender(address: str) -> str:
     >>> sender("<Bounces+4711-user=example.com@List.Example.ORG>")
     'bounces+#-#@list.example.org'
     """
-    while True:
-        local, domain = _split(address)
-        if not local and not domain:
-            return NULL_SENDER
-        folded = local if _PLAIN.fullmatch(local) else _fold(local)
-        if folded == local:
-            return _join(local, domain)
-        address = _join(folded, domain)
+    box = _read(address)
+    # What is long, odd or uncertain is a digest, and nothing in that is to be folded.
+    while not box.null and not box.key.startswith("@"):
+        local = _folded(box.local, box.domain)
+        if local == box.local:
+            break
+        box = envelope.read(f"{local}@{box.domain}" if box.domain else local)
+    return box.key
 
 
 def recipient(address: str) -> str:
-    """The envelope recipient as part of a triplet: cleaned and case-folded, nothing else.
+    """The envelope recipient as part of a triplet: cleaned and in lower case, nothing else; "" for none.
 
     `user+detail` is kept: the recipient is ours, does not change by itself, and a detail may be a
     mailbox of its own.
     """
-    return _join(*_split(address))
+    box = _read(address)
+    return "" if box.null else box.key
 
 
 def client_network(client: str, ipv4_prefix: int, ipv6_prefix: int, reader: ClientReader = _READER) -> str:
@@ -100,11 +107,13 @@ def client_network(client: str, ipv4_prefix: int, ipv6_prefix: int, reader: Clie
 
     An IPv6 address that carries an IPv4 one is of the IPv4 network, as `reader` has it; a zone id
     (`fe80::1%eth0`) is dropped, and a prefix out of range means the nearest that is possible. What is no
-    address at all (a unix socket, a damaged macro) is kept as bounded text and so is a network of its own.
+    address at all (a unix socket, a damaged macro) is kept as text, a long one
+    with a digest for its end, and so is a network of its own.
     """
     packed = reader.read(client).asked
     if packed is None:
-        return client.strip().strip("[]").split("%", 1)[0].casefold()[:MAX_UNPARSED]
+        text = client.strip().strip("[]").split("%", 1)[0].casefold()
+        return envelope.shortened(text, MAX_UNPARSED, MAX_UNPARSED // 2)
     family, prefix = (socket.AF_INET, ipv4_prefix) if len(packed) == 4 else (socket.AF_INET6, ipv6_prefix)
     return _masked(family, packed, max(0, min(prefix, 8 * len(packed))))
 
@@ -116,43 +125,36 @@ def _masked(family: int, packed: bytes, prefix: int) -> str:
     return f"{socket.inet_ntop(family, number.to_bytes(len(packed), 'big'))}/{prefix}"
 
 
-def _split(address: str) -> tuple[str, str]:
-    """Local part and domain, case-folded, without brackets, source route, quotes; both bounded.
+def _read(text: str) -> Mailbox:
+    """A text as `envelope` reads it; quotes inside a local part are dropped, as old stores have it.
 
-    Quotes and backslashes are dropped rather than parsed: `"john"@d` is `john@d` (RFC 5321 4.1.2), and
-    what differs only in its quoting is the same sender for us. Source route: "@a,@b:user@d" (appendix C).
+    No client comes by here with one: a session gives the key, which is a digest for such an address.
     """
-    if '"' in address or "\\" in address:
-        address = address.translate(_QUOTING)
-    text = address.casefold().strip(_ENDS)
-    while text.startswith("@") and "@" in (rest := text.partition(":")[2]):
-        text = rest.strip(_ENDS)
-    text = text.rstrip(_ENDS + "@")
-    local, at, domain = text.rpartition("@")
-    if not at:
-        local, domain = text, ""
-    return _bounded(local, MAX_LOCAL), _bounded(domain, MAX_DOMAIN)
+    box = envelope.read(text)
+    if '"' in box.local or "\\" in box.local:
+        return envelope.read(text.translate(_QUOTING))
+    return box
 
 
-def _bounded(part: str, limit: int) -> str:
-    """At most `limit` characters that neither begin nor end with blanks, brackets or dots."""
-    return part.strip(_ENDS)[:limit].rstrip(_ENDS)
+def _folded(local: str, domain: str) -> str:
+    """A case-folded local part with `#` in the place of what changes from message to message."""
+    if _PLAIN.fullmatch(local) and (len(local) < _SHORTEST_TOKEN or not bounceforms.is_made(local, domain)):
+        return local
+    return _fold(local, domain)
 
 
-def _join(local: str, domain: str) -> str:
-    return f"{local}@{domain}" if domain else local
-
-
-def _fold(local: str) -> str:
-    """Replace in a case-folded local part what changes from message to message by `#`."""
+def _fold(local: str, domain: str) -> str:
     local = _without_batv(local)
+    local = bounceforms.known(bounceforms.whole(local, domain))
     if match := _SRS0.fullmatch(local):
         local = f"srs=#=#={match[1]}"
     elif match := _SRS1.fullmatch(local):
         local = f"srs=#={match[1]}==#=#={match[2]}"
-    elif not local.startswith("srs=") and (match := _VERP.fullmatch(local)):
+    elif "srs=#" not in local and (match := _VERP.fullmatch(local)):
         local = f"{match[1]}#"
-    local = _TOKEN.sub(_fold_token, _UUID.sub("#", local))
+    # In a forwarder's address the sender is a person.
+    made = "srs=#" not in local and bounceforms.is_made(local, domain)
+    local = _TOKEN.sub(_fold_made if made else _fold_token, _UUID.sub("#", local))
     return (_DIGITS if _BOUNCE.search(local) else _LONG_DIGITS).sub("#", local)
 
 
@@ -167,16 +169,24 @@ def _without_batv(local: str) -> str:
     return local
 
 
+def _fold_made(match: re.Match[str]) -> str:
+    """The same in an address that a program made: letters with digits in them, and noise, too."""
+    return "#" if bounceforms.is_token(match[0]) else _fold_token(match)
+
+
 def _fold_token(match: re.Match[str]) -> str:
     """`#` for a run of letters and digits that no person would choose, else the run itself.
 
-    Random: hexadecimal with a digit, eight and longer; ten and longer with three changes between letter and
-    digit (names have one: `christopher42`); thirty-two and longer in any case.
+    Names have one change between letters and digits: `christopher42`, `abcde1984`.  Random are: hexadecimal
+    of eight and longer with two changes, or of sixteen with a digit; ten and longer with three changes;
+    thirty-two and longer but for letters that make words, as in long compounds.
     """
     token = match[0]
     if len(token) < 8:
         return token
-    if len(token) >= 32 or _HEXADECIMAL.fullmatch(token):
-        return "#"
+    if len(token) >= 32:
+        return token if token.isalpha() and not bounceforms.is_noise(token) else "#"
     changes = sum(a.isdigit() != b.isdigit() for a, b in pairwise(token))
+    if _HEXADECIMAL.fullmatch(token) and (changes >= 2 or len(token) >= 16):
+        return "#"
     return "#" if len(token) >= 10 and changes >= 3 else token

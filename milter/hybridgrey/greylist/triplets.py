@@ -12,6 +12,13 @@ Keys, all of one call with the client network as their hash tag, so that a Redis
 
     hg1:{192.0.2.0/24}:sender@example.org:recipient@example.net      a triplet
     hg1:{192.0.2.0/24}                                               count of the network's passed triplets
+    hg1:{192.0.2.0/24}+                                              when that count last grew
+    hg1:{192.0.2.0/24}@192.0.2.17                                    how many triplets of an address wait
+
+Both bounds are the script's. A network's count grows once in `auto_allow_interval` at most, so that one burst
+and one retry buy nothing (postgrey does the same). An address (IPv6: its /64) has at most `max_waiting`
+waiting triplets; what it tries beyond is FULL: refused as a new triplet is, and not remembered, so that it
+leaves no key. It is counted by address, not by network, so that one cannot starve its neighbours.
 
 `hg1` is the version of this layout. In a part `%`, `:`, braces, spaces, controls and all but ASCII are
 percent-escaped, so a key splits without doubt whatever a sender wrote, and prints on one line. A longer
@@ -42,7 +49,11 @@ MAX_PART: Final = 120  # bytes of an escaped part; RFC 5321's longest real addre
 _KEPT: Final = 80  # of these, when the rest becomes a digest
 _ESCAPED = re.compile(rb"[^!-~]|[%:{}]")
 _ESCAPED_IN_TAG = re.compile(rb"[^!-~]|[%{}]")  # the braces end it, and IPv6 needs its colons
+_OF_CLIENTS: Final = frozenset({"network", "address"})
 _KEY = re.compile(r"hg1:\{([^{}]*)\}(?::([^:]*):([^:]*))?")
+_NOTE_KEY = re.compile(r"hg1:\{([^{}]*)\}([+@]).*")
+ADDRESS_PREFIXES: Final = (32, 64)
+"""What counts as one client address, IPv4 and IPv6: who has one IPv6 address has a /64 (RFC 6177)."""
 
 
 class State(StrEnum):
@@ -53,6 +64,7 @@ class State(StrEnum):
     PASSED = "passed"
     KNOWN = "known"
     NETWORK = "network"
+    FULL = "full"
 
 
 _STATES: Final = tuple(State)
@@ -63,8 +75,9 @@ class Touch(NamedTuple):
     """The answer to one attempt.
 
     `seconds_left`: until a retry passes, 1 to the delay; 0 when accepted. `age`: seconds since the triplet's
-    first attempt, which for PASSED is the delay that the mail suffered; 0 for NEW, and for NETWORK when there
-    is no such triplet.
+    first attempt, which for PASSED is the delay that the mail suffered; 0 for NEW and FULL, and for NETWORK
+    when there is no such triplet. FULL: refused like NEW and not remembered, for too many triplets of the
+    client's address wait already.
     """
 
     state: State
@@ -100,6 +113,24 @@ def parse_key(key: bytes) -> ParsedKey | None:
     return ParsedKey(network or "", sender, recipient)
 
 
+class Note(StrEnum):
+    """What is noted beside a network's entries; the value is how its key goes on after the hash tag."""
+
+    CREDIT = "+"
+    WAITING = "@"
+
+
+def note_key(network: bytes, note: Note, address: bytes = b"") -> bytes:
+    """The key of a note; `network` is the key of the network's count, `address` a part, for WAITING."""
+    return b"%s%s%s" % (network, note.value.encode(), address)
+
+
+def parse_note(key: bytes) -> tuple[str, Note] | None:
+    """The network of a key that is a note, and which of them it is; None for any other key."""
+    match = _NOTE_KEY.fullmatch(key.decode("latin-1"))
+    return (unquote(match[1]), Note(match[2])) if match else None
+
+
 def key_pattern() -> bytes:
     """A SCAN pattern for all keys of this layout."""
     return f"{NAMESPACE}:{{*".encode()
@@ -108,8 +139,10 @@ def key_pattern() -> bytes:
 class Greylist:
     """The triplets of one store.
 
-    `retry_window` and `lifetime` in seconds, prefixes in bits, `auto_allow_after` in passed triplets (0 =
-    never); `clients` reads their addresses. Thread safe: nothing changes after construction.
+    `retry_window`, `lifetime` and `auto_allow_interval` in seconds, prefixes in bits, `auto_allow_after` in
+    passed triplets (0 = never), of which one counts in each interval (0 = all do), `max_waiting` in triplets
+    of a client address (0 = no bound); `clients` reads their addresses. Thread safe: nothing changes after
+    construction.
     """
 
     def __init__(
@@ -121,11 +154,14 @@ class Greylist:
         ipv4_prefix: int,
         ipv6_prefix: int,
         auto_allow_after: int,
+        auto_allow_interval: int = 0,
+        max_waiting: int = 0,
         key_secret: str = "",
         clients: ClientReader | None = None,
     ) -> None:
         self._store = store
         self._limits = (max(1, retry_window), max(1, lifetime), max(0, auto_allow_after))
+        self._bounds = (max(0, auto_allow_interval), max(0, max_waiting))
         self.clients = clients or ClientReader()
         self._networks = (ipv4_prefix, ipv6_prefix, self.clients)
         self._part = _hidden_part(key_secret) if key_secret else _clear_part
@@ -149,10 +185,16 @@ class Greylist:
         name = part("sender", normalise.sender(sender)), part("recipient", normalise.recipient(recipient))
         return b"%s:%s:%s" % (tag, *name), tag
 
+    def _all_keys(self, client: str, sender: str, recipient: str) -> tuple[bytes, bytes, bytes, bytes]:
+        """The keys of one call, in the script's order."""
+        triplet, network = self.keys(client, sender, recipient)
+        address = normalise.client_network(client, *ADDRESS_PREFIXES, self.clients).partition("/")[0]
+        waiting = note_key(network, Note.WAITING, self._part("address", address))
+        return triplet, network, note_key(network, Note.CREDIT), waiting
+
     def _run(self, client: str, sender: str, recipient: str, delay: int, look: int) -> Touch:
-        reply = self._store.run(
-            self._script, self.keys(client, sender, recipient), (delay, *self._limits, look)
-        )
+        keys = self._all_keys(client, sender, recipient)
+        reply = self._store.run(self._script, keys, (delay, *self._limits, look, *self._bounds))
         try:
             state, left, age = reply
             return Touch(_STATES[state], left, age)
@@ -169,7 +211,7 @@ def load_script() -> Script:
 def _clear_part(domain: str, text: str) -> bytes:
     """A part as escaped clear text of at most MAX_PART bytes."""
     raw = text.encode("utf-8", "surrogatepass")
-    escaped = (_ESCAPED_IN_TAG if domain == "network" else _ESCAPED).sub(_escape, raw)
+    escaped = (_ESCAPED_IN_TAG if domain in _OF_CLIENTS else _ESCAPED).sub(_escape, raw)
     if len(escaped) <= MAX_PART:
         return escaped
     cut = re.sub(rb"%[0-9A-F]?\Z", b"", escaped[:_KEPT])  # never half an escape

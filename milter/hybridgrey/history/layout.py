@@ -8,7 +8,7 @@ A *series* is a row of counts by time.  Its name is text, parts with ":" between
     list:LABEL:listed|unlisted|error|timeout                  answers of a DNS list
     list_reject:LABEL:sole|shared                             rejected recipients whose client the list had;
                                                               sole: no other blocklist had it
-    greylist:new|early|passed|known|network                   look-ups in the greylist
+    greylist:new|early|passed|known|network|full              look-ups in the greylist
     delay_le:300|420|…|inf                                    mail that passed, by its delay in seconds: above
                                                               the bound before, at most this (not cumulated)
     delay_sum                                                 the sum of these delays

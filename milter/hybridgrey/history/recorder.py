@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import orjson
 
-from hybridgrey import __version__
+from hybridgrey import __version__, envelope
 from hybridgrey.greylist import normalise
 from hybridgrey.history import layout
 from hybridgrey.history.layout import OUTCOMES, Step
@@ -237,8 +237,9 @@ def _day(number: float) -> str:
 
 
 def _domain(sender: str) -> str:
-    """The domain of a sender, "" for the null sender."""
-    return sender.rpartition("@")[2].strip("<>").rstrip(".").lower()[:_NAME_MAX]
+    """The domain of a sender as the log has it; "" for the null sender, its path where it is uncertain."""
+    box = envelope.read(sender)
+    return envelope.shortened(box.domain or box.local if box.certain else sender, _NAME_MAX, _NAME_MAX // 2)
 
 
 def _next_tick() -> float:

@@ -50,6 +50,11 @@ class Exposition(Collector):
         yield GaugeMetricFamily(
             PREFIX + "config_reload_ok", "0 after a failed reload, else 1", value=float(board.reload_ok)
         )
+        used, limit = board.store_memory
+        yield GaugeMetricFamily(PREFIX + "store_memory_bytes", "Memory that the store uses", value=used)
+        yield GaugeMetricFamily(
+            PREFIX + "store_memory_max_bytes", "The most it may use, 0 without a limit", value=limit
+        )
         yield CounterMetricFamily(
             PREFIX + "records_lost", "Verdicts too many at once for the page", value=self._shared.rings.lost
         )

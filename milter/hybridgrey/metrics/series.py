@@ -12,7 +12,7 @@ from types import MappingProxyType
 
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
-STATES = ("new", "early", "passed", "known", "network")
+STATES = ("new", "early", "passed", "known", "network", "full")
 OUTCOMES = ("accept", "reject", "delay", "tempfail")
 """What a client gets for a recipient, or in observe mode would get; delay: greylisted, come again later."""
 HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")

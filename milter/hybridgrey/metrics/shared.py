@@ -108,7 +108,7 @@ class Board:
     """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 40)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 56)).cast("d")
         self.started = time.time()
         """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
@@ -124,6 +124,15 @@ class Board:
     def set_reload_ok(self, ok: bool) -> None:
         """Say whether the last reload went well; a failed one leaves the old configuration in effect."""
         self._cells[3] = ok
+
+    def set_store_memory(self, used: int, limit: int) -> None:
+        """Say how many bytes the store uses, and of how many (0: no limit, or unknown). Keeper only."""
+        self._cells[5], self._cells[6] = used, limit
+
+    @property
+    def store_memory(self) -> tuple[int, int]:
+        """Bytes that the store uses, and the most it may; 0 for what is unknown."""
+        return int(self._cells[5]), int(self._cells[6])
 
     def served(self, address: str) -> bool:
         """Note where metrics are served; whether that is new. Keeper only."""

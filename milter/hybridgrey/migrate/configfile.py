@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from hybridgrey.migrate.found import Found
+from hybridgrey.migrate.found import Found, Summary
 
 WIDTH: Final = 110
 KEYS: Final = ("name", "authenticated", "clients", "recipients", "dns", "threshold", "action", "text")
@@ -19,16 +19,13 @@ KEYS: Final = ("name", "authenticated", "clients", "recipients", "dns", "thresho
 
 def render(found: Sequence[Found], source: str) -> str:
     """The config file for what was found in `source`, the name of a file."""
-    rules = sum(not f.lost for f in found)
-    lost = len(found) - rules
-    head = [
-        f"# Rules from {one_line(source)}: {rules} taken over, {lost} not; each says where it comes from."
-    ]
-    if not rules:
+    summary = Summary.of(found)
+    head = [f"# {one_line(source)}: {summary}; each says where it comes from."]
+    if not summary.rules:
         head.append(
             "# No rule was found in it, so the rules of a file without rules apply: see hybridgrey.toml(5)."
         )
-    elif not any(f.table.get("action") == "greylist" for f in found if not f.lost):
+    elif not any(f.table.get("action") == "greylist" for f in found if f.is_rule):
         head.append("# No greylister was found in it. To greylist who is left, add at the end:")
         head += ["#", "#   [[rule]]", '#   name = "the rest"', '#   action = "greylist"']
     return "\n".join([*head, "", blocks(found, source)]).rstrip("\n") + "\n"
@@ -46,7 +43,7 @@ def _block(found: Found, source: str) -> Iterator[str]:
     if found.table:
         mark = "# " if found.off else ""
         # A value may go over several lines, and each of them needs the mark.
-        for line in "\n".join(rule(found.table)).split("\n"):
+        for line in "\n".join(zone(found) if found.zone else rule(found.table)).split("\n"):
             yield f"{mark}{line}"
 
 
@@ -65,6 +62,13 @@ def rule(table: Mapping[str, Any]) -> Iterator[str]:
     for key in KEYS:
         if key in table:
             yield f"{key} = {value(table[key], len(key) + 3)}"
+
+
+def zone(found: Found) -> Iterator[str]:
+    """What is particular to a list, in TOML."""
+    yield f"[zones.{value(found.zone)}]"
+    for key, content in found.table.items():
+        yield f"{key} = {value(content)}"
 
 
 def value(content: object, indent: int = 0) -> str:

@@ -23,15 +23,23 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+from hybridgrey.greylist import normalise
 from hybridgrey.migrate.restore import Memory
 
 HASHED: Final = "hashed by --privacy"
 UNREADABLE: Final = "not understood"
+UNCERTAIN: Final = "senders with numbers that postgrey dropped; found again only if long"
+WHITELISTS: Final = (
+    "a whitelist is known by its name, such as whitelist_clients or postgrey_whitelist_recipients"
+)
 
-_TRIPLET = re.compile(r"([^/]+)/(.*?@[^/]*|[^@/]*)/(.+)", re.DOTALL)
+# With --lookup-by-host postgrey puts the prefix length of a single address behind it.
+_TRIPLET = re.compile(r"(?:([^/:]+)(?:/32)?|([^/]*:[^/]*)(?:/128)?)/(.*?@[^/]*|[^@/]*)/(.+)", re.DOTALL)
 _ESCAPE = re.compile(rb"\\([0-9a-f]{2}|\\)")
 _TIMES = re.compile(r"([0-9]{1,12}),([0-9]{1,12})")
-_DUMPED = re.compile(r"(\S+)\s+(\S+)\s+(\S+)\s+([0-9]{1,12})(?:\s+(AUTO|TARPIT\S*))?")
+# A path may have blanks and the sign of a comment in it; the comment comes after the time.
+_PATH = r'(<(?:"(?:[^"\\]|\\.)*"|[^">])*>|[^<\s]\S*)'
+_DUMPED = re.compile(rf"(\S+)\s+{_PATH}\s+{_PATH}\s+([0-9]{{1,12}})(?:\s+(AUTO|TARPIT\S*))?(?:\s*#.*)?")
 
 Tally = Counter[str]
 
@@ -59,7 +67,7 @@ def dump_berkeley(path: Path) -> Iterator[bytes]:
             assert process.stdout is not None  # noqa: S101 (for the type checker)
             yield from process.stdout
             if process.wait():
-                raise PeerError(f"{path}: db_dump failed")
+                raise PeerError(f"{path}: db_dump failed; {WHITELISTS}")
 
 
 def _tool(name: str) -> str:
@@ -127,9 +135,10 @@ def postgrey(
             tally[UNREADABLE] += 1
         elif triplet := _TRIPLET.fullmatch(key):
             first, last = int(times[1]), int(times[2])
-            passed = last - first >= delay
-            if _is_address(triplet[1]):
-                yield Memory(triplet[1], triplet[2], triplet[3], first, last, passed)
+            client, sender, recipient = triplet[1] or triplet[2], triplet[3], triplet[4]
+            if _is_address(client):
+                tally[UNCERTAIN] += _is_uncertain(sender)
+                yield Memory(client, sender, recipient, first, last, passed=last - first >= delay)
             else:
                 tally[UNREADABLE] += 1
         elif not _is_address(key):
@@ -138,6 +147,11 @@ def postgrey(
             yield Memory(key, None, None, int(times[2]), int(times[2]))
         else:
             tally["clients not allowed there yet"] += 1
+
+
+def _is_uncertain(sender: str) -> bool:
+    """Whether postgrey put ``#`` for a number that would be kept here if it is short."""
+    return "#" in sender and normalise.sender(sender) != normalise.sender(sender.replace("#", "7"))
 
 
 def sqlgrey(path: Path, tally: Tally) -> Iterator[Memory]:
@@ -182,8 +196,8 @@ def _sqlgrey_client(src: str) -> str:
 def milter_greylist(lines: Iterable[str], delay: int, autowhite: int, tally: Tally) -> Iterator[Memory]:
     """Memories of milter-greylist's dump file; `delay` and `autowhite` (seconds) are its own."""
     for line in lines:
-        text = line.partition("#")[0].strip()
-        if not text:
+        text = line.strip()
+        if not text or text.startswith("#"):
             continue
         match = _DUMPED.fullmatch(text)
         if match is None or not _is_address(match[1]):

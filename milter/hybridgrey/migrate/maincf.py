@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,8 @@ MAX_TEXT: Final = 1_000_000  # characters of an expanded value: `$a $a` nested 4
 
 _SETTING = re.compile(r"([A-Za-z0-9_.\-/]+)\s*=\s?", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_]+", re.ASCII)
+# What may stand between the brackets of return codes, and after them.
+_CODES = re.compile(r"[0-9.;\[\]]+(?:\*[+-]?[0-9]+)?", re.ASCII)
 _SEPARATORS = ", \t\r\n"
 _COMPARE: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
     "==": operator.eq,
@@ -46,6 +48,8 @@ class Text:
 
     text: str = ""
     lines: tuple[int, ...] = ()
+    mended: bool = False
+    """Whether it stood in the file as several words (see `bracketed`)."""
 
     def __getitem__(self, part: slice) -> Text:
         return Text(self.text[part], self.lines[part])
@@ -110,8 +114,8 @@ class MainCf:
         return self._parameter(name, 0).strip()
 
     def words(self, name: str) -> list[Text]:
-        """The words of the value; raises MainCfError."""
-        return words(self.value(name))
+        """The words of the value, a list's return codes in one; raises MainCfError."""
+        return list(bracketed(words(self.value(name))))
 
     def line(self, name: str) -> int:
         """The line that sets the parameter, 0 when none does."""
@@ -238,3 +242,26 @@ def words(value: Text) -> list[Text]:
         elif start is None:
             start = place
     return found if start is None else [*found, value[start:]]
+
+
+def bracketed(listed: Sequence[Text]) -> Iterator[Text]:
+    """Words, but ``zone=127.0.[ 0..255 ]`` as one: web pages show it so, and Postfix takes it for three."""
+    at = 0
+    while at < len(listed):
+        word = listed[at]
+        end = at + 1
+        if "[" in word.text.partition("=")[2]:
+            text = word
+            while _open(text) and end < len(listed) and _CODES.fullmatch(listed[end].text):
+                text += listed[end]
+                end += 1
+            if end > at + 1 and not _open(text):
+                word = Text(text.text, text.lines, mended=True)
+            else:
+                end = at + 1
+        yield word
+        at = end
+
+
+def _open(text: Text) -> bool:
+    return text.text.count("[") > text.text.count("]")

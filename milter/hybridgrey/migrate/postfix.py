@@ -13,7 +13,9 @@ Pure but for the `read` it is given.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
+from hybridgrey.migrate import replymaps
 from hybridgrey.migrate.found import Found, Read
 from hybridgrey.migrate.restrictions import LISTS, Restrictions
 
@@ -27,7 +29,8 @@ def convert(source: str, read: Read, config_directory: str = "") -> list[Found]:
     ]
     found += converter.postscreen()
     lists = {f"smtpd_{which}_restrictions": converter.restrictions(which) for which in LISTS}
-    return _in_order(found + _accepting_for_good(lists))
+    rules = _in_order(found + _accepting_for_good(lists))
+    return [*replymaps.labels(converter.main, rules, read), *rules]
 
 
 def _accepting_for_good(lists: Mapping[str, Sequence[Found]]) -> list[Found]:
@@ -43,7 +46,7 @@ def _accepting_for_good(lists: Mapping[str, Sequence[Found]]) -> list[Found]:
         note = f"in Postfix this ends this list only; here it accepts for good, past {' and '.join(later)}"
         for f in lists[name]:
             further = later and not f.lost and f.table["action"] == "accept"
-            out.append(Found(f.line, f.origin, f.table, (*f.notes, note)) if further else f)
+            out.append(replace(f, notes=(*f.notes, note)) if further else f)
     return out
 
 
@@ -56,10 +59,9 @@ def _in_order(found: Sequence[Found]) -> list[Found]:
         first = greylisting[0]
         if after:
             notes = (*first.notes, "moved to the end: here greylisting decides for all who are left")
-            first = Found(first.line, first.origin, first.table, notes)
-        doubles = [
-            Found(f.line, f.origin, notes=("greylisting is taken over already",)) for f in greylisting[1:]
-        ]
+            first = replace(first, notes=notes)
+        already = "greylisting is taken over already"
+        doubles = [Found(f.line, f.origin, notes=(already,), aside=True) for f in greylisting[1:]]
         others += [*doubles, first]
     return _reachable(_once(others))
 
@@ -67,20 +69,22 @@ def _in_order(found: Sequence[Found]) -> list[Found]:
 def _once(found: Iterable[Found]) -> Iterator[Found]:
     seen: dict[str, Found] = {}
     names: dict[str, int] = {}
+    said: set[tuple[int, str, tuple[str, ...]]] = set()
     for f in found:
         if f.lost:
-            yield f
+            if (f.line, f.origin, f.notes) not in said:
+                yield f
+            said.add((f.line, f.origin, f.notes))
             continue
         content = repr(sorted((k, v) for k, v in f.table.items() if k != "name"))
         if content in seen:
-            yield Found(
-                f.line, f.origin, notes=(f'the rule "{seen[content].table["name"]}" does this already',)
-            )
+            note = f'the rule "{seen[content].table["name"]}" does this already'
+            yield Found(f.line, f.origin, notes=(note,), aside=True)
             continue
         name = str(f.table["name"])[:90]
         names[name] = names.get(name, 0) + 1
         unique = name if names[name] == 1 else f"{name} {names[name]}"
-        seen[content] = Found(f.line, f.origin, {**f.table, "name": unique}, f.notes)
+        seen[content] = replace(f, table={**f.table, "name": unique})
         yield seen[content]
 
 
@@ -90,7 +94,7 @@ def _reachable(found: Iterator[Found]) -> list[Found]:
     for f in found:
         if final is not None and not f.lost:
             note = f'never reached: the rule "{final.table["name"]}" before it decides everything'
-            out.append(Found(f.line, f.origin, f.table, (*f.notes, note), off=True))
+            out.append(replace(f, notes=(*f.notes, note), off=True, aside=True))
             continue
         out.append(f)
         if not f.lost and f.table.keys() <= {"name", "action", "text"} and f.table["action"] != "none":

@@ -1,14 +1,17 @@
 -- What another greylister knew of one client network, written beside what is known here.
 --
--- KEYS  1 network, 2... triplets; their values as in triplets.lua
+-- KEYS  1 network  2 its credit  3... triplets, the first attempts in order of time; values as in triplets.lua
 -- ARGV  1 retry window  2 lifetime (seconds)  3 auto-allow threshold, 0 = never  4 "1" = only look
---       5 last mail of a client of the network that was allowed as a whole, 0 = none was
+--       5 credit interval (seconds), 0 = each pass counts
+--       6 last mail of a client of the network that was allowed as a whole, 0 = none was
 --       then for each triplet: "1" passed or "0" waiting, time of its first attempt, time of its last mail
 -- Gives {passed, renewed, waiting, kept, expired, network allowed (0 or 1)}, numbers of triplets but the last.
 --
 -- Nothing known here gets worse: no expiry is shortened, no passed triplet waits again, no wait starts anew.
+-- Nor does a network earn here what it could not have earned with us: of triplets that began within one credit
+-- interval one counts.
 local window, lifetime, threshold = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
-local look, allowed_at = ARGV[4] == '1', tonumber(ARGV[5])
+local look, interval, allowed_at = ARGV[4] == '1', tonumber(ARGV[5]), tonumber(ARGV[6])
 local now = tonumber(redis.call('TIME')[1])
 local passed, renewed, waiting, kept, expired, allowed = 0, 0, 0, 0, 0, 0
 
@@ -37,9 +40,20 @@ local function prolong(key, seconds)
   return true
 end
 
+local before = integer(KEYS[2])
+local latest, earned = before, 0
+
+local function earn(first)
+  if interval > 0 then
+    if math.abs(first - before) < interval or math.abs(first - latest) < interval then return end
+    latest = first
+  end
+  earned = earned + 1
+end
+
 local longest = 0
-for i = 2, #KEYS do
-  local at = 6 + 3 * (i - 2)
+for i = 3, #KEYS do
+  local at = 7 + 3 * (i - 3)
   local first = math.max(1, math.min(now, tonumber(ARGV[at + 1])))
   local known = integer(KEYS[i])
   if ARGV[at] == '1' then
@@ -52,6 +66,7 @@ for i = 2, #KEYS do
     else
       longest = math.max(longest, seconds)
       passed = passed + 1
+      earn(first)
       write('SET', KEYS[i], -first, 'EX', seconds)
     end
   elseif left(first, window) <= 0 then
@@ -65,7 +80,7 @@ for i = 2, #KEYS do
 end
 
 local passes = math.max(0, integer(KEYS[1]))
-local count = passes + passed
+local count = passes + earned
 local seconds = allowed_at > 0 and left(allowed_at, lifetime) or 0
 if threshold > 0 and seconds > 0 then
   longest = math.max(longest, seconds)
@@ -79,6 +94,7 @@ if count > passes then
   else
     write('SET', KEYS[1], count, 'EX', math.max(has, longest))
   end
+  if latest > before then write('SET', KEYS[2], latest, 'EX', math.max(lifetime, interval)) end
 elseif passes > 0 and longest > 0 then
   prolong(KEYS[1], longest)
 end

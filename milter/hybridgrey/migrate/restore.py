@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields
 from importlib import resources
 from typing import Final
 
-from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.greylist.triplets import Greylist, Note, note_key
 from hybridgrey.store.connection import Script, Store, StoreError
 
 # Memories held at a time, and triplets in one call: a call must end well within the store's time limit.
@@ -88,11 +88,12 @@ class Restorer:
         retry_window: int,
         lifetime: int,
         auto_allow_after: int,
+        auto_allow_interval: int = 0,
         dry_run: bool = False,
     ) -> None:
         self._store = store
         self._greylist = greylist
-        self._terms = (retry_window, lifetime, auto_allow_after, int(dry_run))
+        self._terms = (retry_window, lifetime, auto_allow_after, int(dry_run), auto_allow_interval)
         self._script = Script(
             (resources.files("hybridgrey.migrate") / "restore.lua").read_text(encoding="utf-8")
         )
@@ -115,13 +116,16 @@ class Restorer:
 
     def _write(self, networks: dict[bytes, _Network], counts: Counts) -> None:
         for key, network in networks.items():
-            triplets = list(network.triplets.items())
+            # In order of time: what of them counts for the network is told by the pauses between them.
+            triplets = sorted(network.triplets.items(), key=lambda item: item[1][1])
             allowed_at = network.allowed_at
             for start in range(0, max(1, len(triplets)), AT_ONCE):
                 part = triplets[start : start + AT_ONCE]
                 times = [int(number) for _, of_triplet in part for number in of_triplet]
                 arguments = (*self._terms, allowed_at, *times)
-                reply = self._store.run(self._script, (key, *(k for k, _ in part)), arguments)
+                reply = self._store.run(
+                    self._script, (key, note_key(key, Note.CREDIT), *(k for k, _ in part)), arguments
+                )
                 if len(reply) != len(fields(counts)):
                     raise StoreError("the store gave an answer that the script does not give")
                 counts.add(reply)

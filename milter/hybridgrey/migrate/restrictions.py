@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from hybridgrey.migrate import accessmap
+from hybridgrey.migrate import accessmap, policyservices
 from hybridgrey.migrate.found import Found, Read
-from hybridgrey.migrate.maincf import MainCf, MainCfError, Text, words
+from hybridgrey.migrate.maincf import MainCf, MainCfError, Text
+from hybridgrey.migrate.policyservices import STAYS
 from hybridgrey.policy.match import EntryError, Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry, PatternError
 
 TABLE: Final = "table"  # a map named without a restriction is check_client_access, and so on
 LISTS: Final = ("client", "helo", "sender", "relay", "recipient")
-STAYS: Final = "leave it in main.cf, Postfix goes on doing it"
+MENDED: Final = (
+    "blanks inside brackets taken out: Postfix reads them as separate words, and the list has no effect"
+)
+POSTSCREEN: Final = accessmap.Reading(postscreen=True)
 
 _DEFAULTS: Final[Mapping[str, str]] = {
     "config_directory": "/etc/postfix",
@@ -34,14 +38,6 @@ _DEFAULTS: Final[Mapping[str, str]] = {
 _ARGUMENT: Final = re.compile(
     r"check_.*_access|check_policy_service|reject_(rbl|rhsbl)_.*|permit_(dnswl|rhswl)_.*|sleep"
 )
-_GREYLISTERS: Final = re.compile(r"[a-z]*grey[a-z]*|\bgld\b", re.IGNORECASE)
-_PORTS: Final = {"10023": "postgrey", "60000": "postgrey", "2501": "sqlgrey", "2525": "gld"}
-_WEIGHTS: Final = "it scores DNS lists: give those of policyd-weight.conf weights in a rule with a threshold"
-_OTHER_SERVICES: Final = {
-    "policyd-weight": _WEIGHTS,
-    "12525": f"the port of policyd-weight; {_WEIGHTS}",
-    "spf": f"an SPF check; {STAYS}",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +78,14 @@ class Restrictions:
         found: list[Found] = []
         for i, item in enumerate(items):
             for new in self._item(which, item):
-                _add(found, Found(new.line, f"{name}: {new.origin}", new.table, new.notes, new.off))
+                _add(found, replace(new, origin=f"{name}: {new.origin}"))
             if item.name in ("permit", "reject", "defer") and not item.warns:
                 found += [
                     Found(
                         rest.line,
                         f"{name}: {rest.shown}",
                         notes=(f"never reached, {item.name} ends the list",),
+                        aside=True,
                     )
                     for rest in items[i + 1 :]
                 ]
@@ -130,13 +127,13 @@ class Restrictions:
                 table = {"name": "authenticated", "authenticated": True, "action": "accept"}
                 yield Found(item.line, item.shown, table)
             case "check_client_access":
-                yield from accessmap.convert(item.line, item.shown, argument, self._read)
+                yield from accessmap.convert(item.line, item.shown, argument, self._read, self._reading())
             case "reject_rbl_client":
                 yield self._blocklist(item)
             case "permit_dnswl_client":
                 yield self._list(item, "allowlists", "accept")
             case "check_policy_service":
-                yield _policy_service(item)
+                yield policyservices.convert(item.line, item.shown, argument, warns=item.warns)
             case _:
                 yield self._bare(item, name)
 
@@ -146,10 +143,14 @@ class Restrictions:
             case "reject" | "defer":
                 return self._everybody(item)
             case "permit":
-                return Found(item.line, item.shown, notes=("ends the list; the rules that follow go on",))
+                why = "ends the list; the rules that follow go on"
+                return Found(item.line, item.shown, notes=(why,), aside=True)
             case "defer_if_reject":
                 self._softens = True
-                return Found(item.line, item.shown, notes=("taken over: what rejects after it defers",))
+                why = "taken over: what rejects after it defers"
+                return Found(item.line, item.shown, notes=(why,), aside=True)
+            case _ if not re.fullmatch(r"\w*[a-z]\w*", name):
+                return Found(item.line, item.shown, notes=("no restriction of Postfix's",), aside=True)
             case _:
                 return Found(item.line, item.shown, notes=(_why_not(name),))
 
@@ -162,6 +163,12 @@ class Restrictions:
         if self._setting("soft_bounce").lower() == "yes":
             return "tempfail", (f"soft_bounce = yes (line {self.main.line('soft_bounce')})",)
         return "reject", ()
+
+    def _reading(self) -> accessmap.Reading:
+        """How smtpd reads the maps: a name stands for those below it unless main.cf says otherwise."""
+        name = "parent_domain_matches_subdomains"
+        below = name not in self.main.parameters or "smtpd_access_maps" in self._setting(name)
+        return accessmap.Reading(below=below)
 
     def _setting(self, name: str) -> str:
         """A value that only changes how something is taken over; one that cannot be expanded is none."""
@@ -185,7 +192,9 @@ class Restrictions:
             entry = ListEntry.parse(item.argument.text)
         except PatternError as e:
             return Found(item.line, item.shown, notes=(f"not taken over: {e}",))
-        return Found(item.line, item.shown, {"name": name, "dns": [str(entry)], "action": action}, notes)
+        table = {"name": name, "dns": [str(entry)], "action": action}
+        notes = (*notes, MENDED) if item.argument.mended else notes
+        return Found(item.line, item.shown, table, notes)
 
     def _everybody(self, item: Item) -> Found:
         action, notes = self._refusal(item)
@@ -241,6 +250,7 @@ class Restrictions:
     def _postscreen(self, sites: Sequence[Text]) -> list[Found]:
         entries: list[str] = []
         found: list[Found] = []
+        mended = any(site.mended for site in sites)
         for site in sites:
             try:
                 entries.append(str(ListEntry.parse(site.text)))
@@ -253,6 +263,7 @@ class Restrictions:
         notes = [f"postscreen_dnsbl_threshold = {threshold}, postscreen_dnsbl_action = {action}"]
         if action not in ("enforce", "drop"):
             notes.append("postscreen ignores the score and so does this rule: it logs and counts")
+        notes += [MENDED] if mended else []
         table: dict[str, Any] = {"name": "postscreen", "dns": entries, "threshold": max(1, number)}
         table["action"] = "reject" if action in ("enforce", "drop") else "none"
         most = sum(max(0, ListEntry.parse(e).weight) for e in entries)
@@ -274,9 +285,9 @@ class Restrictions:
                 yield self._mynetworks(word.line)
             elif "postscreen_access_list" in self.main.parameters:
                 note = "in Postfix this only passes postscreen; here it accepts for good"
-                for found in accessmap.convert(word.line, origin, word.text, self._read):
+                for found in accessmap.convert(word.line, origin, word.text, self._read, POSTSCREEN):
                     notes = found.notes if found.lost else (*found.notes, note)
-                    yield Found(found.line, found.origin, found.table, notes, found.off)
+                    yield replace(found, notes=notes)
 
     def _allowed(self) -> Iterator[Found]:
         for name in ("postscreen_dnsbl_allowlist_threshold", "postscreen_dnsbl_whitelist_threshold"):
@@ -312,27 +323,8 @@ def _add(found: list[Found], new: Found) -> None:
     if new.table["dns"][0] not in entries:
         entries += new.table["dns"]
     origin = last.origin if new.origin in last.origin else f"{last.origin}\n{new.line}\t{new.origin}"
-    found[rules[-1]] = Found(last.line, origin, {**last.table, "dns": entries}, last.notes)
-
-
-def _policy_service(item: Item) -> Found:
-    """A greylister becomes a greylist rule; any other policy service stays where it is."""
-    endpoint = item.argument.text.strip("{} \t")
-    server = words(Text(endpoint, (0,) * len(endpoint)))
-    place = server[0].text if server else ""
-    for sign, why in _OTHER_SERVICES.items():
-        if sign in place:
-            return Found(item.line, item.shown, notes=(f"not taken over: {why}",))
-    port = place.rpartition(":")[2]
-    if name := _GREYLISTERS.search(place):
-        note = f"known by its name, {name[0]}"
-    elif place.startswith("inet:") and port in _PORTS:
-        note = f"known by the port of {_PORTS[port]}"
-    else:
-        return Found(item.line, item.shown, notes=(f"no greylister that is known here; {STAYS}",))
-    if item.warns:
-        note += "; warn_if_reject before it has no effect on greylisting here"
-    return Found(item.line, item.shown, {"name": "the rest", "action": "greylist"}, (note,))
+    notes = tuple(dict.fromkeys((*last.notes, *new.notes)))
+    found[rules[-1]] = Found(last.line, origin, {**last.table, "dns": entries}, notes)
 
 
 def _why_not(name: str) -> str:

@@ -18,6 +18,7 @@ from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from hybridgrey.clientaddress import Carried, ClientReader
+from hybridgrey.envelope import Mailbox
 from hybridgrey.policy.match import Entry, Index
 from hybridgrey.policy.pattern import ListEntry, Pattern
 
@@ -50,6 +51,12 @@ class Rule:
     threshold: int = 1
     text: str | None = None
     delay: int | None = None
+
+    def unclear(self, sender: Mailbox, recipient: Mailbox) -> bool:
+        """Whether a condition of it is on an address that is uncertain."""
+        return (self.senders is not None and not sender.certain) or (
+            self.recipients is not None and not recipient.certain
+        )
 
 
 class Answer(NamedTuple):
@@ -124,6 +131,7 @@ class Policy:
         self._recipients = Index([r.recipients for r in rules])
         self._authenticated = _mask(r.authenticated is not False for r in rules)
         self._anonymous = _mask(r.authenticated is not True for r in rules)
+        self._greylisting = _mask(r.action is Action.GREYLIST for r in rules)
         self._refusing = _mask(r.action in REFUSING for r in rules)
         # Rules by which a list speaks for a client: not for an address that may be another's.
         self._vouching = _mask(r.action is Action.ACCEPT and bool(r.lists) for r in rules)
@@ -146,14 +154,23 @@ class Policy:
             maybe &= ~self._vouching
         return Facts(sure=maybe & self._early, maybe=maybe)
 
-    def transaction(self, client: int, helo: str | None, sender: str, *, authenticated: bool) -> int:
+    def transaction(self, client: int, helo: str | None, sender: Mailbox, *, authenticated: bool) -> int:
         """Mask of the rules that may hold in a mail transaction; `client` is `connect(...).maybe`."""
         login = self._authenticated if authenticated else self._anonymous
-        return client & login & self.helo.name(helo) & self.senders.mailbox(sender)
+        return client & login & self.helo.name(helo) & self._mailbox(self.senders, sender)
 
-    def recipient(self, transaction: int, recipient: str) -> int:
+    def recipient(self, transaction: int, recipient: Mailbox) -> int:
         """Mask of the rules that hold for a recipient, the lists apart."""
-        return transaction & self._recipients.mailbox(recipient)
+        return transaction & self._mailbox(self._recipients, recipient)
+
+    def _mailbox(self, index: Index, box: Mailbox) -> int:
+        """Rules that hold for a mailbox.
+
+        A condition on an uncertain one is unknown, and in the end unknown makes greylist match and all else
+        not: never a refusal out of it, and never a way in.
+        """
+        holding = index.mailbox(box)
+        return holding if box.certain else holding | self._greylisting
 
     def questions(self, facts: Facts) -> tuple[str, ...]:
         """The lists that may have a say, in the order of the rules: what to ask at CONNECT."""

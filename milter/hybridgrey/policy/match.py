@@ -1,7 +1,8 @@
 """Entries of the rules' clients, helo, senders and recipients: read them, and match all rules at once.
 
 An entry is an address, a network, a name, ``.domain`` (every name below it) or, for senders and recipients, a
-mailbox or a local part; ``!`` before it excludes.  A condition holds when any of its entries matches and no
+mailbox or a local part.  A client's name may have ``*`` in it (see `wildcard`); ``user+*`` is a mailbox with
+any extension.  ``!`` before an entry excludes.  A condition holds when any of its entries matches and no
 excluded one does; a condition of exclusions only holds for everything else.
 
 Rules are not tried one after the other: an `Index` holds the entries of all rules for one kind of condition,
@@ -22,8 +23,12 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 
-from hybridgrey import address
+from hybridgrey import address, envelope
 from hybridgrey.clientaddress import Carried
+from hybridgrey.envelope import Mailbox
+from hybridgrey.policy import dotted
+from hybridgrey.policy.wildcard import WildcardError, Wildcards
+from hybridgrey.policy.wildcard import parse as parse_wildcard
 
 Network = IPv4Network | IPv6Network
 
@@ -53,7 +58,8 @@ class Kind(StrEnum):
 class Entry:
     """One entry in matching form.
 
-    The key is a network; or a name, ``.domain``, ``local@domain``, ``local@`` (any domain) or ``<>``.
+    The key is a network; or a name, one with ``*``, ``.domain``, ``local@domain``, ``local@`` (any domain),
+    ``local+*`` in their place (any extension), or ``<>``.
     """
 
     key: Network | str
@@ -82,6 +88,14 @@ def _key(kind: Kind, body: str) -> Network | str:
 def _client_key(body: str) -> Network | str:
     if "/" in body or ":" in body or re.fullmatch(r"[\d.]+", body):
         return _network(body)
+    name = address.host(re.sub(r"\s*-\s*", "-", body))
+    if dotted.looks_numeric(name):
+        raise EntryError(dotted.instead(name))
+    if "*" in body:
+        try:
+            return parse_wildcard(name)
+        except WildcardError as e:
+            raise EntryError(str(e)) from None
     return _name(body)
 
 
@@ -92,8 +106,12 @@ def _network(body: str) -> Network:
         try:
             meant = ipaddress.ip_network(body, strict=False)
         except ValueError:
-            raise EntryError(f"{body!r} is no address or network") from e
+            raise EntryError(_no_network(body)) from e
         raise EntryError(f"{body!r} has bits set after its prefix; {meant} is meant?") from e
+
+
+def _no_network(body: str) -> str:
+    return dotted.instead(body) if "/" not in body else f"{body!r} is no address or network"
 
 
 def _unmapped(network: Network) -> Network:
@@ -119,15 +137,18 @@ def _mailbox_key(body: str) -> str:
         return body
     if body.startswith("."):
         return _name(body)
-    if "@" in body:
-        local, domain = address.mailbox(body)
-        if not domain and not body.endswith("@"):
-            raise EntryError(f"{body!r} is no mailbox")
-        if not local:
-            return _name(domain)
-        return f"{local}@{domain}"
+    if body.startswith("@"):
+        return _name(body[1:])
+    anywhere = body.endswith("@")
     # Without "@" a dot tells a domain from a local part.
-    return _name(body) if "." in body else f"{body.lower()}@"
+    if "@" not in body and "." in body and not body.startswith('"'):
+        return _name(body)
+    box = envelope.read(body.removesuffix("@"))
+    if not box.certain or box.null or (anywhere and box.domain):
+        raise EntryError(f"{body!r} is no mailbox")
+    if box.local.endswith("+*") and "+" in box.local[:-2]:
+        raise EntryError(f"{body!r}: +* follows the name, and stands for all that follows it")
+    return f"{box.local}@{box.domain}"
 
 
 def parse_file(kind: Kind, text: str) -> tuple[list[Entry], list[str]]:
@@ -149,7 +170,7 @@ def _line_entries(kind: Kind, body: str) -> list[Entry]:
     if body.startswith(('"', "! ")):
         return [parse_entry(kind, body)]
     pattern, *rest = body.split(None, 1)
-    if not rest:
+    if not rest or (kind is Kind.CLIENT and rest[0].startswith("-")):
         return [parse_entry(kind, body)]
     verb = rest[0].split(None, 1)[0]
     if verb.lower() not in _PASSING_VERBS:
@@ -165,7 +186,7 @@ def _access_row(kind: Kind, pattern: str) -> Iterator[Entry]:
         return
     entry = parse_entry(kind, pattern)
     yield entry
-    if isinstance(entry.key, str) and not {"@", "[", "<"} & set(entry.key) and entry.key[0] != ".":
+    if isinstance(entry.key, str) and not {"@", "[", "<", "*"} & set(entry.key) and entry.key[0] != ".":
         yield Entry("." + entry.key, entry.excluded)
 
 
@@ -185,11 +206,15 @@ class _Masks:
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
+        self.wildcards = Wildcards()
         self._networks: dict[tuple[int, int], dict[int, int]] = {}
 
     def add(self, key: Network | str, rule: int) -> None:
         if isinstance(key, str):
-            self.names[key] = self.names.get(key, 0) | 1 << rule
+            if "*" in key and not {"@", "["} & set(key):
+                self.wildcards.add(key, rule)
+            else:
+                self.names[key] = self.names.get(key, 0) | 1 << rule
             return
         shift = key.max_prefixlen - key.prefixlen
         table = self._networks.setdefault((key.max_prefixlen // 8, shift), {})
@@ -227,6 +252,8 @@ class Index:
         self._otherwise |= self.unconditional
         self._included = included.names
         self._excluded = excluded.names
+        self._wild = included.wildcards, excluded.wildcards
+        self._any_wild = any(self._wild)
         self._v4 = included.networks(4), excluded.networks(4)
         self._v6 = included.networks(16), excluded.networks(16)
         self._trivial = self.unconditional == (1 << len(entries)) - 1
@@ -246,7 +273,11 @@ class Index:
             more, less = self._addresses(carried.address)
             hit |= more if carried.proven else more & ~less & refusing
             miss |= less if carried.proven else less & ~refusing
-        return self._result(_parents(host) if host else (), hit, miss)
+        parents = _parents(address.host(host)) if host else ()
+        if parents and self._any_wild:
+            hit |= self._wild[0].find(parents)
+            miss |= self._wild[1].find(parents)
+        return self._result(parents, hit, miss)
 
     def _addresses(self, packed: bytes) -> tuple[int, int]:
         """Rules with an entry for an address, and those with one that excludes it."""
@@ -263,18 +294,23 @@ class Index:
         """Rules that hold for a HELO name, None when the client has sent none."""
         if self._trivial:
             return self.unconditional
-        return self._result(_parents(host.lower() if host[:1] == "[" else host) if host else (), 0, 0)
+        return self._result(_parents(address.host(host)) if host else (), 0, 0)
 
-    def mailbox(self, path: str) -> int:
-        """Rules that hold for an envelope sender or recipient, as sent."""
-        if self._trivial:
+    def mailbox(self, box: Mailbox) -> int:
+        """Rules that hold for an envelope sender or recipient.
+
+        An uncertain one equals no entry and every exclusion: only rules without the condition hold.
+        """
+        if self._trivial or not box.certain:
             return self.unconditional
-        local, domain = address.mailbox(path)
-        if not local and not domain:
+        if box.null:
             return self._result((NULL_SENDER,), 0, 0)
-        keys = [f"{local}@{domain}", f"{local}@"]
-        if domain:
-            keys += _parents(domain)
+        keys = [f"{box.local}@{box.domain}", f"{box.local}@"]
+        if "+" in box.local:
+            name = box.local.partition("+")[0]
+            keys += f"{name}+*@{box.domain}", f"{name}+*@"
+        if box.domain:
+            keys += _parents(box.domain)
         return self._result(keys, 0, 0)
 
     def _result(self, keys: Iterable[str], hit: int, miss: int) -> int:
@@ -285,12 +321,13 @@ class Index:
 
 
 def _parents(name: str) -> list[str]:
-    """The keys under which a name may stand: itself, and ``.domain`` for each domain above it."""
-    name = address.host(name)
+    """The keys under which a name may stand: itself, and ``.domain`` for each domain above it.
+
+    No entry is longer than a name may be, so of a longer text only the end is looked at: nothing is missed.
+    """
     keys = [name]
-    # A hostile name of a thousand dots is no name: 128 labels do not fit in 253 characters.
-    at = name.find(".", 1)
-    while at >= 0 and len(keys) < 128:
+    at = name.find(".", max(1, len(name) - address.MAX_NAME - 1))
+    while at >= 0:
         keys.append(name[at:])
         at = name.find(".", at + 1)
     return keys

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
+from hybridgrey import envelope
 from hybridgrey.clientaddress import ClientAddress
+from hybridgrey.envelope import Mailbox
 from hybridgrey.policy.judge import NOT_LISTED, REFUSING, Action, Answer, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Entry, Index
 
@@ -33,6 +35,16 @@ class Question:
     sender: str | None = None
     recipient: str | None = None
     authenticated: bool = False
+
+    @property
+    def from_(self) -> Mailbox:
+        """The sender, or somebody."""
+        return envelope.read(SOMEBODY if self.sender is None else self.sender)
+
+    @property
+    def to(self) -> Mailbox:
+        """The recipient, or somebody."""
+        return envelope.read(ANYBODY if self.recipient is None else self.recipient)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,14 +145,12 @@ def retrace(
     client = policy.clients.read(asked.client)
     facts = policy.connect(client.packed, asked.host, client.carried)
     known = {zone: answers.get(zone, NOT_LISTED) for zone in policy.zones}
-    sender = SOMEBODY if asked.sender is None else asked.sender
-    recipient = ANYBODY if asked.recipient is None else asked.recipient
     looked_up = policy.trusted(facts) is None and bool(policy.questions(facts))
     found: Retraced | None = None
     for authenticated in (False, True):
         guess = replace(asked, authenticated=authenticated)
-        mask = policy.transaction(facts.maybe, asked.helo, sender, authenticated=authenticated)
-        mask = policy.recipient(mask, recipient)
+        mask = policy.transaction(facts.maybe, asked.helo, asked.from_, authenticated=authenticated)
+        mask = policy.recipient(mask, asked.to)
         verdict = judge(policy, Facts(mask, mask, known))
         assert isinstance(verdict, Verdict)  # noqa: S101 (every answer is in)
         name = verdict.rule.name if verdict.rule else None
@@ -163,8 +173,8 @@ def _conditions(rule: Rule, asked: Question, client: ClientAddress) -> Iterator[
         said = "logged in" if asked.authenticated else "not logged in"
         yield Condition("authenticated", rule.authenticated is asked.authenticated, said)
     mailboxes = (
-        ("senders", rule.senders, SOMEBODY if asked.sender is None else asked.sender),
-        ("recipients", rule.recipients, ANYBODY if asked.recipient is None else asked.recipient),
+        ("senders", rule.senders, asked.from_),
+        ("recipients", rule.recipients, asked.to),
     )
     if rule.clients is not None:
         refusing = int(rule.action in REFUSING)
@@ -175,14 +185,16 @@ def _conditions(rule: Rule, asked: Question, client: ClientAddress) -> Iterator[
     if rule.helo is not None:
         holds, because = _held(rule.helo, lambda index: index.name(asked.helo))
         yield Condition("helo", holds, because)
-    for name, entries, mailbox in mailboxes:
+    for name, entries, box in mailboxes:
         if entries is not None:
-            holds, because = _held(entries, partial(_mailbox, mailbox))
+            holds, because = rule.action is Action.GREYLIST, "the address cannot be read with certainty"
+            if box.certain:
+                holds, because = _held(entries, partial(_mailbox, box))
             yield Condition(name, holds, because)
 
 
-def _mailbox(text: str, index: Index) -> int:
-    return index.mailbox(text)
+def _mailbox(box: Mailbox, index: Index) -> int:
+    return index.mailbox(box)
 
 
 def _held(entries: Sequence[Entry], ask: Callable[[Index], int]) -> tuple[bool, str]:

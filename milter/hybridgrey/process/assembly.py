@@ -29,7 +29,7 @@ from hybridgrey.lists.lookup import Resolver
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import keeper
+from hybridgrey.process import keeper, store_memory
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
@@ -117,7 +117,12 @@ class Assembly:
             reports,
             listen=self._config.metrics.listen,
             parent=self._master,
-            tasks=[prober.run, partial(_watch, store, reports), chronicler.run],
+            tasks=[
+                prober.run,
+                partial(_watch, store, reports),
+                partial(store_memory.watch, store, reports, self.shared.board.set_store_memory),
+                chronicler.run,
+            ],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle),
         )
@@ -223,6 +228,8 @@ def open_greylist(config: Config, store: Store) -> Greylist:
         ipv4_prefix=terms.ipv4_prefix,
         ipv6_prefix=terms.ipv6_prefix,
         auto_allow_after=terms.auto_allow_after,
+        auto_allow_interval=terms.auto_allow_interval,
+        max_waiting=terms.max_waiting,
         key_secret=config.store.key_secret.get_secret_value(),
         clients=config.dns.clients,
     )

@@ -1,4 +1,7 @@
-"""When a line of a log was written: syslog's own form without a year, or ISO 8601 (RFC 5424).
+"""When a line of a log was written: syslog's own form without a year, or ISO 8601 (RFC 5424, journalctl).
+
+A container's log has more before the line: the name of the container (``mail-1  | ``), the runtime's time and
+stream (``2026-… stdout F ``), or the whole line in JSON.  The first time counts, for it has a year.
 
 ``Nov 22 06:25:01`` has neither year nor zone.  The zone is this machine's.  The year follows from the order
 of the lines and from a moment that none of them can be after, such as the file's last change: the first line
@@ -17,6 +20,8 @@ from calendar import timegm
 from datetime import datetime
 from typing import Final
 
+import orjson
+
 TOLERANCE: Final = 86_400.0  # s; clocks of the writer and of the file system may differ, and zones do
 OLDEST: Final = 10 * 365 * 86_400.0  # s before the latest moment: what is older is a clock that was wrong
 _HALF_YEAR: Final = 183 * 86_400
@@ -26,7 +31,15 @@ _MONTHS: Final = {name: number for number, name in enumerate(_NAMES.split(), 1)}
 _STAMP: Final = re.compile(
     rb"(?:<\d{1,3}>(?:1 )?)?"  # what RFC 3164 and RFC 5424 put before it on the wire, and some into the file
     rb"(?:([A-Z][a-z]{2}) ([ \d]\d) (\d\d):(\d\d):\d\d(?:\.\d{1,9})?"
-    rb"|(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d):\d\d(?:[.,]\d{1,9})?(Z|[+-]\d\d:?\d\d)?) "
+    rb"|(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d):\d\d(?:[.,]\d{1,9})?"
+    rb" ?(Z|UTC|[+-]\d\d:?\d\d)?) +"
+)
+_STREAM: Final = re.compile(rb"(?:stdout|stderr) [FP] ")
+_COLOUR: Final = rb"(?:\x1b\[[0-9;]*m)*"
+# docker compose, kubectl logs --prefix, stern.
+_CONTAINER: Final = re.compile(
+    _COLOUR + rb"(?:[\w.-]+ *\| ?|\[pod/[^\]\s]*\] |(?:[a-z0-9][\w.-]* ){1,2}"
+    rb"(?=[A-Z][a-z]{2} [ \d]\d \d\d:|\d{4}-))" + _COLOUR + rb" ?"
 )
 
 
@@ -50,11 +63,14 @@ class Clock:
         """
         match = _STAMP.match(line)
         if match is None:
+            container = _CONTAINER.match(line)
+            match = _STAMP.match(line, container.end()) if container else None
+        if match is None:
             return None, 0
         texts = tuple(match.groups(b""))
         if texts != self._known[0]:  # many lines have the same minute
             self._known = texts, self._moment(texts)
-        return self._known[1], match.end()
+        return self._known[1], _after(line, match.end())
 
     @property
     def excess(self) -> int:
@@ -91,6 +107,28 @@ class Clock:
         raise ValueError("no such day")
 
 
+def _after(line: bytes, at: int) -> int:
+    """Where the rest begins after a time: after what a container's runtime and syslog in it add."""
+    if stream := _STREAM.match(line, at):
+        at = stream.end()
+    inner = _STAMP.match(line, at)
+    return inner.end() if inner else at
+
+
+def unpacked(line: bytes) -> bytes:
+    """A line of docker's own file, JSON with the line and its time in it, as text; any other as it is."""
+    if not line.startswith(b'{"log":'):
+        return line
+    try:
+        content = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return line
+    text, moment = content.get("log"), content.get("time")
+    if not isinstance(text, str) or not isinstance(moment, str):
+        return line
+    return f"{moment} {text}".encode("utf-8", "replace")
+
+
 def _plain(year: int, rest: tuple[int, int, int, int]) -> int:
     """Seconds as if it were UTC; also of a 29th of February that the year has not."""
     month, day, hour, minute = rest
@@ -104,5 +142,5 @@ def _local(year: int, rest: tuple[int, int, int, int]) -> float:
 
 
 def _iso(day: bytes, minute: bytes, zone: bytes) -> float:
-    text = f"{day.decode()}T{minute.decode()}{zone.decode()}"
+    text = f"{day.decode()}T{minute.decode()}{zone.decode().replace('UTC', 'Z')}"
     return datetime.fromisoformat(text).timestamp()

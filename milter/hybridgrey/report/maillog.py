@@ -1,14 +1,14 @@
-"""What a Postfix mail log says of the mail that came: accepted, rejected, greylisted, later found to be spam.
+"""What a mail log says of the mail that came: accepted, rejected, greylisted, later found to be spam.
 
 Counted is, by the minute:
 
 * ``accepted``: messages that a client handed over, when the queue manager takes them (``client=``, then
-  ``queue active``; ``proxy-accept`` with a filter before the queue).  Not those that a content filter gives
-  back, nor what came from the machine itself: these cannot be told apart.
+  ``queue active``; ``proxy-accept`` with a filter before the queue; for Sendmail see `sendmaillog`).  Not
+  those that a content filter gives back, nor what came from the machine itself: these cannot be told apart.
 * ``rejected``: recipients, or whole messages and connections, that got a 5xx reply from Postfix, from
-  postscreen or from a milter.
-* ``greylisted``: temporary refusals that name greylisting, whoever did it, and those of postscreen's tests
-  after the greeting, which make every new client come back too.
+  postscreen, from Sendmail or from a milter.
+* ``greylisted``: temporary refusals that are greylisting by their text (see `greytexts`), and those of
+  postscreen's tests after the greeting, which make every new client come back too.
 * ``deferred``: all other temporary refusals.
 * ``spam``: messages that SpamAssassin, by spamd or spampd, or amavis called spam.
 
@@ -24,8 +24,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from hybridgrey.report import logtime, sendmaillog
 from hybridgrey.report.bins import Bins
+from hybridgrey.report.greytexts import Texts
 from hybridgrey.report.logtime import Clock
+from hybridgrey.report.sendmaillog import Kind
 
 ACCEPTED: Final = "accepted"
 REJECTED: Final = "rejected"
@@ -40,10 +43,11 @@ _SILENCE: Final = 10
 # Looked for first: nine of ten lines have none of it, and need not be taken apart.
 _WANTED: Final = re.compile(
     rb": client=|reject: |proxy-accept: |\(queue active\)|hold: |spam \(|spam <|result: Y | SPAM"
+    rb"|, reject=|, nrcpts=[1-9]|\bstat=|\.\.\. User unknown"
 )
 _PROGRAM: Final = re.compile(
-    rb"\S+ (?:[\w.-]+/)*(smtpd|postscreen|cleanup|qmgr|nqmgr|oqmgr|spamd|spampd|amavis)[\w.-]*"
-    rb"(?:\[(\d{1,10})\]:|: | (\d{1,10}|-) \S+ (?:-|\[[^\]]*\]))? ?"
+    rb"(?:\S+ +)?(?:[\w.-]+/)*(smtpd|postscreen|cleanup|qmgr|nqmgr|oqmgr|spamd|spampd|amavis|%s)[\w.-]*"
+    rb"(?:\[(\d{1,10})\]:|: | (\d{1,10}|-) \S+ (?:-|\[[^\]]*\]))? ?" % sendmaillog.PROGRAMS
 )
 _CLIENT: Final = re.compile(rb"(\w+): client=[^\[\s]*\[([^\]]*)\](?!.*, orig_(?:client|queue_id)=)")
 _OWN: Final = re.compile(rb"127\.|::1$|unknown$|unix:")
@@ -55,7 +59,6 @@ _REJECT: Final = re.compile(
 )
 _CHECKED: Final = re.compile(rb"\w+: reject: (?:(?:mime |nested )?header|body) ")
 _PROXY: Final = re.compile(rb"(?:\w+: )?proxy-accept: ")
-_GREYLISTING: Final = re.compile(rb"gr[ae]y-?list|^try again later$", re.IGNORECASE)  # the second is rspamd's
 _POSTSCREEN: Final = b"Service currently unavailable"
 _QUOTED: Final = re.compile(rb"<[^>]*>")
 _IDENTIFIED: Final = re.compile(rb"(?:spamd: )?identified spam [(<]")
@@ -73,6 +76,8 @@ class Tally:
     """The first and the last moment at which a reply of this filter's was seen, none if none was."""
     own_count: int = 0
     lines: int = 0
+    known: int = 0
+    """Lines with a time, of programs that are known here, that tell of mail."""
     counted: int = 0
     undated: int = 0
     """Lines of mail whose time is missing, cannot be, or lies in the future."""
@@ -102,6 +107,7 @@ class Tally:
         self.own = [min(moments), max(moments)] if moments else []
         self.own_count += other.own_count
         self.lines += other.lines
+        self.known += other.known
         self.counted += other.counted
         self.undated += other.undated
 
@@ -110,10 +116,17 @@ class Reader:
     """Reads logs, from the oldest to the newest, into one `tally`."""
 
     def __init__(
-        self, own_texts: Sequence[re.Pattern[bytes]] = (), since: float = 0.0, until: float = float("inf")
+        self,
+        own_texts: Sequence[re.Pattern[bytes]] = (),
+        since: float = 0.0,
+        until: float = float("inf"),
+        greylist_texts: Sequence[re.Pattern[bytes]] = (),
     ) -> None:
-        """`own_texts`: what our greylisting says, whole; counted is from `since` to `until`."""
-        self._own_texts = own_texts
+        """`own_texts`: what our greylisting says, whole; `greylist_texts`: to be found in that of others.
+
+        Counted is from `since` to `until`.
+        """
+        self._texts = Texts(own_texts, greylist_texts)
         self._since = since
         self._until = until
         self._waiting: dict[bytes, None] = {}
@@ -128,6 +141,7 @@ class Reader:
             tally.lines += 1
             if _WANTED.search(line) is None:
                 continue
+            line = logtime.unpacked(line)
             moment, start = clock.read(line)
             if moment is None:
                 tally.undated += 1
@@ -150,7 +164,10 @@ class Reader:
         head = _PROGRAM.match(line)
         if head is None:
             return ""
+        tally.known += 1
         text, program = line[head.end() :].rstrip(b"\r\n"), head[1]
+        if program in (b"sm-mta", b"sendmail"):
+            return self._sendmail(text, moment, tally)
         if program in (b"smtpd", b"cleanup", b"postscreen"):
             return self._reply(program, text, moment, tally)
         if program.endswith(b"qmgr"):
@@ -184,12 +201,33 @@ class Reader:
         if kind == b"5":
             return REJECTED
         said = _unquoted(reject[3]).strip()
-        if any(own.fullmatch(said) for own in self._own_texts):
+        if program == b"postscreen" and said.startswith(_POSTSCREEN):
+            return GREYLISTED
+        return self._put_off(said, moment, tally)
+
+    def _put_off(self, said: bytes, moment: float, tally: Tally) -> str:
+        """Which kind of temporary refusal a text is."""
+        if self._texts.are_own(said):
             tally.seen(moment)
             return GREYLISTED
-        if _GREYLISTING.search(said) or (program == b"postscreen" and said.startswith(_POSTSCREEN)):
-            return GREYLISTED
-        return DEFERRED
+        return GREYLISTED if self._texts.are_greylisting(said) else DEFERRED
+
+    def _sendmail(self, text: bytes, moment: float, tally: Tally) -> str:
+        """What a line of Sendmail's counts for."""
+        event = sendmaillog.event(_unquoted(text))
+        if event is None:
+            return ""
+        match event.kind:
+            case Kind.BEGUN:
+                self._wait(self._waiting, event.queue_id)
+                return ""
+            case Kind.GIVEN_ON:
+                return self._taken(event.queue_id)
+            case Kind.REJECTED | Kind.DEFERRED:
+                # A refusal after the recipients is one of the message.
+                self._waiting.pop(event.queue_id, None)
+                rejected = event.kind is Kind.REJECTED
+                return REJECTED if rejected else self._put_off(event.said, moment, tally)
 
     def _taken(self, queue_id: bytes) -> str:
         """A message is complete: its first time in the queue counts, not each time that it is tried again."""

@@ -26,6 +26,7 @@ from typing import Any, Final
 
 import orjson
 
+from hybridgrey.envelope import shortened
 from hybridgrey.history.layout import NOTED, OUTCOMES, labels_of
 from hybridgrey.policy.pattern import Pattern
 
@@ -41,7 +42,7 @@ History = Mapping[str, Mapping[int, int]]
 
 _PASSED: Final = {what: "pass" if what == "accept" else what for what in OUTCOMES}
 """Outcomes of the history with the word that this report has for them."""
-_REFUSED_STATES: Final = frozenset({"new", "early"})
+_REFUSED_STATES: Final = frozenset({"new", "early", "full"})
 
 
 class Heaviest:
@@ -58,7 +59,7 @@ class Heaviest:
 
     def add(self, key: str) -> None:
         """Count a key."""
-        self._counts[key[:MAX_KEY]] += 1
+        self._counts[shortened(key, MAX_KEY)] += 1
         if len(self._counts) > self._limit:
             self.exact = False
             self._counts = Counter(dict(self._counts.most_common(self._limit // 2)))

@@ -17,6 +17,10 @@ would also come when merely the *thread* that started the server ends, needs cod
 a threaded process, and exists on Linux only. For the same reason it has a session of its own: Ctrl-C in
 the terminal, or a signal to the process group, must not take the store from workers that still drain.
 
+The server has a limit of memory (`machine`): without one the kernel ends it, or the MTA, when a flood has
+filled the machine. At the limit it lets go of what expires first: triplets that wait have two days at most,
+those that passed and counts weeks. A server that refuses instead would let all unknown mail in, or none.
+
 The append-only file is kept as plain commands (no RDB preamble), so that the data survive a change of the
 binary in either direction: an RDB written by Valkey 9 is unreadable to Redis 7.
 """
@@ -37,6 +41,7 @@ from typing import Final
 from urllib.parse import quote
 
 from hybridgrey import folders
+from hybridgrey.store import machine
 from hybridgrey.store.binary import EmbeddedError, find_binary
 
 MAX_SOCKET_PATH: Final = 103  # bytes; sun_path has 104 on the BSDs and 108 on Linux, with the final NUL
@@ -58,11 +63,13 @@ class EmbeddedServer:
         start_timeout: float = 15.0,
         load_timeout: float = 300.0,
         progress: Progress | None = None,
+        maxmemory: int = 0,
     ) -> None:
         """The server runs as who starts it.
 
         `start_timeout` s until the first answer, `load_timeout` s more while it says that it loads its data;
-        `progress` gets a line when it starts to load, and each few seconds after.
+        `progress` gets a line when it starts to load, and each few seconds after. `maxmemory` in bytes; 0: by
+        the machine.
         """
         self.directory = directory.absolute()
         self.socket_path = self.directory / "store.sock"
@@ -70,6 +77,7 @@ class EmbeddedServer:
         self._start_timeout = start_timeout
         self._load_timeout = load_timeout
         self._progress = progress or _unheard
+        self._maxmemory = maxmemory
         self._process: subprocess.Popen[bytes] | None = None
         self._master_lock: int | None = None
 
@@ -97,6 +105,7 @@ class EmbeddedServer:
         while True:
             if _answers(self.socket_path):
                 self._await_loaded()
+                self._limit()
                 return self.socket_path
             lock = self._locked("server.lock")
             if lock is not None:
@@ -109,6 +118,22 @@ class EmbeddedServer:
                     f"end that process (fuser {self.directory}/server.lock) and start again"
                 )
             time.sleep(_PAUSE)
+
+    def _limit(self) -> None:
+        """Tell a server that was found: one that the version before started has no limit."""
+        for name, value in self._memory().items():
+            answer = _ask(self.socket_path, f"CONFIG SET {name} {value}\r\n".encode())
+            if not answer.startswith(b"+OK"):
+                self._progress(f"{self.directory}: the embedded store goes on without {name} {value}")
+
+    def _memory(self) -> dict[str, str]:
+        limit = self._maxmemory or machine.allowance(machine.memory())
+        # volatile-ttl takes the best of the keys that it looks at: of ten nearly always one that waits.
+        return {
+            "maxmemory": str(limit),
+            "maxmemory-policy": "volatile-ttl",
+            "maxmemory-samples": "10",
+        }
 
     def poll(self) -> int | None:
         """None while the server lives, else its exit status (-1 for one that is not our child)."""
@@ -243,7 +268,7 @@ class EmbeddedServer:
             "aof-load-truncated": "yes",  # a crash may cut the last command off
             "aof-use-rdb-preamble": "no",
             "save": "",
-            "maxmemory-policy": "noeviction",  # to refuse is better than to forget at random
+            **self._memory(),
             "loglevel": "warning",
             "logfile": "",
         }

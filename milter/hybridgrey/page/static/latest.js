@@ -7,7 +7,7 @@ const FIRST = 20;
 const MORE = 50;
 const PAUSE = 250; // ms without a key before a search is sent
 
-const LEADS = { new: "never seen before", early: "came back too early", passed: "came back and passed", known: "has passed before", network: "its network has passed often enough" };
+const LEADS = { new: "never seen before", early: "came back too early", passed: "came back and passed", known: "has passed before", network: "its network has passed often enough", full: "too many of its address wait already" };
 
 function badge(one) {
   const name = one.enforced ? outcomeName(one.outcome) : `${outcomeName(one.outcome)} (observed)`;

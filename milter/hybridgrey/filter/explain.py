@@ -9,7 +9,7 @@ What is not given (sender, recipient) stands for somebody of whom no rule knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dns.exception
@@ -27,7 +27,7 @@ from hybridgrey.lists.health import Health, Prober
 from hybridgrey.lists.lookup import SUSPENDED, Resolver
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import none_works
-from hybridgrey.policy.judge import Action, Answer, Facts, Policy
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 
 TEXT_TIMEOUT = 2.0
@@ -49,6 +49,7 @@ class Explanation:
     """The verdict and the way to it.
 
     `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
+    `too_late` are rules that would let the client in, but stand below the one that refuses it.
     """
 
     action: Action
@@ -61,6 +62,7 @@ class Explanation:
     store_error: str
     nameserver_error: str
     no_list_works: bool = False
+    too_late: tuple[str, ...] = ()
 
     @property
     def passes(self) -> bool:
@@ -113,6 +115,7 @@ def explain(config: Config, greylist: Greylist, asked: Question) -> Explanation:
         store_error=decision.store_error,
         nameserver_error=_nameserver_error(answers, servers),
         no_list_works=none_works(str(one.state) for one in health),
+        too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
     )
 
 
@@ -174,6 +177,23 @@ def _decide(screen: Screen, client: Client, asked: Question) -> Decision:
         client.facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated
     )
     return screen.judge(client, transaction, asked.from_, asked.to)
+
+
+def _too_late(policy: Policy, verdict: Verdict, facts: Facts, asked: Question) -> Iterator[str]:
+    """Rules that name the client and accept it, below the one that refuses."""
+    if verdict.action not in REFUSING or verdict.rule is None:
+        return
+    mask = policy.transaction(facts.maybe, asked.helo, asked.from_, authenticated=asked.authenticated)
+    mask = policy.recipient(mask, asked.to)
+    for number in range(policy.rules.index(verdict.rule) + 1, len(policy.rules)):
+        rule = policy.rules[number]
+        if (
+            rule.action is Action.ACCEPT
+            and rule.clients is not None
+            and not rule.lists
+            and mask >> number & 1
+        ):
+            yield rule.name
 
 
 def _reply_text(decision: Decision) -> str:

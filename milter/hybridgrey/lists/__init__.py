@@ -6,5 +6,5 @@ an address that it must, or must not, have.
 In reading order: `zones` (what is known of each list), `question` (the bytes of queries and replies),
 `lookup` (one client's questions), `cache` and `recall` (answers within their TTL), `upstream` (which
 nameserver answers), `tcp` (after truncation), `texts` (the words for a listing), `health` (which lists have
-a vote), `resolv` (the system's nameservers).
+a vote), `resolv` (the system's nameservers), `names` (a client's name that leads back to it).
 """

@@ -84,7 +84,7 @@ def explain_(
     try:
         ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
-        raise click.UsageError(f"{client!r} is no IP address") from None
+        raise click.BadParameter(f"{clean(client)!r} is no IP address", param_hint="ADDRESS") from None
     config = configured(config_path)
     named = _host_name(config, client, host)
     asked = Question(client, named.name or None, helo, sender, recipient, authenticated)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import click
 
+from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, as_written, store_trouble, url_of
 from hybridgrey.cli.output import as_json, fail, is_terminal
@@ -44,7 +45,7 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, value: str) -> in
     try:
         return int(durations.parse(value))
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(f"{clean(value)!r} {error}") from None
 
 
 def _options(command: _F) -> _F:

@@ -92,13 +92,13 @@ def test_outcomes(world):
     """Recipients are counted by what they got, by rule and by list."""
     document = json.loads(world("--json", world.folder / "log").stdout)
     assert document["verdicts"] == 11
-    assert document["outcomes"] == {"reject": 3, "delay": 2, "tempfail": 1, "pass": 5}
-    assert document["rules"]["the rest"] == {"delay": 2, "pass": 1, "tempfail": 1}
-    assert document["rules"]["(no rule)"] == {"pass": 3}
+    assert document["outcomes"] == {"rejected": 3, "greylisted": 2, "deferred": 1, "accepted": 5}
+    assert document["rules"]["the rest"] == {"greylisted": 2, "accepted": 1, "deferred": 1}
+    assert document["rules"]["(no rule)"] == {"accepted": 3}
     assert document["lists"]["zen.spamhaus.org"] == {"listed": 2, "errors": 0}
     assert document["lists"]["bl.mailspike.net"] == {"listed": 1, "errors": 1}
     assert document["noted"] == {"trial": 1}
-    assert document["clients"]["reject"]["198.51.100.1"] == 2
+    assert document["clients"]["rejected"]["198.51.100.1"] == 2
     assert document["lines"] == {"garbage": 3, "other": 1, "earlier": 0}
     assert document["enforced"] == 3
     assert document["last"] == "2026-02-01T10:00:00.000Z"
@@ -115,7 +115,7 @@ def test_claimed_by_both(world):
                 "client": "198.51.100.1",
                 "sender": "a@b.example",
                 "recipient": "c@d.example",
-                "outcome": "reject",
+                "outcome": "rejected",
                 "blocklists": ["zen.spamhaus.org"],
                 "allowlists": ["list.dnswl.org"],
             }
@@ -271,7 +271,7 @@ def test_a_daemon_in_observe_mode():
             daemon.await_events("verdict", 2)
             done = run("--json", "-c", daemon.config, daemon.log)
     document = json.loads(done.stdout)
-    assert document["outcomes"] == {"reject": 1, "delay": 1, "tempfail": 0, "pass": 0}
+    assert document["outcomes"] == {"rejected": 1, "greylisted": 1, "deferred": 0, "accepted": 0}
     assert (document["enforced"], document["lines"]["garbage"]) == (0, 0)
-    assert document["clients"]["reject"] == {"192.0.2.66": 1}
+    assert document["clients"]["rejected"] == {"192.0.2.66": 1}
     assert document["lists"]["zen.spamhaus.org"]["listed"] == 1

@@ -131,6 +131,8 @@ def test_the_event(told, stream, counts):
         "recipient": "b@example.net",
         "rule": "the rest",
         "action": "greylist",
+        "outcome": "greylisted",
+        "reason": "new",
         "lists": {"bl": ["127.0.0.2"]},
         "state": "new",
         "age": 0,

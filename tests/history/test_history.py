@@ -116,7 +116,7 @@ def test_odd_names_come_back(store: Store) -> None:
     reader = Reader(store)
     assert reader.hosts() == [odd]
     (series,) = reader.counts(NOW, NOW, Step.MINUTE, [odd])
-    assert layout.labels_of(series) == ["rule", odd, "reject"]
+    assert layout.labels_of(series) == ["rule", odd, "rejected"]
     assert reader.tops(NOW, NOW)["domain/reject"] == [(odd, 1)]
 
 

@@ -23,6 +23,7 @@ from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.metrics.meter import Meter
 from hybridgrey.metrics.ring import packed
 from hybridgrey.metrics.shared import Shared
+from hybridgrey.outcome import Outcome
 from hybridgrey.store.connection import Store, StoreError
 from parts.base import wait_until
 from parts.daemon import Daemon
@@ -33,7 +34,7 @@ from parts.redisserver import Redis
 RULES = [("blocklists", "reject"), ("the rest", "greylist")]
 ZONES = [("bl.test", "bl.test"), ("wl.test", "wl.test")]
 TERMS = Terms("mx1", "enforce", {"rules": "1", "greylist": "1"})
-EVENT = {"client": "192.0.2.7", "sender": "a@example.org", "outcome": "reject", "mx": "mx1"}
+EVENT = {"client": "192.0.2.7", "sender": "a@example.org", "outcome": "rejected", "mx": "mx1"}
 FAR = 10 * 366 * 86400
 
 
@@ -93,7 +94,7 @@ class Host:
         ring = self.shared.rings.writer(0)
         assert ring is not None
         for _ in range(number):
-            self.meter.decided("blocklists", "reject", "reject", 0.0)
+            self.meter.decided("blocklists", "reject", Outcome.REJECTED, 0.0)
             ring.write(packed(EVENT | {"t": time.time(), "mx": self.chronicle.host}))
 
 
@@ -363,10 +364,8 @@ def kill(daemon: Daemon, name: str) -> None:
 
 
 def outcome(event: dict[str, object]) -> str:
-    """What came of a verdict, read from its log line."""
-    if event["action"] == "reject":
-        return "reject"
-    return "delay" if event["state"] in ("new", "early") else "accept"
+    """What the log says that the client got."""
+    return str(event["outcome"])
 
 
 def logged(*daemons: Daemon) -> Counter[str]:
@@ -473,7 +472,7 @@ def test_two_daemons_lose_nothing_and_count_nothing_twice(lists: FakeDns) -> Non
                 "mx1": len(one.events("verdict")),
                 "mx2": len(two.events("verdict")),
             }
-            assert reader.tops(now, now)["domain/reject"] == [("example.org", logged(one, two)["reject"])]
+            assert reader.tops(now, now)["domain/reject"] == [("example.org", logged(one, two)["rejected"])]
         store.close()
 
 

@@ -22,6 +22,7 @@ from hybridgrey.lists import zones
 from hybridgrey.metrics import prometheus, series
 from hybridgrey.metrics.meter import ListAnswer
 from hybridgrey.metrics.shared import Shared
+from hybridgrey.outcome import Outcome, outcome_of
 from hybridgrey.policy.judge import Action, Answer, Facts, Rule
 from hybridgrey.policy.pattern import ListEntry
 
@@ -92,7 +93,7 @@ def test_processes_add_up(shared: Shared) -> None:
         def work(slot: int = slot, number: int = number) -> None:
             meter = shared.meter(slot)
             for _ in range(number + 1):
-                meter.decided("blocklists", "reject", "reject", 0.0)
+                meter.decided("blocklists", "reject", Outcome.REJECTED, 0.0)
             meter.claimed_by_both.inc(10)
 
         assert in_child(work) == 0
@@ -146,12 +147,12 @@ def test_a_killed_worker_keeps_its_counts(shared: Shared) -> None:
 def test_reload_carries_totals_over(shared: Shared) -> None:
     """After a reload old and new workers count the same series together, and a new rule starts at zero."""
     old = shared.meter(shared.counters.lease())
-    old.decided("manual", "accept", "accept", 0.0)
+    old.decided("manual", "accept", Outcome.ACCEPTED, 0.0)
     renewed = shared.renewed([("fresh", "tempfail"), *RULES], [*ZONES, ("bl.example", "bl.example")])
     new = renewed.meter(renewed.counters.lease())
-    new.decided("manual", "accept", "accept", 0.0)
+    new.decided("manual", "accept", Outcome.ACCEPTED, 0.0)
     new.list_answers([answer("bl.example", 0.01)])
-    old.decided("manual", "accept", "accept", 0.0)
+    old.decided("manual", "accept", Outcome.ACCEPTED, 0.0)
     found = samples(renewed)
     assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=manual}"] == 3
     assert found["hybridgrey_verdicts_total{action=tempfail,enforced=true,rule=fresh}"] == 0
@@ -216,7 +217,7 @@ def test_unforeseen_labels_cost_nothing(shared: Shared) -> None:
     """A label that the config does not know is counted nowhere and raises nothing."""
     before = samples(shared)
     meter = shared.meter(shared.counters.lease())
-    meter.decided("no such rule", "accept", "accept", 0.0)
+    meter.decided("no such rule", "accept", Outcome.ACCEPTED, 0.0)
     meter.noted("no such rule")
     meter.list_answers([answer("no such list", 1.0), answer("no such list", silent=True)])
     meter.list_rejects({"no such list"}, 3)
@@ -239,7 +240,7 @@ def test_what_clients_get(shared: Shared, rule: str, action: str, outcome: str, 
     """A recipient is counted by rule and action, by rule and what came of it, and by its wait."""
     key = f"hybridgrey_outcomes_total{{enforced=true,outcome={outcome},rule={rule}}}"
     assert (key in samples(shared)) == at_zero
-    shared.meter(shared.counters.lease()).decided(rule, action, outcome, 0.03)
+    shared.meter(shared.counters.lease()).decided(rule, action, outcome_of(outcome), 0.03)
     found = samples(shared)
     assert found[key] == 1
     assert found[f"hybridgrey_verdicts_total{{action={action},enforced=true,rule={rule}}}"] == 1
@@ -285,7 +286,7 @@ def test_rejects_of_one_list_alone(shared: Shared) -> None:
 
 def test_a_recipient_without_rule_is_counted(shared: Shared) -> None:
     """A recipient that no rule matched has a rule label of its own."""
-    shared.meter(shared.counters.lease()).decided(None, "accept", "accept", 0.0)
+    shared.meter(shared.counters.lease()).decided(None, "accept", Outcome.ACCEPTED, 0.0)
     key = f"hybridgrey_verdicts_total{{action=accept,enforced=true,rule={series.NO_RULE}}}"
     assert samples(shared)[key] == 1
 
@@ -295,14 +296,14 @@ def test_only_a_rules_own_action_is_shown_at_zero(shared: Shared) -> None:
     accepted = "hybridgrey_verdicts_total{action=accept,enforced=true,rule=the rest}"
     assert accepted not in samples(shared)
     assert samples(shared)["hybridgrey_verdicts_total{action=greylist,enforced=true,rule=the rest}"] == 0
-    shared.meter(shared.counters.lease()).decided("the rest", "accept", "accept", 0.0)
+    shared.meter(shared.counters.lease()).decided("the rest", "accept", Outcome.ACCEPTED, 0.0)
     assert samples(shared)[accepted] == 1
 
 
 def test_observe_mode_is_a_label() -> None:
     """Verdicts that were not enforced are counted apart."""
     shared = Shared.create(RULES, ZONES, enforced=False)
-    shared.meter(shared.counters.lease()).decided("blocklists", "reject", "reject", 0.0)
+    shared.meter(shared.counters.lease()).decided("blocklists", "reject", Outcome.REJECTED, 0.0)
     assert samples(shared)["hybridgrey_verdicts_total{action=reject,enforced=false,rule=blocklists}"] == 1
 
 
@@ -323,8 +324,8 @@ def test_capacity_is_bounded() -> None:
     shared = Shared.create([(f"rule {i}", "accept") for i in range(5000)], ZONES)
     assert shared.schema.dropped > 0
     meter = shared.meter(shared.counters.lease())
-    meter.decided("rule 0", "accept", "accept", 0.0)
-    meter.decided("rule 4999", "accept", "accept", 0.0)
+    meter.decided("rule 0", "accept", Outcome.ACCEPTED, 0.0)
+    meter.decided("rule 4999", "accept", Outcome.ACCEPTED, 0.0)
     found = samples(shared)
     assert found["hybridgrey_verdicts_total{action=accept,enforced=true,rule=rule 0}"] == 1
     assert sum(value for name, value in found.items() if name.startswith("hybridgrey_verdicts")) == 1
@@ -408,7 +409,7 @@ def test_store_memory_is_what_the_keeper_found(shared: Shared) -> None:
 def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     """The families of the exposition, with their labels, are exactly these."""
     meter = shared.meter(shared.counters.lease())
-    meter.decided("manual", "accept", "accept", 0.0)
+    meter.decided("manual", "accept", Outcome.ACCEPTED, 0.0)
     _type, body = prometheus.render(prometheus.registry(shared), "")
     found = {
         family.name: tuple(sorted({label for sample in family.samples for label in sample.labels} - {"le"}))

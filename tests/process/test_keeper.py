@@ -21,6 +21,7 @@ import pytest
 
 from hybridgrey import logs
 from hybridgrey.metrics.shared import Board, Shared
+from hybridgrey.outcome import Outcome
 from hybridgrey.page import server, site
 from hybridgrey.process import assembly, keeper
 from hybridgrey.store.connection import Store
@@ -144,12 +145,12 @@ def test_metrics_of_other_processes(keep: Callable[..., Kept], shared: Shared) -
     """A scrape shows what another process has counted, also after the keeper started."""
     kept = keep()
     meter = shared.meter(shared.counters.lease())
-    meter.decided("the rest", "greylist", "delay", 0.0)
+    meter.decided("the rest", "greylist", Outcome.GREYLISTED, 0.0)
     response, body = kept.get("/metrics")
     assert response.status == 200
     assert response.headers["Content-Type"].startswith("text/plain")
     assert b'hybridgrey_verdicts_total{action="greylist",enforced="true",rule="the rest"} 1.0\n' in body
-    meter.decided("the rest", "greylist", "delay", 0.0)
+    meter.decided("the rest", "greylist", Outcome.GREYLISTED, 0.0)
     assert b'rule="the rest"} 2.0\n' in kept.get("/metrics")[1]
 
 

@@ -22,6 +22,7 @@ from hybridgrey.config.load import Config
 from hybridgrey.history import past
 from hybridgrey.history.reader import Reader
 from hybridgrey.lists import zones
+from hybridgrey.outcome import Outcome
 from hybridgrey.policy.judge import Action
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.report import observed
@@ -29,7 +30,7 @@ from hybridgrey.report.observed import Summary
 from hybridgrey.store.connection import StoreError
 
 TOP: Final = 10
-OUTCOMES: Final = ("reject", "delay", "tempfail", "pass")
+OUTCOMES: Final = (Outcome.REJECTED, Outcome.GREYLISTED, Outcome.DEFERRED, Outcome.ACCEPTED)
 NO_LOG: Final = (
     "no verdict is in the store's history; name the file that the daemon's standard error goes to (with [log]"
     ' format = "json"), or pipe it in, as in: journalctl -u hybridgrey -o cat | hybridgrey report observed -'
@@ -177,7 +178,7 @@ def _share(summary: Summary, name: str) -> str:
 
 
 def _print_heaviest(word: str, heaviest: dict[str, observed.Heaviest]) -> None:
-    for name in ("reject", "delay"):
+    for name in (Outcome.REJECTED, Outcome.GREYLISTED):
         if name in heaviest:
             exact = "" if heaviest[name].exact else " (at least so many each)"
             title(f"Top {word}: {name}{exact}")

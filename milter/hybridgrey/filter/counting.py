@@ -71,7 +71,6 @@ class Counts:
         if self._ring is not None:
             event["t"] = at
             event["mx"] = self._mx
-            event["outcome"] = decision.outcome
             self._ring.write(packed(event))
 
     def opened(self) -> None:

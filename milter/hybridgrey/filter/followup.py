@@ -18,6 +18,7 @@ from typing import Final, NamedTuple, Protocol
 
 from hybridgrey import logs
 from hybridgrey.envelope import Mailbox
+from hybridgrey.filter.reason import reason_of
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.policy.judge import Answer
@@ -183,6 +184,8 @@ class Events:
             "recipient": recipient.text,
             "rule": rule.name if rule else None,
             "action": verdict.action.value,
+            "outcome": decision.outcome.value,
+            "reason": reason_of(decision).value,
             "lists": self._listings(answers),
             "state": touch.state.value if touch else None,
             "age": touch.age if touch else None,

@@ -19,6 +19,7 @@ from hybridgrey.lists import lookup
 from hybridgrey.lists.lookup import Lookup, Resolver
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.zones import Zone, code_text
+from hybridgrey.outcome import Outcome
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
@@ -68,13 +69,13 @@ class Decision(NamedTuple):
     stored: float = 0.0
 
     @property
-    def outcome(self) -> str:
-        """What the client gets, one of `series.OUTCOMES`."""
+    def outcome(self) -> Outcome:
+        """What the client gets."""
         if self.reply is None:
-            return "accept"
+            return Outcome.ACCEPTED
         if self.reply.code[0] == "5":
-            return "reject"
-        return "delay" if self.touch is not None else "tempfail"
+            return Outcome.REJECTED
+        return Outcome.GREYLISTED if self.touch is not None else Outcome.DEFERRED
 
 
 class Client:

@@ -35,6 +35,7 @@ from urllib.parse import unquote
 
 from hybridgrey.metrics import series
 from hybridgrey.metrics.series import DELAY_BUCKETS, FAMILIES, Key, Schema
+from hybridgrey.outcome import outcome_of
 
 NAMESPACE: Final = "hg1:history:{history}"
 """One hash tag, so that one script may touch all keys in a Redis Cluster; none of the greylist begins so."""
@@ -139,8 +140,12 @@ def series_name(*labels: str) -> str:
 
 
 def labels_of(series: str) -> list[str]:
-    """The parts of a series' name, as they were."""
-    return [unquote(part) for part in series.split(":")]
+    """The parts of a series' name, as they were; an outcome by its word."""
+    parts = [unquote(part) for part in series.split(":")]
+    at = {"outcome": 1, "rule": 2}.get(parts[0])
+    if at is not None and at < len(parts) and (known := outcome_of(parts[at])) is not None:
+        parts[at] = known
+    return parts
 
 
 def sources(schema: Schema) -> Iterator[tuple[int, tuple[str, ...]]]:

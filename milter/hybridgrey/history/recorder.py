@@ -23,13 +23,14 @@ import orjson
 from hybridgrey import __version__, envelope
 from hybridgrey.greylist import normalise
 from hybridgrey.history import layout
-from hybridgrey.history.layout import OUTCOMES, Step
+from hybridgrey.history.layout import Step
 from hybridgrey.history.ledger import Ledger
 from hybridgrey.history.records import Mark
 from hybridgrey.history.view import Chronicle
 from hybridgrey.history.writer import Writer
 from hybridgrey.metrics.ring import Place
 from hybridgrey.metrics.shared import Shared
+from hybridgrey.outcome import LABELS, Outcome, outcome_of
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Report
 
@@ -43,7 +44,7 @@ _CLAIM_PAUSE: Final = 0.2
 LEAST_TIMEOUT: Final = 1.0  # s; nobody waits for it, and the end of the daemon gives it two
 _NAME_MAX: Final = 120  # characters of a sender domain
 
-_KINDS: Final = {outcome: (f"network/{outcome}", f"domain/{outcome}") for outcome in OUTCOMES}
+_KINDS: Final = {outcome: (f"network/{label}", f"domain/{label}") for outcome, label in LABELS.items()}
 
 
 class Chronicler:
@@ -130,7 +131,7 @@ class Chronicler:
     def _verdict(self, record: bytes) -> None:
         event: dict[str, Any] = orjson.loads(record)
         day = _day(event["t"] // Step.DAY)
-        of_network, of_domain = _KINDS[event["outcome"]]
+        of_network, of_domain = _KINDS[outcome_of(event["outcome"]) or Outcome.ACCEPTED]
         tops = [(of_domain, _domain(event["sender"]))]
         if network := self._network(event["client"]):
             tops.append((of_network, network))

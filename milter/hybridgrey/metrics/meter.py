@@ -23,6 +23,7 @@ from hybridgrey.metrics.series import (
     Schema,
     flag,
 )
+from hybridgrey.outcome import LABELS, Outcome
 
 # Where a histogram has its sum, seen from its first cell.
 _WAIT_SUM = len(WAIT_BUCKETS) + 1
@@ -95,7 +96,7 @@ class Meter:
         self._delay = schema.at("greylist_delay_seconds")
         self._failures = schema.at("store_failures")
         self._states = {state: schema.at("greylist", state) for state in STATES}
-        self._decided: dict[tuple[str | None, str, str], tuple[int, int]] = {}
+        self._decided: dict[tuple[str | None, str, Outcome], tuple[int, int]] = {}
         self._lists: dict[str, _ListPlaces] = {}
         for family, labels in schema.index:
             if family == "list_latency_seconds":
@@ -119,7 +120,7 @@ class Meter:
         with self._lock:
             self._cells[self._open] -= 1.0
 
-    def decided(self, rule: str | None, action: str, outcome: str, waited: float) -> None:
+    def decided(self, rule: str | None, action: str, outcome: Outcome, waited: float) -> None:
         """Count one judged recipient; `rule`: the name, or None when none matched; `waited` in seconds."""
         key = rule, action, outcome
         places = self._decided.get(key)
@@ -134,9 +135,10 @@ class Meter:
             cells[bucket] += 1.0
             cells[wait + _WAIT_SUM] += waited
 
-    def _places(self, rule: str | None, action: str, outcome: str) -> tuple[int, int]:
+    def _places(self, rule: str | None, action: str, outcome: Outcome) -> tuple[int, int]:
         name, at = NO_RULE if rule is None else rule, self._schema.at
-        return at("verdicts", name, action, self._enforced), at("outcomes", name, outcome, self._enforced)
+        result = at("outcomes", name, LABELS[outcome], self._enforced)
+        return at("verdicts", name, action, self._enforced), result
 
     def noted(self, rule: str) -> None:
         """Count a recipient for a rule that only takes note."""

@@ -4,9 +4,9 @@ The worker that holds a slot writes, the keeper reads; nobody waits for anybody.
 loses records, and counts them when the next one comes.  A record that was being overwritten while it was
 read, or whose writer was killed over it, is known by its checksum and dropped.
 
-A record is JSON: what the log has of a verdict, with its time `t` (Unix seconds), its `outcome`
-((`series.OUTCOMES`) and the host `mx`.  Records are numbered, and a place is how many bytes were ever written
-before it, so that a keeper can go on where another one ended.  Made by the master before it forks.
+A record is JSON: what the log has of a verdict, with its time `t` (Unix seconds) and the host `mx`.  Records
+are numbered, and a place is how many bytes were ever written before it, so that a keeper can go on where
+another one ended.
 """
 
 from __future__ import annotations
@@ -32,7 +32,20 @@ _ROUND: Final = 0xFFFFFFFF
 _SHORT: Final = 64  # characters of a text of a record that was too long
 _SHORTEST: Final = 24
 _LEAST: Final = frozenset(
-    ("t", "mx", "client", "sender", "rule", "action", "outcome", "state", "age", "wait_ms", "enforced")
+    (
+        "t",
+        "mx",
+        "client",
+        "sender",
+        "rule",
+        "action",
+        "outcome",
+        "reason",
+        "state",
+        "age",
+        "wait_ms",
+        "enforced",
+    )
 )
 
 

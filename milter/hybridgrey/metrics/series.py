@@ -10,11 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from hybridgrey.outcome import LABELS
+
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
 STATES = ("new", "early", "passed", "known", "network", "full")
-OUTCOMES = ("accept", "reject", "delay", "tempfail")
-"""What a client gets for a recipient, or in observe mode would get; delay: greylisted, come again later."""
+OUTCOMES = tuple(LABELS.values())
+"""The labels of outcomes."""
 HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
 """What the test points of a list say of it, the worse the later (`health.State`)."""
 NO_LIST_WORKS = "no list works: nothing is rejected or allowed by lists"

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypeVar
 from hybridgrey.cleaning import clean
 from hybridgrey.history.layout import NOTED, OUTCOMES, Step, labels_of
 from hybridgrey.metrics.series import DELAY_BUCKETS, RESULTS, STATES
+from hybridgrey.outcome import LABELS, outcome_of
 
 MOST_NAMES: Final = 500
 """Lists or rules that are shown; a configuration has fewer."""
@@ -78,7 +79,8 @@ def _outcomes(counts: Counts, span: Span, start: int) -> tuple[dict[str, list[in
     """A row for each outcome, and how many recipients were only observed."""
     rows = {outcome: [0] * span.number for outcome in OUTCOMES}
     observed = 0
-    for (outcome, mode), steps in _of(counts, "outcome", 2):
+    for (word, mode), steps in _of(counts, "outcome", 2):
+        outcome = _label(word)
         for moment, count in steps.items():
             at = (moment - start) // span.width
             if outcome in rows and 0 <= at < span.number:
@@ -89,7 +91,8 @@ def _outcomes(counts: Counts, span: Span, start: int) -> tuple[dict[str, list[in
 
 def _rules(totals: Mapping[str, int]) -> list[dict[str, object]]:
     found: dict[str, Counter[str]] = defaultdict(Counter)
-    for (rule, outcome), count in _of(totals, "rule", 2):
+    for (rule, word), count in _of(totals, "rule", 2):
+        outcome = _label(word)
         if outcome in (*OUTCOMES, NOTED) and count:
             found[rule][outcome] += count
     decided = {rule: sum(by[outcome] for outcome in OUTCOMES) for rule, by in found.items()}
@@ -148,6 +151,12 @@ def heaviest(tops: Mapping[str, Sequence[tuple[str, int]]], what: str, limit: in
                 found[name][outcome] += count
     ordered = sorted(found.items(), key=lambda one: (-one[1].total(), one[0]))
     return [{"name": name, **by_outcome} for name, by_outcome in ordered[:limit]]
+
+
+def _label(word: str) -> str:
+    """The page's name of an outcome."""
+    known = outcome_of(word)
+    return word if known is None else LABELS[known]
 
 
 def _of(series: Mapping[str, Value], family: str, labels: int) -> Iterator[tuple[list[str], Value]]:

@@ -16,9 +16,9 @@ import orjson
 from hybridgrey.address import packed
 from hybridgrey.cleaning import clean
 from hybridgrey.clientaddress import ClientAddress, ClientReader
-from hybridgrey.history.layout import OUTCOMES
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.series import STATES
+from hybridgrey.outcome import LABELS, Outcome, outcome_of
 from hybridgrey.policy import trace
 from hybridgrey.policy.judge import Answer, Policy
 
@@ -41,7 +41,8 @@ def shown(record: Mapping[str, object]) -> Verdict | None:
     lists = record.get("lists")
     made |= {
         "t": float(moment),
-        "outcome": outcome if outcome in OUTCOMES else "accept",
+        "outcome": LABELS[outcome_of(outcome) or Outcome.ACCEPTED],
+        "reason": _text(record.get("reason")),
         "state": state if state in STATES else None,
         "age": _number(record.get("age")),
         "wait_ms": _number(record.get("wait_ms")) or 0,

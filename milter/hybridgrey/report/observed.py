@@ -27,7 +27,8 @@ from typing import Any, Final
 import orjson
 
 from hybridgrey.envelope import shortened
-from hybridgrey.history.layout import NOTED, OUTCOMES, labels_of
+from hybridgrey.history.layout import NOTED, labels_of
+from hybridgrey.outcome import Outcome, outcome_of
 from hybridgrey.policy.pattern import Pattern
 
 # Keys held for a top ten: enough for the counts of the ten to be right in any log but one made against it.
@@ -40,8 +41,6 @@ Patterns = Mapping[str, Sequence[Pattern | None]]
 
 History = Mapping[str, Mapping[int, int]]
 
-_PASSED: Final = {what: "pass" if what == "accept" else what for what in OUTCOMES}
-"""Outcomes of the history with the word that this report has for them."""
 _REFUSED_STATES: Final = frozenset({"new", "early", "full"})
 
 
@@ -93,7 +92,7 @@ class Claim:
 class Summary:
     """The report; counts are recipients.
 
-    `outcomes` has reject, delay, tempfail and pass; `rules` has them by rule.  `lists` counts recipients
+    `outcomes` are by their words; `rules` has them by rule.  `lists` counts recipients
     whose client a list has, `trouble` those for which it failed.
     """
 
@@ -120,19 +119,22 @@ class Summary:
         return self.verdicts + self.garbage + self.other + self.earlier
 
 
-def outcome(event: Mapping[str, Any]) -> str:
-    """What the client got, or would have got: reject, delay, tempfail or pass."""
+def outcome(event: Mapping[str, Any]) -> Outcome:
+    """What the client got, or would have got; lines of version 0.1 do not say so themselves."""
+    said = outcome_of(event.get("outcome"))
+    if said is not None:
+        return said
     match event.get("action"):
         case "reject":
-            return "reject"
+            return Outcome.REJECTED
         case "tempfail":
-            return "tempfail"
+            return Outcome.DEFERRED
         case "greylist" if event.get("state") in _REFUSED_STATES:
-            return "delay"
+            return Outcome.GREYLISTED
         case "greylist" if event.get("state") is None and event.get("reply"):
-            return "tempfail"  # the store was down, and on_failure says so
+            return Outcome.DEFERRED  # the store was down, and on_failure says so
         case _:
-            return "pass"
+            return Outcome.ACCEPTED
 
 
 class Reader:
@@ -223,22 +225,23 @@ def summed(
     if moments:
         summary.first, summary.last = _iso(min(moments)), _iso(int(min(max(moments) + step, now)))
     for kind, heaviest in tops.items():
-        what, _, outcome_ = kind.partition("/")
-        if heaviest and outcome_ in _PASSED:
+        what, _, label = kind.partition("/")
+        got = outcome_of(label)
+        if heaviest and got is not None:
             held = summary.clients if what == "network" else summary.senders
-            held[_PASSED[outcome_]] = Heaviest.of(heaviest)
+            held[got] = Heaviest.of(heaviest)
     return summary
 
 
-def _add(summary: Summary, series: Sequence[str], number: int) -> None:
+def _add(summary: Summary, series: Sequence[str | Outcome], number: int) -> None:
     """Add the sum of one series of the history."""
     match series:
-        case "outcome", what, mode if what in _PASSED:
+        case "outcome", Outcome() as got, mode:
             summary.verdicts += number
             summary.enforced += number if mode == "enforced" else 0
-            summary.outcomes[_PASSED[what]] += number
-        case "rule", rule, what if what in _PASSED:
-            summary.rules.setdefault(rule, Counter())[_PASSED[what]] += number
+            summary.outcomes[got] += number
+        case "rule", rule, Outcome() as got:
+            summary.rules.setdefault(rule, Counter())[got] += number
         case "rule", rule, what if what == NOTED:
             summary.noted[rule] += number
         case "list", label, "listed":

@@ -1,0 +1,78 @@
+"""What a client got for a recipient, and why: the words that the log, the page, reports and commands share.
+
+Metrics and the history had other words for outcomes before these were settled; what is published and stored
+keeps them (`LABELS`), and `outcome_of` reads both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final
+
+
+class Outcome(StrEnum):
+    """What the client got, or in observe mode would have got."""
+
+    ACCEPTED = "accepted"
+    GREYLISTED = "greylisted"
+    REJECTED = "rejected"
+    DEFERRED = "deferred"
+
+
+LABELS: Final[Mapping[Outcome, str]] = MappingProxyType(
+    {
+        Outcome.ACCEPTED: "accept",
+        Outcome.GREYLISTED: "delay",
+        Outcome.REJECTED: "reject",
+        Outcome.DEFERRED: "tempfail",
+    }
+)
+"""The label of each outcome in metrics and in the names of the history."""
+
+_WORDS: Final = {label: outcome for outcome, label in LABELS.items()} | {str(o): o for o in Outcome}
+
+
+class Reason(StrEnum):
+    """Why: of a rule what made it match, of the greylist what it found."""
+
+    BY_HAND = "allowed by hand"
+    LOGGED_IN = "authenticated"
+    LIST = "list"
+    RULE = "rule"
+    NO_RULE = "no rule"
+    NO_ADDRESS = "no IP address"
+    NEW = "new"
+    EARLY = "early"
+    FULL = "full"
+    PASSED = "passed"
+    KNOWN = "known"
+    NETWORK = "network"
+    STORE_DOWN = "store down"
+
+
+_SENTENCES: Final[Mapping[Reason, str]] = {
+    Reason.LOGGED_IN: "logged in",
+    Reason.LIST: "on a list",
+    Reason.RULE: "the rule says so",
+    Reason.NO_RULE: "no rule matched",
+    Reason.NO_ADDRESS: "the client has no IP address",
+    Reason.NEW: "first attempt",
+    Reason.EARLY: "came back too early",
+    Reason.FULL: "too many first attempts of this client wait",
+    Reason.KNOWN: "has passed before",
+    Reason.NETWORK: "its network has proved itself",
+}
+
+
+def outcome_of(text: object) -> Outcome | None:
+    """An outcome by its word or its label; None for anything else."""
+    return _WORDS.get(text) if isinstance(text, str) else None
+
+
+def why(reason: str, age: float | None = None) -> str:
+    """A reason in words, for people; `age`: seconds since the first attempt. An unknown one is left."""
+    if reason == Reason.PASSED:
+        return "passed" if age is None else f"passed after {age:g} s"
+    return next((text for known, text in _SENTENCES.items() if known == reason), reason)

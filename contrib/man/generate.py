@@ -31,8 +31,8 @@ what greylisting remembers is kept in Redis or Valkey, for one host or many. The
 TAIL = r""".SH SIGNALS
 .TP
 .B SIGHUP
-The daemon reads its configuration again. A good one serves new connections while those that are open come to
-their end; a bad one is logged and changes nothing.
+The daemon reads its configuration again. A good one is used for new connections, while the open ones go
+on with the old one. A bad one is logged and changes nothing.
 .TP
 .BR SIGTERM ", " SIGINT
 The daemon takes no new connections, lets the open sessions come to their end, for at most
@@ -56,8 +56,8 @@ The store, a socket or another service that is needed is not there.
 Not permitted.
 .TP
 .B 78
-The configuration is bad, and no daemon runs whose configuration could be used instead; all that is wrong is
-on standard error.
+The configuration is bad, and no daemon runs whose configuration could be used instead; standard error has all
+that is wrong with it.
 .SH ENVIRONMENT
 .TP
 .B NO_COLOR

@@ -2,17 +2,17 @@ dnl hybridgrey for sendmail.mc, Sendmail 8.14 and later.  Before the MAILER line
 dnl
 dnl     include(`/etc/mail/hybridgrey.m4')dnl
 dnl
-dnl Before that line may stand
+dnl To change socket or flags, put these before that line:
 dnl
 dnl     define(`HYBRIDGREY_SOCKET', `unix:/run/hybridgrey/milter.sock')dnl
 dnl     define(`HYBRIDGREY_FLAGS', `F=T, ')dnl
 dnl
-dnl Before the lines of other filters: Sendmail asks them in this order.  hybridgrey takes out results
-dnl (Authentication-Results) under this host's name that came from outside, and cannot tell from them what a filter
-dnl before it has added.  Filters behind it, such as OpenDKIM, lose nothing.
+dnl Put it before the INPUT_MAIL_FILTER lines of other filters: Sendmail asks them in this order.  hybridgrey removes
+dnl results (Authentication-Results) under this host's name that came from outside.  Results that a filter before it has
+dnl added look the same, and would be lost.  Filters after it, such as OpenDKIM, lose nothing.
 dnl
 dnl The socket is `listen' of hybridgrey.toml, in the same words.  Without flags mail passes while the filter is
-dnl away; F=T defers it, F=R refuses it.
+dnl down; F=T defers it, F=R refuses it.
 dnl
 dnl T: at most 5 s to connect, 10 s to send to the filter, 30 s for an answer, a minute for the end of the message.
 dnl An answer takes no longer than dns.timeout and store.timeout together.

@@ -1,9 +1,11 @@
-"""The guides: every command is run, every configuration loaded, every log line can be said."""
+"""README and guides: every command is run, every configuration loaded, every log line can be said."""
 
 import errno
+import importlib.util
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -24,6 +26,9 @@ KINDS = {
     "",
     "sh",
     "toml",
+    "hybridgrey.toml",
+    "install",
+    "lab",
     "main.cf",
     "master.cf",
     "sendmail.mc",
@@ -45,13 +50,8 @@ def test_every_block_is_of_a_kind_that_is_tried():
     assert all("──" in text for text in pictures)
 
 
-def test_the_readme_leads_to_each_guide():
-    """The README has a link to each of them, and no link of a guide or of that list is dead."""
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"](contrib/guides/{name})" in readme for name in NAMES)
-    for name in NAMES:
-        for target in re.findall(r"\]\(([^)#]+)", (FOLDER / name).read_text()):
-            assert (FOLDER / target).exists(), (name, target)
+def test_files_in_the_text_are_there():
+    """A file of contrib/ that a guide names exists."""
     for name in re.findall(r"`(contrib/[\w./-]+)`", "".join((FOLDER / n).read_text() for n in NAMES)):
         assert (ROOT / name).exists(), name
 
@@ -139,14 +139,17 @@ def test_the_package_is_tried_elsewhere():
     assert "debianpackage" in (ROOT / "tests/install/test_debian.py").read_text()
 
 
-def test_changes_of_the_small_host_change_the_sample(tmp_path):
+@pytest.mark.parametrize(
+    ("guide", "observed"), [("small-host.md", [True, True, False]), ("README.md", [True, False])]
+)
+def test_changes_of_the_small_host_change_the_sample(tmp_path, guide, observed):
     """Each `sed` of the guide finds what it is to change in the sample configuration."""
     path = tmp_path / "hybridgrey.toml"
     shutil.copy(ROOT / "etc/hybridgrey.toml", path)
     lines = [
         line
         for block in blocks("sh")
-        if block.guide == "small-host.md"
+        if block.guide == guide
         for line in block.text.splitlines()
         if line.startswith("sed")
     ]
@@ -157,8 +160,9 @@ def test_changes_of_the_small_host_change_the_sample(tmp_path):
         subprocess.run(["bash", "-c", command], check=True)
         assert path.read_text() != before, line
         modes.append(load.load(path).observe)
-    assert modes == [True, True, False]
-    assert [one for one, _ in load.load(path).dns.nameservers] == ["127.0.0.1"]
+    assert modes == observed
+    if guide == "small-host.md":
+        assert [one for one, _ in load.load(path).dns.nameservers] == ["127.0.0.1"]
 
 
 def test_lines_for_postfix_are_postfixs(tmp_path, postconf):
@@ -184,6 +188,78 @@ def test_lines_for_postfix_are_those_of_contrib(name):
     guide = "from-postscreen.md" if name.endswith("postscreen") else "from-milter-greylist.md"
     for line in only(guide, name.removesuffix(".postscreen")).splitlines():
         assert line in there, line
+
+
+def test_the_command_for_postfix_is_one():
+    """README, guides, contrib/postfix and `make run` have the same, which keeps other milters."""
+    shown = {
+        line
+        for block in blocks("sh")
+        for line in block.text.splitlines()
+        if "postconf -e" in line and "inet:" in line
+    }
+    adds = {line for line in shown if "{ unix:" not in line}
+    assert len(adds) == 1
+    (command,) = adds
+    assert f"#   {command}\n" in (ROOT / "contrib/postfix/main.cf").read_text()
+    assert f"    {command}\n" in (ROOT / "contrib/setup/run").read_text().replace("\\$(", "$(")
+    assert all("$(postconf -h smtpd_milters" in line for line in shown)
+
+
+def test_the_content_filters_service_is_that_of_contrib():
+    """The lines of master.cf in the guide stand in contrib/postfix, which a real Postfix tries."""
+    assert only("mta.md", "master.cf") in (ROOT / "contrib/postfix/master.cf").read_text()
+    there = (ROOT / "contrib/postfix/hybridgrey.toml.socket").read_text()
+    assert only("mta.md", "hybridgrey.toml") in there
+
+
+def test_only_lists_and_greylisting_leave_the_restrictions():
+    """What the guide takes out of main.cf is postgrey and the lists; every other word stays, in its order."""
+    before, after = (
+        only("from-postgrey.md", f"main.cf {words}").splitlines() for words in ("before", "after")
+    )
+    gone = [line for line in before if line not in after]
+    assert [line for line in before if line not in gone] == after
+    assert [line.split()[0] for line in gone] == [
+        "permit_dnswl_client",
+        "reject_rbl_client",
+        "check_policy_service",
+    ]
+    assert gone[-1].split()[1] == "inet:127.0.0.1:10023,"
+
+
+@pytest.mark.parametrize("line", [line for b in blocks("lab") for line in b.text.splitlines()])
+def test_commands_of_the_lab_are_commands(line):
+    """The lab's own parser takes each line; those for hybridgrey itself are handed on."""
+    specification = importlib.util.spec_from_file_location("lab_client", ROOT / "contrib/lab/client.py")
+    client = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(client)
+    words = shlex.split(line, comments=True)
+    if words[0] not in client.HOST_COMMANDS:
+        assert client.parser().parse_args(words).do == words[0]
+
+
+def test_alerts_are_counted_right():
+    """The guide has the number of alerts that there are."""
+    rules = (ROOT / "contrib/prometheus/hybridgrey.rules.yml").read_text()
+    count = len(re.findall(r"^ *- alert:", rules, re.MULTILINE))
+    assert f"has {count} alerts" in (FOLDER / "monitoring.md").read_text()
+
+
+def test_what_is_to_be_installed():
+    """Packages are those that `make run` installs, paths are there, and README and guide say the same."""
+    packages = (ROOT / "contrib/setup/packages").read_text().partition("run=(")[2].partition(")")[0].split()
+    lines = [line for block in blocks("install") for line in block.text.splitlines()]
+    wanted = {word for line in lines if line.startswith("apt install") for word in line.split()[2:]}
+    assert wanted == set(packages) - {"libc6-dev"}  # gcc brings it
+    for line in lines:
+        for path in re.findall(r"(?<![\w/])(?:etc|contrib)/[\w./-]+", line):
+            assert (ROOT / path).exists(), path
+    assert only("README.md", "install") in only_all("install.md", "install")
+
+
+def only_all(guide, words):
+    return "".join(block.text for block in blocks(words) if block.guide == guide)
 
 
 @pytest.mark.skipif(not CF.exists(), reason="Sendmail is not unpacked: run contrib/setup/sendmail")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
@@ -187,6 +188,18 @@ def test_contents(package, tmp_path):
     files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if any(place in path.read_bytes() for place in foreign)] == []
     assert not list(tree.rglob("__pycache__"))
+
+
+def test_guides_and_their_links(package, tmp_path):
+    """README and guides are in the package, and each link of theirs leads to a file that is there too."""
+    subprocess.run(["dpkg-deb", "-x", package[0], tmp_path], check=True)
+    doc = tmp_path / "usr/share/doc/hybridgrey"
+    guides = [path.name for path in (debianpackage.ROOT / "contrib/guides").glob("*.md")]
+    pages = [doc / "README.md", *(doc / "contrib/guides" / name for name in guides)]
+    assert len(pages) > 10
+    for page in pages:
+        for target in re.findall(r"\]\(([^()\s#]+)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), (page.name, target)
 
 
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import subprocess
-from pathlib import Path
-
 import pytest
 
+from mta.mailhost import MailHost
 from mta.talk import opened, plain, rcpt
 from parts import sasl
 from parts.base import free_port
 from parts.daemon import Daemon
 from parts.plainmilter import PlainMilter
-from parts.postfix import HousedPostfix, Postfix
+from parts.postfix import Postfix
 from parts.redisserver import Redis
 
 pytestmark = [pytest.mark.mta, pytest.mark.usefixtures("with_postfix")]
 
-CONTRIB = Path(__file__).parents[2] / "contrib/postfix"
 BLOCKED, FRIEND, UNKNOWN = "192.0.2.66", "192.0.2.77", "192.0.2.88"
 GREY = "450 4.2.0 Greylisted, please try again in"
 RULES = [
@@ -29,45 +26,9 @@ RULES = [
 ]
 
 
-def services(name: str) -> list[str]:
-    """The lines of a file for master.cf."""
-    return (CONTRIB / name).read_text().splitlines()
-
-
-class Host(HousedPostfix):
-    """Postfix with contrib's lines and accounts, smtpd in its chroot."""
-
-    def __init__(self):
-        more = (CONTRIB / "main.cf").read_text()
-        super().__init__(front="n - y - - smtpd", services=services("master.cf"), more=more)
-
-    def _configure(self, settings):
-        key, certificate = self.directory / "key.pem", self.directory / "certificate.pem"
-        subject = ["-subj", "/CN=mx.example.test", "-days", "2"]
-        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *subject]
-        subprocess.run([*command, "-keyout", key, "-out", certificate], check=True, capture_output=True)
-        accounts = sasl.make(self.directory / "sasl", "smtpd", "mx.example.test", self.queue)
-        # contrib's lines set the filter.
-        del settings["smtpd_milters"]
-        super()._configure(
-            {
-                **settings,
-                "smtpd_tls_security_level": "may",
-                "smtpd_tls_cert_file": str(certificate),
-                "smtpd_tls_key_file": str(key),
-                "smtpd_tls_auth_only": "yes",
-                "smtpd_sasl_auth_enable": "yes",
-                "smtpd_sasl_type": "cyrus",
-                "smtpd_sasl_path": "smtpd",
-                "smtpd_sasl_local_domain": "mx.example.test",
-                "cyrus_sasl_config_path": str(accounts),
-            }
-        )
-
-
 @pytest.fixture(scope="module")
 def mta():
-    with Host() as running:
+    with MailHost() as running:
         running.dns.zone("bl.test", listed={BLOCKED: "127.0.0.2"})
         yield running
 

@@ -6,6 +6,7 @@ import base64
 import gzip
 import json
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
@@ -15,15 +16,18 @@ import pytest
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config import load
+from hybridgrey.history import layout
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
 from hybridgrey.lists import zones
+from hybridgrey.metrics.series import DELAY_BUCKETS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page import data as page_data
 from hybridgrey.page import files, spans, verdicts
 from hybridgrey.page import site as page_site
 from hybridgrey.policy.judge import Policy
 from hybridgrey.store.connection import StoreError
+from parts.base import wait_until
 
 NOW = 1_800_000_030.0
 
@@ -284,6 +288,46 @@ def test_median(row: Sequence[int], want: tuple[float | None, bool]) -> None:
     assert spans.middle(row, (300.0, 600.0)) == want
 
 
+DELAYS = [
+    # counts; the buckets that have some, with what is known of the median
+    ({}, [], (None, False)),
+    ({"le:300": 4, "within:1": 1, "within:5": 3}, [(0, 1, 1), (1, 5, 3)], (1 + 4 / 3, True)),
+    ({"le:300": 2, "within:300": 2, "le:420": 1}, [(60, 300, 2), (300, 420, 1)], (240.0, True)),
+    ({"le:300": 5, "within:60": 2}, [(0, 300, 3), (15, 60, 2)], (300.0, False)),
+    ({"le:300": 1, "le:600": 5}, [(0, 300, 1), (420, 600, 5)], (492.0, True)),
+    ({"within:60": 2}, [(15, 60, 2)], (37.5, True)),
+    ({"le:inf": 2}, [(86400, None, 2)], (86400.0, False)),
+]
+
+
+@pytest.mark.parametrize(("counts", "buckets", "median"), DELAYS)
+def test_delays_of_both_versions(
+    counts: Mapping[str, int],
+    buckets: list[tuple[float, float | None, int]],
+    median: tuple[float | None, bool],
+) -> None:
+    """Delays that an older host wrote as up to five minutes are shown as that, and are in no finer bucket."""
+    start = spans.SPANS["day"].start(NOW)
+    found: Any = spans.shown("day", NOW, {f"delay_{name}": {start: count} for name, count in counts.items()})
+    delays = found["delays"]
+    shown = [(one["from"], one["le"], one["count"]) for one in delays["buckets"] if one["count"]]
+    assert shown == buckets
+    assert (delays["median"], delays["median_exact"]) == median
+    assert delays["coarse"] == sum(count for low, high, count in buckets if (low, high) == (0, 300))
+
+
+def test_delays_are_written_for_both_versions() -> None:
+    """Each delay adds to one series that older hosts read, whatever there is besides."""
+    shared = Shared.create([], [])
+    first = shared.schema.at("greylist_delay_seconds")
+    names = dict(layout.sources(shared.schema))
+    cells = [names[first + at] for at in range(len(DELAY_BUCKETS) + 1)]
+    assert [sum(name.startswith("delay_le:") for name in one) for one in cells] == [1] * len(cells)
+    old = [300, 420, 600, 900, 1800, 3600, 7200, 21600, 86400, "inf"]
+    assert list(dict.fromkeys(one[0] for one in cells)) == [f"delay_le:{bound}" for bound in old]
+    assert [one[1] for one in cells if len(one) > 1] == [f"delay_within:{n}" for n in (1, 5, 15, 60, 300)]
+
+
 # -- recorded verdicts
 
 RECORD: dict[str, Any] = {
@@ -363,15 +407,102 @@ SEARCHES = [
     ("a/b", 0),
     ("mx1", 2),
     ("early", 1),
+    # One thing and no other.
+    ("rule:blocklists", 1),
+    ("rule:block", 0),
+    ('rule:"the rest"', 1),
+    ('rule:"the', 0),
+    ("rule:the rest", 0),
+    ("list:zen.spamhaus.org", 1),
+    ("list:spamhaus.org", 0),
+    ("list:nobody", 0),
+    ("host:mx1", 2),
+    ("host:mx", 0),
+    ("client:192.0.2.9", 1),
+    ("client:192.0.2.0/24", 1),
+    ("client:192.0.2", 0),
+    ("client:2001:db8::/64", 1),
+    ("client:2001:db8:0::5", 1),
+    ("client:mail.example.org", 2),
+    ("client:Example.ORG", 2),
+    ("client:ample.org", 0),
+    ("domain:example.org", 2),
+    ("domain:EXAMPLE.org.", 2),
+    ("domain:org", 0),
+    ("domain:<>", 0),
+    ("from:a@example.org to:b@example.net", 2),
+    ("from:a", 0),
+    ("helo:mail.example.org", 2),
+    ("outcome:rejected", 1),
+    ("outcome:reject", 1),
+    ("outcome:greylisted", 1),
+    ("outcome:deferred", 0),
+    ("outcome:perhaps", 0),
+    # While it is typed, and what is no field.
+    ("rule:", 2),
+    ("rule: blocklists", 1),
+    ("nothing:mx1", 0),
+    ("2001:db8::5", 1),
+    ('"', 2),
+    ('"mail.example.org"', 2),
+    ("   ", 2),
 ]
 
 
 @pytest.mark.parametrize(("wanted", "number"), SEARCHES)
 def test_search(wanted: str, number: int) -> None:
     """Every word must be somewhere; a network means the clients in it."""
-    other = {"client": "2001:db8::5", "outcome": "delay", "lists": {}, "rule": "rest", "state": "early"}
+    other = {"client": "2001:db8::5", "outcome": "delay", "lists": {}, "rule": "the rest", "state": "early"}
     some = [verdicts.shown(RECORD), verdicts.shown(RECORD | other)]
     assert len(verdicts.search([one for one in some if one], wanted, ClientReader())) == number
+
+
+WORDS = [
+    ("", []),
+    ('rule:"a \\"b\\\\" x', [("rule", 'a "b\\'), ("", "x")]),
+    ("LIST:Zen.Example", [("list", "zen.example")]),
+    ('a"b c"', [("", 'a"b'), ("", 'c"')]),
+    ('"a b"c', [("", '"a'), ("", 'b"c')]),
+    ('domain:""', [("domain", "")]),
+    ("domain:", []),
+    ("from:rule:x", [("from", "rule:x")]),
+]
+
+
+@pytest.mark.parametrize(("wanted", "found"), WORDS)
+def test_words_of_a_search(wanted: str, found: list[tuple[str, str]]) -> None:
+    """Quotes hold a word together, a backslash is before a quote in it; a field stands before its word."""
+    assert verdicts.words(wanted) == found
+
+
+def test_bounces_and_no_rule_are_found() -> None:
+    """What the tables call by another name than the record is found by the table's."""
+    one = verdicts.shown(RECORD | {"sender": "<>", "rule": None})
+    assert one is not None
+    for wanted in ("domain:<>", 'domain:""', "rule:(none)", "from:<>"):
+        assert verdicts.search([one], wanted, ClientReader()) == [one], wanted
+    assert not verdicts.search([one], "domain:example.org", ClientReader())
+
+
+@pytest.mark.parametrize(
+    ("word", "key"),
+    [
+        ("accept", "accept"),
+        ("accepted", "accept"),
+        ("reject", "reject"),
+        ("rejected", "reject"),
+        ("delay", "delay"),
+        ("greylisted", "delay"),
+        ("tempfail", "tempfail"),
+        ("deferred", "tempfail"),
+    ],
+)
+def test_outcomes_of_both_versions(word: str, key: str) -> None:
+    """Hosts of two versions share one store: both words for an outcome are one, shown and found."""
+    one = verdicts.shown(RECORD | {"outcome": word, "reason": "of a later version", "more": [1]})
+    assert one is not None
+    assert one["outcome"] == key
+    assert verdicts.search([one], f"outcome:{word}", ClientReader()) == [one]
 
 
 WAYS = [
@@ -421,6 +552,9 @@ class Past:
         if self.down:
             raise StoreError(self.down)
 
+    def own(self) -> Alone:
+        return Alone()
+
     def hosts(self) -> list[str]:
         self._ask("hosts")
         return ["mx2", "mx1"]
@@ -449,6 +583,15 @@ class Past:
     def latest(self, hosts: Sequence[str] | None, limit: int) -> list[Mapping[str, object]]:
         self._ask("latest")
         return self.records
+
+
+class Alone(Past):
+    """What this host has by itself: one recipient, greylisted."""
+
+    def counts(
+        self, start: float, end: float, step: Step, hosts: Sequence[str] | None = None
+    ) -> Mapping[str, Mapping[int, int]]:
+        return {"outcome:delay:enforced": {int(end) // step * step: 1}}
 
 
 @pytest.fixture
@@ -504,6 +647,53 @@ def test_memory_is_bounded_and_one_asks_at_a_time() -> None:
     assert len(asked) == 2
 
 
+def test_a_store_that_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits long for it, the next one not at all; what it says in the end is shown from then on."""
+    monkeypatch.setattr(page_data, "PATIENCE", 0.05)
+    now = [100.0]
+    memory = page_data.Memory(lambda: now[0])
+    speak = threading.Event()
+
+    def ask() -> str:
+        assert speak.wait(30)
+        return "said"
+
+    late = memory.get("a", 5.0, ask, lambda: "own")
+    assert (late.found, late.trouble) == ("own", page_data.LATE)
+    other = memory.get("b", 5.0, pytest.fail, lambda: "other")
+    assert (other.found, other.trouble) == ("other", page_data.LATE)
+    speak.set()
+    wait_until(lambda: memory.get("a", 5.0, ask, lambda: "own").found == "said", "the answer is shown")
+    assert memory.get("b", 5.0, lambda: "well", lambda: "other") == memory.get("b", 5.0, list, list)
+    assert memory.get("b", 5.0, list, list).found == "well"
+
+
+def test_a_store_that_is_slow_to_fail() -> None:
+    """After one question that failed late the others do not wait as long, for a while."""
+    now, asked = [100.0], []
+    memory = page_data.Memory(lambda: now[0])
+
+    def fail() -> None:
+        asked.append(now[0])
+        now[0] += page_data.SLOW
+        raise StoreError("timed out")
+
+    for key in "abc":
+        assert memory.get(key, 5.0, fail, list).trouble == "The store does not answer (timed out)"
+    assert len(asked) == 1
+    now[0] += page_data.AWAY
+    assert memory.get("b", 5.0, lambda: "well", list).found == "well"
+
+
+def test_a_bug_is_no_trouble_of_the_store() -> None:
+    """It is raised to who asked, and the next one may ask again."""
+    memory = page_data.Memory()
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            memory.get("a", 5.0, lambda: 1 // 0, list)
+    assert memory.get("a", 5.0, lambda: 1, list).found == 1
+
+
 def test_the_store_down(data: page_data.Data, past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was known is shown with its time; what was not is said to be missing; nothing fails."""
     monkeypatch.setattr(page_data, "FRESH", dict.fromkeys(spans.SPANS, 0.0))
@@ -515,11 +705,19 @@ def test_the_store_down(data: page_data.Data, past: Past, monkeypatch: pytest.Mo
         r"The store does not answer (Connection refused\n): the numbers are those of"
     )
     unknown: Any = data.answer("history", {"span": "year"})
-    assert sum(map(sum, unknown["outcomes"].values())) == 0
+    assert (sum(map(sum, unknown["outcomes"].values())), sum(unknown["outcomes"]["delay"])) == (1, 1)
     assert unknown["trouble"].endswith("its history cannot be shown.")
     past.down = ""
     again: Any = data.answer("history", {"span": "year"})
     assert again["trouble"] == ""
+
+
+def test_another_host_while_the_store_is_down(data: page_data.Data, past: Past) -> None:
+    """That it is not known is put down to the store."""
+    past.down = "gone"
+    with pytest.raises(page_site.GoneError, match=r"store does not answer .*no history of a host 'mx2'"):
+        data.answer("history", {"host": "mx2"})
+    assert data.answer("history", {"host": "mx1"})
 
 
 def test_tops(data: page_data.Data) -> None:

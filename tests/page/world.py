@@ -98,6 +98,12 @@ class World:
         want = dict(self.one.outcomes + self.two.outcomes)
         for host in (self.one, self.two):
             wait_until(lambda host=host: host.totals() == want, f"{host.name} shows {want}", NOT_REPEATED)
+            # Kept for ten seconds, perhaps from before the other one had written anything.
+            wait_until(
+                lambda host=host: host.ask("history", span="hour")["hosts"] == ["mx1.test", "mx2.test"],
+                f"{host.name} knows both",
+                NOT_REPEATED,
+            )
 
 
 def settings(redis: Redis, dns: FakeDns, name: str, port: int, password: str) -> Mapping[str, Any]:

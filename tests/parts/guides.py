@@ -1,4 +1,4 @@
-"""The guides of contrib/guides: their blocks of code, and the texts that this program's source can say."""
+"""The README and the guides: their blocks of code, and the texts that this program's source can say."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "contrib/guides"
+README = ROOT / "README.md"
 SOURCE = ROOT / "milter/hybridgrey"
 
 
@@ -33,8 +34,8 @@ class Block(NamedTuple):
 
 @cache
 def blocks(*kinds: str) -> tuple[Block, ...]:
-    """All blocks of the guides, or those of some kinds."""
-    found = [block for path in sorted(FOLDER.glob("*.md")) for block in _blocks(path)]
+    """All blocks of the README and the guides, or those of some kinds."""
+    found = [block for path in (README, *sorted(FOLDER.glob("*.md"))) for block in _blocks(path)]
     return tuple(block for block in found if not kinds or block.kind in kinds)
 
 

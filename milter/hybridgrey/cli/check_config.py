@@ -25,9 +25,10 @@ from hybridgrey.process import privileges
 def check_config(config_path: Path, show: bool, as_json: bool) -> None:
     """Check a config file: every error and every warning in it, each with its line.
 
-    They go to stderr; a good file is "ok" on stdout.  With --show the effective configuration is printed
-    there instead, with every default filled in and secrets masked.  As root it also looks whether `user` may
-    read the file and those it names.  Exit status 0 when the file can be used, 78 when not.
+    Errors and warnings go to stderr.  If the file is good, stdout says "ok".  With --show it has the
+    effective configuration instead, with every default filled in and secrets masked.  When root runs it, it
+    also checks that `user` may read the file and the files it names.  Exit status 0 when the file can be
+    used, 78 when not.
 
     \b
     Examples:

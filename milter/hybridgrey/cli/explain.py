@@ -67,12 +67,11 @@ def explain_(
 ) -> None:
     """Say what a client would get, and why: rules, lists, greylist.
 
-    Nothing is changed: the greylist is looked at only.  Lists are asked through the configured nameservers,
-    and for their health first, as the daemon does; what a daemon has in its cache is not used.  Where a rule
-    has a name in `clients`, the client's name is looked up, too: that of its PTR record, if it leads back to
-    the address.  Without
-    --from or --to it is judged for a sender or recipient of whom no rule knows.  With the store or the
-    nameservers down the rest is explained.
+    This changes nothing, not even in the greylist.  Lists are asked through the configured nameservers, for
+    their health first, as the daemon does it.  The cache of a running daemon is not used.  When a rule has a
+    name in `clients`, the client's name is looked up, too: the one in its PTR record, if that leads back to
+    the address.  Without --from or --to the verdict is for a sender or recipient that no rule names.  When
+    the store or the nameservers are down, the rest is explained.
 
     \b
     Examples:

@@ -117,8 +117,9 @@ def list_(
     """List entries, all of them or those that match.
 
     PATTERN is an address, a network or the head of one (192.0.2), or a word with *, ? and [...] that is
-    looked for in network, sender and recipient.  The order is by network, sender and recipient, so all is
-    read before the first is shown.  With store.key_secret names are HMACs, and only exact values find them.
+    searched in network, sender and recipient.  Entries come in the order of network, sender and recipient,
+    so the first is shown when all are read.  With store.key_secret names are HMACs, and only exact values
+    find them.
 
     \b
     States: waiting   a triplet whose retry is awaited
@@ -178,7 +179,7 @@ def show(config_path: Path, client: str, sender: str | None, recipient: str | No
     "seconds",
     metavar="DURATION",
     callback=duration,
-    help="For so long without mail.  [default: the lifetime]",
+    help="For how long, if no mail renews it.  [default: the lifetime]",
 )
 @click.option("--yes", is_flag=True, help="Do not ask before many networks are spared.")
 @_json_option
@@ -192,14 +193,13 @@ def pass_(
     yes: bool,
     lines: bool,
 ) -> None:
-    """Spare a client network, or one triplet, the delay of greylisting.
+    """Let a client network, or one triplet, pass without the delay.
 
-    Only that: a rule or list that rejects the client still does, and no list is asked less.  `hybridgrey
-    explain` tells.  To accept a client whatever lists say, name it in the `clients` of an accepting rule that
-    stands above them.
+    It does no more than that: lists and rules that reject the client still do, as `hybridgrey explain` tells.
+    To accept a client in spite of lists, name it in the `clients` of a rule above them.
 
-    A network is what the greylist takes for one: a /24 or /64, unless configured otherwise.  As for all
-    entries, each mail renews it to greylist.lifetime.
+    The network is that of the greylist: a /24 or /64, unless configured otherwise.  As for all entries, each
+    mail renews it to greylist.lifetime.
 
     \b
     Examples:
@@ -267,8 +267,8 @@ def forget(
 ) -> None:
     """Forget entries, as `list` with the same options shows them.
 
-    Before more than one is forgotten it asks; without a terminal --yes is needed.  Exit status 1 when there
-    is none, or the answer was no.
+    It asks before it forgets more than one; without a terminal --yes is needed.  Exit status 1 when there is
+    no such entry, or the answer was no.
 
     \b
     Examples:

@@ -39,8 +39,8 @@ for _command in import_senders.COMMANDS:
 def import_postfix(file: str, json_: bool) -> None:
     """Print the rules for a Postfix main.cf, or for the output of "postconf -n".
 
-    FILE "-" is standard input. Each rule has a comment with the line it comes from; what is not taken over is
-    said in comments and on stderr. Run it on the host of the main.cf, so that the maps it names can be read.
+    FILE "-" is standard input. Each rule has a comment with the line it comes from. Comments and stderr name
+    what is not taken over. Run it on the host of the main.cf, so that the maps it names can be read.
 
     \b
     Examples:

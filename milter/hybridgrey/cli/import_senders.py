@@ -149,8 +149,8 @@ def import_milter_greylist(
 ) -> None:
     """Bring along milter-greylist's dump FILE, "-" for standard input.
 
-    Auto-whitelisted tuples become passed triplets, greylisted ones waiting triplets. The file says when a
-    tuple ends; --autowhite and --delay, as in greylist.conf, say when it began.
+    Auto-whitelisted tuples become passed triplets, greylisted ones waiting triplets. The file has only the
+    time when a tuple ends; give --autowhite and --delay as in greylist.conf, to find when it began.
 
     \b
     Examples:

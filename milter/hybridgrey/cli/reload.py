@@ -30,7 +30,7 @@ def reload(config_path: Path, timeout: float) -> None:
     signalled with the rights of the file's owner.  Sessions in flight go on with the old configuration.
 
     \b
-    Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon is found,
+    Exit status: 0 the new configuration is in effect, 1 the old one stays, 69 no daemon runs,
                  78 bad configuration (the daemon is not told).
 
     \b

@@ -70,9 +70,18 @@ def _expressions(
 )
 @click.option("--until", callback=moment, metavar="TIME", help="Until then.")
 @click.option(
-    "--switched-on", callback=moment, metavar="TIME", help="The moment to mark, if it is not found."
+    "--switched-on",
+    callback=moment,
+    metavar="TIME",
+    help="When the filter was switched on, if that is not found.",
 )
-@click.option("--host", "hosts", multiple=True, metavar="NAME", help="An MX host's history; several add up.")
+@click.option(
+    "--host",
+    "hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Only the history of this MX host. May be given several times.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print the summary as JSON.")
 @config_option
 @click.pass_context
@@ -90,12 +99,13 @@ def report(
 ) -> None:
     """Draw the mail before and after the filter was switched on.
 
-    Accepted, rejected and greylisted mail per second comes from the history in the store and, where they
-    cover the time, from mail logs: those of the time before, or of all of it.  Spam that SpamAssassin or
-    amavis identified later comes from mail logs.  The moment is that of the first verdict that was carried
-    out, or of our first greylisting in a log.  Times are UTC; a log's own without a zone are this machine's.
+    Accepted, rejected and greylisted mail per second comes from the history in the store.  Where mail logs
+    cover the time, it comes from these; so logs of the time before show what there was before.  Spam that
+    SpamAssassin or amavis identified later comes from mail logs.  The filter was switched on with the first
+    verdict that was carried out, or with our first greylisting in a log.  Times are UTC; times in a log
+    without a zone are in this machine's zone.
 
-    The HTML file needs nothing beside it; it has the numbers as tables too.
+    The HTML file needs no other file; it has the numbers as tables too.
 
     \b
     Examples:
@@ -177,7 +187,7 @@ def _notes(made: Proof, log: maillog.Tally, logs: tuple[str, ...]) -> list[str]:
     """What a reader of the graphs should know about them."""
     notes = []
     if made.switched_on is None:
-        notes.append("It is not known when it was switched on; --switched-on says it.")
+        notes.append("It is not known when it was switched on. Give the moment with --switched-on.")
     elif made.switched_on <= made.start:
         notes.append("It was on in all of this time; an earlier --since or mail logs (--mail-log) show more.")
     elif made.switched_on >= made.end:

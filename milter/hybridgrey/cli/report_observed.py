@@ -50,9 +50,9 @@ def report_observed(files: tuple[str, ...], since: float | None, json_: bool, co
     In observe mode nothing of it was done; else it is what was done.  Reads the counts of all MX hosts from
     the history in the store, or JSON log lines from files, also packed; "-" and a pipe are standard input.
 
-    From a log it names the heaviest clients and senders, and mail whose client is on a blocklist and on an
-    allowlist of the configuration, as far as both had answered in time.  From the store these are client
-    networks, sender domains and a number; none of the names with store.key_secret.
+    From a log it names the clients and senders with the most recipients, and mail whose client is on a
+    blocklist and on an allowlist of the configuration, if both had answered in time.  From the store it names
+    client networks and sender domains (none with store.key_secret), and only counts such mail.
 
     \b
     Examples:

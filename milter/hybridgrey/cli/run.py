@@ -20,13 +20,13 @@ from hybridgrey.config import load
     "--log-file",
     metavar="FILE",
     type=click.Path(dir_okay=False, readable=False, path_type=Path),
-    help="Log to this file; when it is renamed and made anew, the log goes on in the new one.",
+    help="Log to this file. When it is renamed, the log goes on in a new file of this name.",
 )
 def run(config_path: Path, log_file: Path | None) -> None:
     """Run the daemon in the foreground; it logs to standard error.
 
-    SIGHUP reads the config again, SIGTERM ends the daemon when the open sessions are over, or after
-    drain_timeout.
+    SIGHUP makes it read the config again. SIGTERM ends it when the open sessions are over, at the latest
+    after drain_timeout.
 
     \b
     Exit status: 0 ended in order, 69 cannot start now, 77 not permitted, 78 bad configuration.

@@ -32,9 +32,9 @@ from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
 def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
     """Show the counts of all workers: verdicts, lists, store, greylist, since the daemon's start.
 
-    They come from [metrics] listen of this host's configuration; with --url from other hosts instead, added
-    up.  A daemon that wants a password is told [metrics] password of this host's configuration.  Exit status
-    1 when a daemon is not well, 69 when none can be asked.
+    The daemon is asked at [metrics] listen of this host's configuration.  With --url other daemons are asked
+    instead, and their counts are added up.  If a daemon wants a password, it is sent [metrics] password of
+    this host's configuration.  Exit status 1 when a daemon is not well, 69 when none can be asked.
 
     \b
     Examples:

@@ -31,17 +31,17 @@ _ORDER = ("healthy", "warning", "silent", "suspended", "unchecked")
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @config_option
 def zones(config_path: Path, json_: bool) -> None:
-    """Ask each list for its test points (RFC 5782) and say how it is.
+    """Ask each list for its test points (RFC 5782) and say how well it is.
 
     A list that lists the world, refuses us, or answers outside 127.0.0.0/8 is "suspended": it has no vote
-    until it is well again.  Exit status 1 when one is, or when no list works at all.
+    until it is well again.  Exit status 1 when a list is suspended, or when no list works at all.
 
     \b
     States: healthy    answers as a list should
             warning    does not list its test address, or answers it with an error code
             silent     does not answer
             suspended  has no vote
-            unchecked  health = "off": not asked
+            unchecked  health = "off", so not asked
 
     \b
     Examples:

@@ -11,6 +11,7 @@ A *series* is a row of counts by time.  Its name is text, parts with ":" between
     greylist:new|early|passed|known|network|full              look-ups in the greylist
     delay_le:300|420|…|inf                                    mail that passed, by its delay in seconds: above
                                                               the bound before, at most this (not cumulated)
+    delay_within:1|5|15|60|300                                those of delay_le:300, told apart alike
     delay_sum                                                 the sum of these delays
     claimed_by_both                                           recipients whose client is on a blocklist and
                                                               on an allowlist
@@ -29,6 +30,7 @@ import re
 from calendar import timegm
 from collections.abc import Iterator
 from enum import IntEnum
+from math import inf
 from time import gmtime, strftime
 from typing import Final, NamedTuple
 from urllib.parse import unquote
@@ -40,6 +42,12 @@ from hybridgrey.outcome import outcome_of
 NAMESPACE: Final = "hg1:history:{history}"
 """One hash tag, so that one script may touch all keys in a Redis Cluster; none of the greylist begins so."""
 
+FIRST_DELAY: Final = 300.0
+"""The lowest bound of `delay_le`.
+
+Hosts of two versions share one store, and the older ones know no lower bound.  So all hosts count every delay
+up to this one under its name, and those that know more say so beside it.
+"""
 OUTCOMES: Final = series.OUTCOMES
 NOTED: Final = "noted"
 
@@ -152,11 +160,16 @@ def sources(schema: Schema) -> Iterator[tuple[int, tuple[str, ...]]]:
     """Each cell of the counters that the history keeps, with the series it adds to."""
     for (family, labels), index in schema.index.items():
         if family == "greylist_delay_seconds":
-            for offset, bound in enumerate((*(f"{bound:g}" for bound in DELAY_BUCKETS), "inf")):
-                yield index + offset, (f"delay_le:{bound}",)
+            for offset, bound in enumerate((*DELAY_BUCKETS, inf)):
+                yield index + offset, _delays(bound)
             yield index + FAMILIES[family].width - 1, ("delay_sum",)
         elif names := tuple(_names((family, labels))):
             yield index, names
+
+
+def _delays(bound: float) -> tuple[str, ...]:
+    whole = f"delay_le:{max(bound, FIRST_DELAY):g}"
+    return (whole, f"delay_within:{bound:g}") if bound <= FIRST_DELAY else (whole,)
 
 
 def _names(at: Key) -> Iterator[str]:

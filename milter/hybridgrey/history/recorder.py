@@ -20,12 +20,12 @@ from typing import Any, Final
 
 import orjson
 
-from hybridgrey import __version__, envelope
+from hybridgrey import __version__
 from hybridgrey.greylist import normalise
 from hybridgrey.history import layout
 from hybridgrey.history.layout import Step
 from hybridgrey.history.ledger import Ledger
-from hybridgrey.history.records import Mark
+from hybridgrey.history.records import Mark, sender_domain
 from hybridgrey.history.view import Chronicle
 from hybridgrey.history.writer import Writer
 from hybridgrey.metrics.ring import Place
@@ -42,7 +42,6 @@ _BUSY_LOOK: Final = 0.1
 _BUSY: Final = 200  # records a look: a quarter of a ring and more
 _CLAIM_PAUSE: Final = 0.2
 LEAST_TIMEOUT: Final = 1.0  # s; nobody waits for it, and the end of the daemon gives it two
-_NAME_MAX: Final = 120  # characters of a sender domain
 
 _KINDS: Final = {outcome: (f"network/{label}", f"domain/{label}") for outcome, label in LABELS.items()}
 
@@ -132,7 +131,7 @@ class Chronicler:
         event: dict[str, Any] = orjson.loads(record)
         day = _day(event["t"] // Step.DAY)
         of_network, of_domain = _KINDS[outcome_of(event["outcome"]) or Outcome.ACCEPTED]
-        tops = [(of_domain, _domain(event["sender"]))]
+        tops = [(of_domain, sender_domain(event["sender"]))]
         if network := self._network(event["client"]):
             tops.append((of_network, network))
         self._ledger.verdict(record, day, tops)
@@ -235,12 +234,6 @@ class Chronicler:
 def _day(number: float) -> str:
     """The name of a day, by how many there were before it."""
     return layout.day(number * Step.DAY)
-
-
-def _domain(sender: str) -> str:
-    """The domain of a sender as the log has it; "" for the null sender, its path where it is uncertain."""
-    box = envelope.read(sender)
-    return envelope.shortened(box.domain or box.local if box.certain else sender, _NAME_MAX, _NAME_MAX // 2)
 
 
 def _next_tick() -> float:

@@ -14,6 +14,7 @@ from typing import Final, cast
 
 import orjson
 
+from hybridgrey import envelope
 from hybridgrey.history.layout import OUTCOMES, Step
 
 TOPS: Final = tuple(f"{what}/{outcome}" for what in ("network", "domain") for outcome in OUTCOMES)
@@ -28,6 +29,8 @@ DAY_MAX: Final = 100
 """Members of each of a day's tops when it is over."""
 TEXT_MAX: Final = 400
 """Characters of a name that is read back."""
+NAME_MAX: Final = 120
+"""Characters of a sender domain."""
 LATEST_KEPT: Final = 86400
 TOPS_KEPT: Final = 32 * 86400
 
@@ -72,6 +75,12 @@ def heaviest(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
 def newest(records: Iterable[dict[str, object]], limit: int) -> list[dict[str, object]]:
     """Records by their time `t`, the newest first."""
     return sorted(records, key=lambda record: -cast(float, record["t"]))[:limit]
+
+
+def sender_domain(sender: str) -> str:
+    """The domain of a sender as tops name it: "" for the null sender, its path where it is uncertain."""
+    box = envelope.read(sender)
+    return envelope.shortened(box.domain or box.local if box.certain else sender, NAME_MAX, NAME_MAX // 2)
 
 
 def packed(mark: Mark) -> bytes:

@@ -11,7 +11,7 @@ import hashlib
 import threading
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import orjson
@@ -70,6 +70,14 @@ class Chronicle:
         """To be held while the ledger is used."""
         self.ledger = Ledger("")
         self.reader = reader
+
+    def own(self) -> Chronicle:
+        """What this host knows by itself: no question to it waits for the store."""
+        alone = Chronicle(self.reader, replace(self.terms, kept=False))
+        alone.lock = self.lock
+        with self.lock:
+            alone.ledger = self.ledger
+        return alone
 
     def hosts(self) -> list[str]:
         """The hosts that have a history, this one among them."""

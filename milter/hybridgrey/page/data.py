@@ -14,12 +14,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from hybridgrey import __version__
 from hybridgrey.cleaning import clean
-from hybridgrey.history.records import Mark
+from hybridgrey.history.records import LATEST_MAX, Mark
 from hybridgrey.history.view import Chronicle
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics import series
@@ -33,6 +34,11 @@ from hybridgrey.store.connection import StoreError
 FRESH: Final[Mapping[str, float]] = {"hour": 5.0, "day": 10.0, "week": 30.0, "month": 60.0, "year": 60.0}
 """Seconds for which an answer about a span of time is given again."""
 FRESH_VERDICTS: Final = 4.0
+PATIENCE: Final = 3.0  # s; that a reader waits for the store before the page shows what there is
+SLOW: Final = 1.0  # s
+AWAY: Final = 5.0
+"""Seconds for which nobody waits for a store that was late or slow to fail."""
+LATE: Final = "The store has not answered yet"
 MOST_KEPT: Final = 64
 MOST_HOSTS: Final = 256
 MOST_MARKS: Final = 500
@@ -40,7 +46,7 @@ MOST_TOPS: Final = 10
 MOST_OF_A_KIND: Final = 100  # heaviest by one outcome, to find the heaviest by all of them
 MOST_VERDICTS: Final = 2000
 MOST_SHOWN: Final = 500
-MOST_SEARCHED: Final = 200  # characters
+MOST_SEARCHED: Final = 450  # characters
 
 
 class Kept(NamedTuple):
@@ -53,30 +59,75 @@ class Kept(NamedTuple):
 
 
 class Memory:
-    """Answers of the store, each given again for some seconds; and for longer while there is no newer one."""
+    """Answers of the store, each given again for some seconds; and for longer while there is no newer one.
+
+    Nobody waits for a store for more than PATIENCE seconds, be it away or busy: there is then what was known.
+    """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._lock = threading.Lock()
         self._kept: dict[object, Kept] = {}
+        self._asking: dict[object, Future[Kept]] = {}
+        # One thread: one question at a time.
+        self._asker = ThreadPoolExecutor(1)
+        self._away = float("-inf")
+        self._trouble = ""
 
     def get(self, key: object, fresh: float, ask: Callable[[], Any], otherwise: Callable[[], Any]) -> Kept:
-        """What `ask` says, asked again after `fresh` seconds; with the store down what it said last."""
-        with self._lock:  # one question at a time, and no second one of a kind
+        """What `ask` says, asked again after `fresh` seconds; with the store down what it said last.
+
+        `otherwise` gives what there is without the store, where it has never said anything.
+        """
+        with self._lock:
             kept = self._kept.get(key)
             if kept is not None and self._clock() - kept.asked < fresh:
                 return kept
-            try:
-                kept = Kept(self._clock(), time.time(), ask())
-            except StoreError as error:
-                trouble = f"The store does not answer ({clean(str(error))})"
-                last = kept or Kept(0.0, 0.0, otherwise())
-                kept = last._replace(asked=self._clock(), trouble=trouble)
-            self._kept.pop(key, None)
-            self._kept[key] = kept
-            while len(self._kept) > MOST_KEPT:
-                del self._kept[next(iter(self._kept))]
-            return kept
+            asked = self._asking.get(key)
+            if asked is None and self._clock() >= self._away and len(self._asking) < MOST_KEPT:
+                asked = self._asking[key] = self._asker.submit(self._ask, key, ask, otherwise)
+        if asked is None or (not asked.done() and self._clock() < self._away):
+            return self._without(key, otherwise, self._trouble or LATE)
+        try:
+            return asked.result(PATIENCE)
+        except TimeoutError:
+            self._leave_alone(LATE)
+            return self._without(key, otherwise, LATE)
+
+    def _ask(self, key: object, ask: Callable[[], Any], otherwise: Callable[[], Any]) -> Kept:
+        began, kept = self._clock(), None
+        try:
+            found = ask()
+            kept = Kept(self._clock(), time.time(), found)
+            self._away = float("-inf")
+        except StoreError as error:
+            trouble = f"The store does not answer ({clean(str(error))})"
+            # One that refuses at once costs nothing to be asked again.
+            if self._clock() - began >= SLOW:
+                self._leave_alone(trouble)
+            kept = self._without(key, otherwise, trouble)
+        finally:
+            with self._lock:
+                del self._asking[key]
+                if kept is not None:
+                    self._keep(key, kept)
+        return kept
+
+    def _keep(self, key: object, kept: Kept) -> None:
+        self._kept.pop(key, None)
+        self._kept[key] = kept
+        while len(self._kept) > MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+
+    def _leave_alone(self, trouble: str) -> None:
+        """Let nobody wait for the store for a while: the next would wait as long as this one."""
+        self._trouble = trouble
+        self._away = self._clock() + AWAY
+
+    def _without(self, key: object, otherwise: Callable[[], Any], trouble: str) -> Kept:
+        kept = self._kept.get(key)
+        known = kept if kept is not None and kept.when else Kept(0.0, 0.0, otherwise())
+        return known._replace(asked=self._clock(), trouble=trouble)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,37 +186,41 @@ class Data:
     def _chosen(self, parameters: Mapping[str, str]) -> Sequence[str] | None:
         """The host that is asked about, if it is known; None for all of them."""
         host = parameters.get("host", "")
-        if host and host not in self._hosts():
-            raise GoneError(f"no history of a host {clean(host, 80)!r}")
+        hosts, trouble = self._hosts()
+        if host and host not in hosts:
+            unknown = f"no history of a host {clean(host, 80)!r}"
+            raise GoneError(f"{trouble}, and here is {unknown}" if trouble else unknown)
         return [host] if host else None
 
-    def _hosts(self) -> Sequence[str]:
+    def _hosts(self) -> tuple[Sequence[str], str]:
+        """The hosts that are known, and why these may not be all."""
         kept = self._memory.get("hosts", 10.0, self._chronicle.hosts, list)
-        return sorted({self._host.name, *kept.found})[:MOST_HOSTS]
+        return sorted({self._host.name, *kept.found})[:MOST_HOSTS], kept.trouble
+
+    def _ask(self, key: object, fresh: float, of: Callable[[Chronicle], Any]) -> Kept:
+        """What `of` finds in the history; while the store is away, in what this host knows by itself."""
+        return self._memory.get(key, fresh, lambda: of(self._chronicle), lambda: of(self._chronicle.own()))
 
     def _history(self, name: str, hosts: Sequence[str] | None) -> object:
         span = spans.SPANS[name]
         now = self._clock()
 
-        def ask() -> dict[str, object]:
-            counts = self._chronicle.counts(span.start(now), now, span.unit, hosts)
+        def of(chronicle: Chronicle) -> dict[str, object]:
+            counts = chronicle.counts(span.start(now), now, span.unit, hosts)
             marks = [
-                mark
-                for mark in self._chronicle.marks(span.start(now), now)
-                if hosts is None or mark.host in hosts
+                mark for mark in chronicle.marks(span.start(now), now) if hosts is None or mark.host in hosts
             ]
             return spans.shown(name, now, counts) | {"marks": list(map(_mark, marks[-MOST_MARKS:]))}
 
-        def nothing() -> dict[str, object]:
-            return spans.shown(name, now, {}) | {"marks": []}
-
-        kept = self._memory.get(("history", name, tuple(hosts or ())), FRESH[name], ask, nothing)
+        key = ("history", name, tuple(hosts or ()))
+        kept = self._ask(key, FRESH[name], of)
         trouble = kept.trouble and f"{kept.trouble}: {self._outdated(kept.when)}"
-        return kept.found | {"hosts": [clean(one) for one in self._hosts()], "trouble": trouble}
+        return kept.found | {"hosts": [clean(one) for one in self._hosts()[0]], "trouble": trouble}
 
     def _outdated(self, when: float) -> str:
         if not when:
-            return "its history cannot be shown."
+            mine = f"only what {clean(self._host.name)} has counted and not yet written there is shown"
+            return f"{mine}; its history cannot be shown."
         shown = time.strftime("%H:%M:%S", time.gmtime(when))
         return (
             f"the numbers are those of {shown} UTC, and what is counted meanwhile is added when it is back."
@@ -175,9 +230,7 @@ class Data:
         now = self._clock()
         start = spans.SPANS[name].start(now)
         key = ("tops", name, tuple(hosts or ()))
-        kept = self._memory.get(
-            key, FRESH[name], lambda: self._chronicle.tops(start, now, hosts, MOST_OF_A_KIND), dict
-        )
+        kept = self._ask(key, FRESH[name], lambda one: one.tops(start, now, hosts, MOST_OF_A_KIND))
         names = {
             what: _tops(kept.found, kind) for what, kind in (("networks", "network"), ("domains", "domain"))
         }
@@ -212,11 +265,11 @@ class Data:
         return self._shared.counters.total(at + width) / number if number else None
 
     def _records(self, hosts: Sequence[str] | None) -> Kept:
-        def ask() -> list[Verdict]:
-            found = map(verdicts.shown, self._chronicle.latest(hosts, MOST_VERDICTS))
+        def of(chronicle: Chronicle) -> list[Verdict]:
+            found = map(verdicts.shown, chronicle.latest(hosts, MOST_VERDICTS))
             return [one for one in found if one is not None]
 
-        return self._memory.get(("latest", tuple(hosts or ())), FRESH_VERDICTS, ask, list)
+        return self._ask(("latest", tuple(hosts or ())), FRESH_VERDICTS, of)
 
     def _latest(self, parameters: Mapping[str, str]) -> object:
         wanted = parameters.get("q", "")[:MOST_SEARCHED]
@@ -228,6 +281,7 @@ class Data:
         return {
             "q": wanted,
             "found": len(found),
+            "kept": LATEST_MAX,
             "verdicts": found[: min(int(limit), MOST_SHOWN)],
             "alone": self._host.alone,
         }

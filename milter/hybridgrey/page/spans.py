@@ -10,10 +10,11 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
+from math import inf
 from typing import Final, NamedTuple, TypeVar
 
 from hybridgrey.cleaning import clean
-from hybridgrey.history.layout import NOTED, OUTCOMES, Step, labels_of
+from hybridgrey.history.layout import FIRST_DELAY, NOTED, OUTCOMES, Step, labels_of
 from hybridgrey.metrics.series import DELAY_BUCKETS, RESULTS, STATES
 from hybridgrey.outcome import LABELS, outcome_of
 
@@ -21,6 +22,9 @@ MOST_NAMES: Final = 500
 """Lists or rules that are shown; a configuration has fewer."""
 MOST_COUNTED: Final = 10**12
 """A count in one step above which it is none: so that all sums stay numbers that JSON and browsers have."""
+
+_BOUNDS: Final = (*DELAY_BUCKETS, inf)
+_FINE: Final = [bound for bound in DELAY_BUCKETS if bound <= FIRST_DELAY]
 
 Counts = Mapping[str, Mapping[int, int]]
 Value = TypeVar("Value")
@@ -111,18 +115,30 @@ def _lists(totals: Mapping[str, int]) -> list[dict[str, object]]:
 
 
 def _delays(totals: Mapping[str, int]) -> dict[str, object]:
-    bounds = [f"{bound:g}" for bound in DELAY_BUCKETS]
-    row = [totals.get(f"delay_le:{bound}", 0) for bound in (*bounds, "inf")]
-    number = sum(row)
-    median, exact = middle(row, DELAY_BUCKETS)
+    row = _row(totals, "delay_le", [bound for bound in _BOUNDS if bound >= FIRST_DELAY])
+    fine = _row(totals, "delay_within", _FINE)
+    # Counted by hosts of a version that does not tell them apart.
+    coarse = max(0, row[0] - sum(fine))
+    whole = [*fine, *row[1:]]
+    median, exact = middle(row, DELAY_BUCKETS[len(_FINE) - 1 :]) if coarse else middle(whole, DELAY_BUCKETS)
+    number = sum(whole) + coarse
+    buckets = [
+        {"from": low, "le": None if high == inf else high, "count": count}
+        for low, high, count in zip((0.0, *_BOUNDS), _BOUNDS, whole, strict=False)
+    ]
+    if coarse:
+        buckets.insert(0, {"from": 0.0, "le": FIRST_DELAY, "count": coarse})
     return {
-        "buckets": [
-            {"le": le, "count": count} for le, count in zip((*DELAY_BUCKETS, None), row, strict=True)
-        ],
+        "buckets": buckets,
+        "coarse": coarse,
         "median": median,
         "median_exact": exact,
         "mean": totals.get("delay_sum", 0) / number if number else None,
     }
+
+
+def _row(totals: Mapping[str, int], family: str, bounds: Sequence[float]) -> list[int]:
+    return [totals.get(f"{family}:{bound:g}", 0) for bound in bounds]
 
 
 def middle(row: Sequence[int], bounds: Sequence[float]) -> tuple[float | None, bool]:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
 from hybridgrey.address import packed
 from hybridgrey.cleaning import clean
 from hybridgrey.clientaddress import ClientAddress, ClientReader
+from hybridgrey.history.records import sender_domain
 from hybridgrey.lists.zones import Zone
-from hybridgrey.metrics.series import STATES
-from hybridgrey.outcome import LABELS, Outcome, outcome_of
+from hybridgrey.metrics.series import NO_RULE, STATES
+from hybridgrey.outcome import LABELS, Outcome, outcome_of, why
 from hybridgrey.policy import trace
 from hybridgrey.policy.judge import Answer, Policy
 
@@ -38,11 +40,12 @@ def shown(record: Mapping[str, object]) -> Verdict | None:
         return None
     made: Verdict = {name: _text(record.get(name)) for name in _TEXTS}
     outcome, state = record.get("outcome"), record.get("state")
+    reason = _text(record.get("reason"))
     lists = record.get("lists")
     made |= {
         "t": float(moment),
         "outcome": LABELS[outcome_of(outcome) or Outcome.ACCEPTED],
-        "reason": _text(record.get("reason")),
+        "why": why(reason, _number(record.get("age"))) if reason else None,
         "state": state if state in STATES else None,
         "age": _number(record.get("age")),
         "wait_ms": _number(record.get("wait_ms")) or 0,
@@ -71,40 +74,104 @@ def _listing(item: tuple[object, object]) -> tuple[str, str | list[str]]:
     return clean(str(label)), clean(said) if isinstance(said, str) else "?"
 
 
-def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:
-    """The verdicts that have every word of `wanted` somewhere in them, in any case.
+class Word(NamedTuple):
+    """A word of a search; `field`: the one thing that it is about, "" for all of a verdict."""
 
-    A word that is a network, as ``192.0.2.0/24``, means the clients in it, or that carry an address of it.
+    field: str
+    text: str
+
+
+def words(wanted: str) -> list[Word]:
+    r"""The words of a search, in lower case: plain ones, and ``field:word`` for the fields of FIELDS.
+
+    A word may be in quotes, with ``\`` before a quote or backslash in it.  A field without a word, as while
+    it is typed, is left out.
     """
-    words = wanted.lower().split()
-    networks = [network for word in words if (network := _network(word)) is not None]
-    words = [word for word in words if _network(word) is None]
+    found = []
+    for match in _WORD.finditer(wanted.lower()):
+        field, quoted, plain = match["field"] or "", match["quoted"], match["plain"] or ""
+        if quoted is not None:
+            found.append(Word(field, re.sub(r"\\(.)", r"\1", quoted)))
+        elif plain:
+            found.append(Word(field, plain))
+    return found
+
+
+def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:
+    """The verdicts that have every word of `wanted`, in any case.
+
+    A plain word may stand anywhere in them; a network, as ``192.0.2.0/24``, means the clients in it, or that
+    carry an address of it.  ``field:word`` must be all of that field, so that it finds this one and no other.
+    """
+    asked = words(wanted)
+    networks = [found for word in asked if (found := _network(word)) is not None]
+    others = [word for word in asked if _network(word) is None]
+    exact = [word for word in others if word.field]
+    plain = [word.text for word in others if not word.field]
     return [
         one
         for one in verdicts
         if all(_inside(clients.read(one["client"]), network) for network in networks)
-        and (not words or all(word in text for text in (_haystack(one, clients),) for word in words))
+        and all(FIELDS[field](one, text) for field, text in exact)
+        and (not plain or all(word in text for text in (_haystack(one, clients),) for word in plain))
     ]
 
 
 def _haystack(one: Verdict, clients: ClientReader) -> str:
-    names = "accepted" if one["outcome"] == "accept" else _NAMES.get(one["outcome"], "")
     said = [one[name] or "" for name in _TEXTS]
-    said += [clients.read(one["client"]).listed, one["outcome"], names, one["state"] or ""]
-    said.append("" if one["enforced"] else "observed")
+    said += [
+        clients.read(one["client"]).listed,
+        one["outcome"],
+        outcome_of(one["outcome"]) or "",
+        one["state"] or "",
+    ]
+    said += [one["why"] or "", "" if one["enforced"] else "observed"]
     for label, answer in one["lists"].items():
         said += [label, answer if isinstance(answer, str) else " ".join(answer)]
     return "\n".join(said).lower()
 
 
-_NAMES: Final[Mapping[str, str]] = {"delay": "greylisted", "reject": "rejected", "tempfail": "deferred"}
+def _is(name: str) -> Callable[[Verdict, str], bool]:
+    return lambda one, text: (one[name] or "").lower() == text
 
 
-def _network(word: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
-    if "/" not in word:
+def _is_client(one: Verdict, text: str) -> bool:
+    host = (one["host"] or "").lower().rstrip(".")
+    return one["client"].lower() == text or host == text or (bool(text) and host.endswith(f".{text}"))
+
+
+def _is_of_domain(one: Verdict, text: str) -> bool:
+    return sender_domain(one["sender"] or "") == text.strip("<>").rstrip(".")
+
+
+FIELDS: Final[Mapping[str, Callable[[Verdict, str], bool]]] = {
+    "rule": lambda one, text: (one["rule"] or NO_RULE).lower() == text,
+    "list": lambda one, text: any(label.lower() == text for label in one["lists"]),
+    "host": _is("mx"),
+    "client": _is_client,
+    "domain": _is_of_domain,
+    "from": _is("sender"),
+    "to": _is("recipient"),
+    "helo": _is("helo"),
+    "outcome": lambda one, text: outcome_of(text) == outcome_of(one["outcome"]),
+}
+"""What a word of a search may be about.
+
+list: one that had the client, or failed.  host: the MX host that judged.  client: its address, its name, or
+its end.  domain: the sender's.  outcome: what the client got, as the page or as the record says it.
+"""
+
+_WORD: Final = re.compile(
+    rf'(?:(?P<field>{"|".join(FIELDS)}):)?(?:"(?P<quoted>(?:[^"\\]|\\.)*)(?:"(?!\S)|$)|(?P<plain>\S*))'
+)
+
+
+def _network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+    """The network that a word means; with ``client:`` an address is one of its own."""
+    if word.field not in ("", "client") or ("/" not in word.text and not word.field):
         return None
     try:
-        return ipaddress.ip_network(word, strict=False)
+        return ipaddress.ip_network(word.text, strict=False)
     except ValueError:
         return None
 

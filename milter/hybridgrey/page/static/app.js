@@ -1,6 +1,7 @@
 // The page: what is chosen, what is asked for and when. The daemon is asked each 15 s while the page is seen.
 
 import { byId, fill, foreign, make } from "./dom.js";
+import { onFind } from "./find.js";
 import { exact, spanName } from "./format.js";
 import { latest } from "./latest.js";
 import { canDraw } from "./chart.js";
@@ -9,7 +10,9 @@ import { verdicts } from "./verdicts.js";
 
 const EVERY = 15_000; // ms
 const AGAIN = 2000; // ms: a reload of the daemon takes as long
-const PATIENCE = 20_000;
+const SOON = 5000; // ms: while something is wrong
+const PATIENCE = 12_000; // ms: the daemon ends what takes ten seconds
+const SILENCE = 4000; // ms without a word after which "Loading …" would be none
 
 const controls = byId("controls");
 const chosen = () => ({ span: controls.elements.span.value, host: controls.elements.host.value });
@@ -31,6 +34,7 @@ let running = new AbortController();
 let timer = 0;
 let last = 0;
 let failed = 0;
+let stated = false;
 
 function troubles(texts) {
   fill(byId("troubles"), ...texts.map((text) => make("p", { class: "trouble" }, text)));
@@ -38,21 +42,21 @@ function troubles(texts) {
 
 function showHosts(hosts) {
   const select = controls.elements.host;
-  const wanted = remembered.host ?? select.value;
+  const wanted = select.value;
   const all = hosts.includes(wanted) || !wanted ? hosts : [...hosts, wanted];
   const options = ["", ...all].map((host) => make("option", { value: host }, host || "all"));
   fill(select, ...options);
   select.value = wanted;
-  delete remembered.host;
 }
 
 function showState(now) {
+  stated = true;
   const words = now.problems.length ? make("span", { class: "state bad" }, "not well") : make("span", { class: "state good" }, "well");
   fill(byId("state"), foreign(now.host), " ", words, now.observe ? make("span", { class: "state poor" }, "observing only") : "");
-  fill(byId("about"), `hybridgrey ${now.version}, ${now.workers} workers on `, foreign(now.host), `. Brought up to date at ${exact(now.now)}.`);
+  fill(byId("about"), `hybridgrey ${now.version}, ${now.workers} workers on `, foreign(now.host), `. Brought up to date at ${exact(now.now)} UTC.`);
 }
 
-/** Ask and show; `what`: "latest" for a search, else all. */
+/** Ask and show; `what`: "latest" for a search, once the rest is there, else all. */
 async function update(what = "all") {
   clearTimeout(timer);
   running.abort();
@@ -60,15 +64,16 @@ async function update(what = "all") {
   const { signal } = running;
   const { span, host } = chosen();
   remember();
+  let pause = EVERY;
   try {
-    if (what === "all") {
+    if (what === "all" || !last) {
       const [history, now, tops] = await Promise.all([
         ask("history", { span, host }, signal),
-        ask("lists", {}, signal),
+        // Needs nothing but this host: it is said at once.
+        ask("lists", {}, signal).then((answer) => (showState(answer), answer)),
         ask("tops", { span, host }, signal),
       ]);
       showHosts(history.hosts);
-      showState(now);
       showVerdicts(history);
       showLists(history, now);
       showDelays(history);
@@ -77,7 +82,10 @@ async function update(what = "all") {
       last = now.now;
       // What the history says of the store is the better word.
       const said = now.problems.filter((one) => !history.trouble || !one.startsWith("store: "));
-      if (history.trouble) said.push(history.trouble);
+      if (history.trouble) {
+        said.push(history.trouble);
+        pause = SOON;
+      }
       if (!canDraw()) said.push("Charts are shown as tables: the library that draws them is not installed here (contrib/setup/page fetches it).");
       troubles(said);
     }
@@ -87,12 +95,13 @@ async function update(what = "all") {
   } catch (error) {
     if (signal.aborted) return;
     failed += 1;
-    if (failed === 1) return schedule(AGAIN);
-    const since = last ? ` What you see is of ${exact(last)}.` : "";
+    if (failed === 1 && last) return schedule(AGAIN);
+    const since = last ? ` What you see is of ${exact(last)} UTC.` : "";
     troubles([`No answer about ${spanName(span)}: ${error.message}.${since}`]);
-    if (!last) fill(byId("state"), "unknown");
+    if (!stated) fill(byId("state"), "no answer yet");
+    if (!last) pause = SOON;
   }
-  schedule(EVERY);
+  schedule(pause);
 }
 
 function schedule(pause) {
@@ -101,15 +110,15 @@ function schedule(pause) {
 }
 
 // What is chosen stands in the address after "#", which is not sent to anybody: it can be a bookmark.
-const remembered = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
 function recall() {
-  const span = [...controls.elements.span].find((one) => one.value === remembered.span);
-  if (span) span.checked = true;
-  if (remembered.host) {
-    controls.elements.host.append(make("option", { value: remembered.host }, remembered.host));
-    controls.elements.host.value = remembered.host;
-  }
-  if (remembered.q) byId("q").value = remembered.q;
+  const state = new URLSearchParams(location.hash.slice(1));
+  const { span, host } = controls.elements;
+  const radio = [...span].find((one) => one.value === (state.get("span") ?? "day"));
+  if (radio) radio.checked = true;
+  const name = state.get("host") ?? "";
+  if (![...host.options].some((one) => one.value === name)) host.append(make("option", { value: name }, name));
+  host.value = name;
+  byId("q").value = state.get("q") ?? "";
 }
 function remember() {
   const state = Object.entries({ ...chosen(), q: byId("q").value.trim() }).filter(([, value]) => value);
@@ -119,5 +128,23 @@ function remember() {
 controls.addEventListener("change", () => update());
 controls.addEventListener("submit", (event) => event.preventDefault());
 document.addEventListener("visibilitychange", () => (document.hidden ? clearTimeout(timer) : update()));
+// Not by its address, in which is what is chosen.
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  byId("main").focus();
+});
+addEventListener("popstate", () => {
+  recall();
+  list.restart();
+  update();
+});
+onFind(async () => {
+  recall();
+  list.restart();
+  await update("latest");
+  byId("latest").scrollIntoView();
+  byId("latest-summary").focus({ preventScroll: true });
+});
+setTimeout(() => stated || fill(byId("state"), "no answer yet"), SILENCE);
 recall();
 update();

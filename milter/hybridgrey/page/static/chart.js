@@ -1,4 +1,4 @@
-// The stacked chart of verdicts per second, drawn by uPlot. It is a picture of what the table below it says;
+// The stacked chart of verdicts by time, drawn by uPlot. It is a picture of what the table below it says;
 // the arrow keys move its cursor, and what is under it is told as the value of a slider.
 
 import { date, hourMinute, monthName, rate, weekday, year } from "./format.js";
@@ -7,6 +7,7 @@ import { ROOM, marksPlugin } from "./marks.js";
 const HEIGHT = 300;
 const LOW = 250;
 const DAY = 86400;
+const END = 28; // CSS pixels beyond the plot: half of a label of the last moment
 
 /** Whether the library has been installed; without it there are tables only. */
 export const canDraw = () => typeof globalThis.uPlot === "function";
@@ -33,18 +34,17 @@ function stacked(data, outcomes) {
   return [[...data.times, end], ...tops.reverse().map((row) => [...row, row.at(-1)])];
 }
 
-function ticks(splits, step, utc) {
+function ticks(splits, step) {
   return splits.map((t, at) => {
     const when = new Date(t * 1000);
     const first = at === 0;
     if (step < DAY) {
-      const midnight = when.getHours() === 0 && when.getMinutes() === 0;
+      const midnight = when.getUTCHours() === 0 && when.getUTCMinutes() === 0;
       return midnight ? `${hourMinute(t)}\n${date(t)}` : hourMinute(t);
     }
     if (step < 2 * DAY) return weekday(t);
-    if (step < 25 * DAY) return date(t, utc);
-    const january = utc ? when.getUTCMonth() === 0 : when.getMonth() === 0;
-    return january || first ? `${monthName(t, utc)}\n${year(t, utc)}` : monthName(t, utc);
+    if (step < 25 * DAY) return date(t);
+    return when.getUTCMonth() === 0 || first ? `${monthName(t)}\n${year(t)}` : monthName(t);
   });
 }
 
@@ -61,23 +61,21 @@ export function chart(element, outcomes, { onMoment, describe }) {
   function build() {
     plot?.destroy();
     colours = look(element, outcomes);
-    const utc = shown.span === "year";
     const axis = { stroke: colours.text, font: `12px ${colours.font}`, grid: { stroke: colours.grid, width: 1 }, ticks: { stroke: colours.grid, width: 1, size: 4 } };
     const options = {
       width: width(),
       height: height(),
-      padding: [ROOM, 8, 0, 0],
+      padding: [ROOM, END, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
-      // The days of a year are those of UTC; all else is of the reader's clock.
-      tzDate: (t) => (utc ? globalThis.uPlot.tzDate(new Date(t * 1000), "Etc/UTC") : new Date(t * 1000)),
+      tzDate: (t) => globalThis.uPlot.tzDate(new Date(t * 1000), "Etc/UTC"),
       scales: {
         x: { time: true, range: () => [shown.times[0], shown.times.at(-1) + shown.step] },
         y: { range: (_plot, _low, high) => [0, high > 0 ? high * 1.08 : 1] },
       },
       axes: [
-        { ...axis, space: 64, size: 42, grid: { show: false }, values: (_plot, splits, _axis, _space, step) => ticks(splits, step, utc) },
-        { ...axis, size: (_plot, values) => 16 + 7 * Math.max(2, ...(values ?? []).map((one) => String(one).length)), values: (_plot, splits) => splits.map(rate) },
+        { ...axis, space: 64, size: 42, grid: { show: false }, values: (_plot, splits, _axis, _space, step) => ticks(splits, step) },
+        { ...axis, label: `per ${shown.unit.name}`, labelSize: 18, labelFont: axis.font, size: (_plot, values) => 16 + 7 * Math.max(2, ...(values ?? []).map((one) => String(one).length)), values: (_plot, splits) => splits.map(rate) },
       ],
       series: [
         {},
@@ -121,9 +119,9 @@ export function chart(element, outcomes, { onMoment, describe }) {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => shown && canDraw() && build());
   new ResizeObserver(() => plot && (plot.width !== width() || plot.height !== height()) && plot.setSize({ width: width(), height: height() })).observe(element);
 
-  /** Draw `data`: {span, step, times, rates by outcome} and its marks, [{t, kind, text, host}]. */
+  /** Draw `data`: {span, step, times, unit, rates in it by outcome} and its marks, [{t, kind, text, host}]. */
   function show(data, theirs) {
-    const alike = shown && shown.span === data.span;
+    const alike = shown && shown.span === data.span && shown.unit === data.unit;
     shown = data;
     marks = theirs;
     for (const [name, value] of Object.entries({ tabindex: "0", role: "slider", "aria-label": "Moment in the chart", "aria-valuemin": "0" })) {

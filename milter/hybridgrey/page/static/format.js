@@ -25,6 +25,16 @@ export function share(part, all) {
   return `${percent.toFixed(percent < 10 && part ? 1 : 0)}\u00a0%`;
 }
 
+const PER = [
+  { name: "second", seconds: 1 },
+  { name: "minute", seconds: 60 },
+  { name: "hour", seconds: 3600 },
+  { name: "day", seconds: 86400 },
+];
+
+/** The shortest unit of time in which there is at least one at a rate of `usual` a second: that of a view. */
+export const unitOf = (usual) => PER.find(({ seconds }) => usual * seconds > 1 - 1e-6) ?? PER.at(-1);
+
 const UNITS = [
   [86400, "d"],
   [3600, "h"],
@@ -49,7 +59,7 @@ export function duration(seconds) {
 /** The median of a histogram of delays, or the bound that is all that is known of it. */
 export function median({ median: seconds, median_exact: exact, buckets }) {
   if (seconds === null || exact) return duration(seconds);
-  return `${seconds === buckets[0].le ? "≤" : ">"}\u00a0${duration(seconds)}`;
+  return `${seconds === buckets.at(-1).from ? ">" : "≤"}\u00a0${duration(seconds)}`;
 }
 
 const SPANS = { hour: "the last hour", day: "the last 24 hours", week: "the last 7 days", month: "the last 31 days", year: "the last 366 days" };
@@ -64,18 +74,19 @@ function clock(options) {
 const TIME = { hour: "2-digit", minute: "2-digit" };
 const DATE = { day: "numeric", month: "short" };
 
-const on = (seconds, options, utc) => clock(utc ? { ...options, timeZone: "UTC" } : options).format(new Date(seconds * 1000));
+// All times are UTC, as in the log: hosts and readers may be anywhere, and days of the history are those of UTC.
+const on = (seconds, options) => clock({ ...options, timeZone: "UTC" }).format(new Date(seconds * 1000));
 export const hourMinute = (seconds) => on(seconds, TIME);
 export const withSeconds = (seconds) => on(seconds, { ...TIME, second: "2-digit" });
-export const date = (seconds, utc = false) => on(seconds, DATE, utc);
-export const monthName = (seconds, utc = false) => on(seconds, { month: "short" }, utc);
-export const year = (seconds, utc = false) => on(seconds, { year: "numeric" }, utc);
+export const date = (seconds) => on(seconds, DATE);
+export const monthName = (seconds) => on(seconds, { month: "short" });
+export const year = (seconds) => on(seconds, { year: "numeric" });
 export const weekday = (seconds) => on(seconds, { weekday: "short", day: "numeric" });
 
-/** A moment as short as it is clear in a span of time; the days of a year are those of UTC. */
+/** A moment as short as it is clear in a span of time. */
 export function moment(seconds, span) {
   if (span === "hour") return hourMinute(seconds);
-  if (span === "year") return `${date(seconds, true)} ${year(seconds, true)}`;
+  if (span === "year") return `${date(seconds)} ${year(seconds)}`;
   return `${date(seconds)} ${hourMinute(seconds)}`;
 }
 

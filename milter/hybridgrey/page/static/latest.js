@@ -1,7 +1,8 @@
 // The latest verdicts: searched by the daemon, each opening the way that led to it.
 
 import { byId, fill, foreign, make, table } from "./dom.js";
-import { duration, exact, outcomeName, plural, timeElement } from "./format.js";
+import { finder } from "./find.js";
+import { count, duration, exact, outcomeName, plural, timeElement } from "./format.js";
 
 const FIRST = 20;
 const MORE = 50;
@@ -24,7 +25,7 @@ function summaryOf(one) {
     badge(one),
     make("span", { class: "who" }, foreign(one.client), one.host ? foreign(one.host, "quieter") : null),
     make("span", { class: "mail" }, foreign(one.sender === "<>" || !one.sender ? "<>" : one.sender), make("span", { class: "arrow" }, " → "), foreign(one.recipient)),
-    make("span", { class: "why" }, foreign(one.rule ?? "no rule"), listings(one) ? make("span", { class: "quieter" }, foreign(` ${listings(one)}`)) : null),
+    make("span", { class: "why" }, foreign(one.rule ?? "no rule"), one.why ? make("span", { class: "quieter" }, foreign(`, ${one.why}`)) : null, listings(one) ? make("span", { class: "quieter" }, foreign(` ${listings(one)}`)) : null),
   );
 }
 
@@ -36,7 +37,7 @@ function record(one) {
   return make(
     "dl",
     { class: "record" },
-    ...pair("Judged at", foreign(one.mx), ", ", timeElement(one.t, exact(one.t)), one.queue_id ? ", queue id " : "", foreign(one.queue_id)),
+    ...pair("Judged at", one.mx ? finder("host", one.mx) : "–", ", ", timeElement(one.t, `${exact(one.t)} UTC`), one.queue_id ? ", queue id " : "", foreign(one.queue_id)),
     ...pair("HELO", one.helo ? foreign(one.helo) : "–"),
     ...pair("Client got", one.reply && one.enforced ? foreign(one.reply) : "let in", one.reply && !one.enforced ? make("span", {}, ", for it was only observed; else ", foreign(one.reply)) : null),
     ...(greylist ? pair("Greylist", greylist) : []),
@@ -47,12 +48,12 @@ function record(one) {
 /** The answer of api/way below the record. */
 function wayOf(one, answer) {
   const lists = Object.entries(one.lists);
-  const rules = answer.steps.map((step, at) => [`${at + 1}. ${step.rule}`, step.action, make("span", { class: `step ${step.outcome.replace(" ", "-")}` }, step.outcome), foreign(step.why)]);
+  const rules = answer.steps.map((step, at) => [make("span", {}, `${at + 1}. `, finder("rule", step.rule)), step.action, make("span", { class: `step ${step.outcome.replace(" ", "-")}` }, step.outcome), foreign(step.why)]);
   return [
     answer.agrees ? null : make("p", { class: "note warn" }, answer.note),
     table("The way through the rules", [{ title: "Rule" }, { title: "Action" }, { title: "Outcome" }, { title: "Why", wide: true }], rules),
     lists.length
-      ? table("What the lists said of the client", [{ title: "List" }, { title: "Answer", wide: true }], lists.map(([label, said]) => [foreign(label), foreign(Array.isArray(said) ? said.join(" ") : `error: ${said}`)]))
+      ? table("What the lists said of the client", [{ title: "List" }, { title: "Answer", wide: true }], lists.map(([label, said]) => [finder("list", label), foreign(Array.isArray(said) ? said.join(" ") : `error: ${said}`)]))
       : make("p", { class: "note" }, "No list had the client."),
   ];
 }
@@ -106,7 +107,9 @@ export function latest({ ask, onSearch }) {
     const matching = answer.q ? ` that ${answer.found === 1 ? "matches" : "match"} “${answer.q}”` : "";
     const words = shown
       ? `${shown < answer.found ? `${shown} of ` : ""}${plural(answer.found, "verdict")}${matching}, the newest first.`
-      : `No verdicts${matching || " kept"}.`;
+      : answer.q
+        ? `No verdicts${matching}. Only the latest are kept, those of a day and ${count(answer.kept)} of each host at most.`
+        : "No verdicts kept.";
     fill(byId("latest-summary"), answer.alone ? `${words} Only those of this host are kept, and only while it runs, for ${answer.alone}.` : words);
     byId("more").hidden = shown >= answer.found;
   }
@@ -126,5 +129,8 @@ export function latest({ ask, onSearch }) {
     timer = setTimeout(onSearch, PAUSE);
   });
 
-  return { show, query: () => ({ q: byId("q").value.trim(), limit: String(wanted) }) };
+  /** Begin with the first ones again. */
+  const restart = () => (wanted = FIRST);
+
+  return { show, restart, query: () => ({ q: byId("q").value.trim(), limit: String(wanted) }) };
 }

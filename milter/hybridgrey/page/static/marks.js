@@ -1,6 +1,7 @@
 // Marks: the notable moments, as numbers on the chart and as a list below it.
 
 import { fill, foreign, make, table } from "./dom.js";
+import { finder } from "./find.js";
 import { dated, exact, plural, timeElement } from "./format.js";
 
 const NAMES = {
@@ -132,7 +133,7 @@ export function showMarks(element, marks) {
       " ",
       make("strong", {}, markName(mark)),
       " ",
-      foreign(mark.host, "quieter"),
+      finder("host", mark.host),
       mark.text ? " – " : null,
       mark.text ? foreign(mark.text) : null,
     );
@@ -149,8 +150,8 @@ export function showMarks(element, marks) {
           make("summary", {}, `${plural(rest.length, "older mark")}`),
           table(
             "Older marks",
-            [{ title: "No.", number: true }, { title: "Time" }, { title: "What" }, { title: "Host" }, { title: "Details", wide: true }],
-            rest.map(({ mark, number }) => [String(number), timeElement(mark.t, exact(mark.t)), markName(mark), foreign(mark.host), foreign(mark.text)]),
+            [{ title: "No.", number: true }, { title: "Time (UTC)" }, { title: "What" }, { title: "Host" }, { title: "Details", wide: true }],
+            rest.map(({ mark, number }) => [String(number), timeElement(mark.t, exact(mark.t)), markName(mark), finder("host", mark.host), foreign(mark.text)]),
           ),
         )
       : null,

@@ -2,7 +2,7 @@
 
 import { canDraw, chart } from "./chart.js";
 import { byId, fill, make, table } from "./dom.js";
-import { OUTCOMES, count, duration, median, moment, plural, rate, share, spanName } from "./format.js";
+import { OUTCOMES, count, duration, median, moment, plural, rate, share, spanName, unitOf } from "./format.js";
 import { showMarks } from "./marks.js";
 
 const sum = (row) => row.reduce((total, value) => total + value, 0);
@@ -12,8 +12,12 @@ function series(data) {
   const { start, step, elapsed, outcomes } = data;
   const times = outcomes.accept.map((_value, at) => start + at * step);
   const seconds = times.map((_time, at) => (at === times.length - 1 ? Math.max(elapsed, step / 4) : step));
-  const rates = Object.fromEntries(OUTCOMES.map(({ key }) => [key, outcomes[key].map((value, at) => value / seconds[at])]));
-  return { span: data.span, step, times, rates, counts: outcomes };
+  const whole = times.map((_time, at) => sum(OUTCOMES.map(({ key }) => outcomes[key][at])) / seconds[at]);
+  const some = whole.filter((value) => value > 0);
+  // By what is usual where there is anything: a burst in a quiet week must not make dust of all the rest.
+  const unit = unitOf(some.length ? sum(some) / some.length : 0);
+  const rates = Object.fromEntries(OUTCOMES.map(({ key }) => [key, outcomes[key].map((value, at) => (value / seconds[at]) * unit.seconds)]));
+  return { span: data.span, step, times, unit, rates, counts: outcomes };
 }
 
 export function verdicts() {
@@ -24,7 +28,7 @@ export function verdicts() {
     describe: (at) => `${moment(drawn.times[at], drawn.span)}: ${said(at)}`,
   });
 
-  const said = (at) => OUTCOMES.map(({ key, name }) => `${rate(drawn.rates[key][at])} ${name}`).join(", ");
+  const said = (at) => OUTCOMES.map(({ key, name }) => `${rate(drawn.rates[key][at])} ${name}`).join(", ") + ` per ${drawn.unit.name}`;
 
   /** The names of the colours, with the numbers under the cursor. */
   function legend(at) {
@@ -38,7 +42,7 @@ export function verdicts() {
         at === null ? null : make("b", {}, ` ${rate(drawn.rates[key][at])}`),
       ),
     );
-    const when = at === null ? null : make("li", { class: "when" }, moment(drawn.times[at], drawn.span));
+    const when = at === null ? null : make("li", { class: "when" }, `per ${drawn.unit.name} at ${moment(drawn.times[at], drawn.span)}`);
     fill(byId("legend"), ...items, when);
   }
 
@@ -53,25 +57,24 @@ export function verdicts() {
   }
 
   function summary(totals, all) {
-    if (!all) return `Nothing was judged in ${spanName(data.span)}.`;
+    if (!all) return data.trouble ? `What was judged in ${spanName(data.span)} is not known here while the store does not answer.` : `Nothing was judged in ${spanName(data.span)}.`;
     const parts = OUTCOMES.filter(({ key }) => totals[key]).map(({ key, name }) => `${share(totals[key], all)} ${name}`);
     const whole = drawn.times.map((_time, at) => sum(OUTCOMES.map(({ key }) => drawn.rates[key][at])));
     const most = whole.indexOf(Math.max(...whole));
     const words = [
       `In ${spanName(data.span)} ${plural(all, "recipient was", "recipients were")} judged: ${parts.join(", ")}.`,
-      `Most at ${moment(drawn.times[most], data.span)}: ${rate(whole[most])} a second.`,
+      `Most at ${moment(drawn.times[most], data.span)}: ${rate(whole[most])} per ${drawn.unit.name}.`,
     ];
     if (data.observed) words.push(`${count(data.observed)} of them ${data.observed === 1 ? "was" : "were"} only observed: that mail was let through whatever the verdict.`);
     if (data.both) words.push(`The clients of ${plural(data.both, "recipient")} were on a blocklist and on an allowlist.`);
     if (data.marks.length) words.push(`${plural(data.marks.length, "mark")}, listed below.`);
-    if (data.span === "year") words.push("Days are those of UTC.");
     return words.join(" ");
   }
 
   function numbers() {
     const body = byId("numbers-body");
     if (!byId("numbers").open || !drawn) return;
-    const columns = [{ title: data.span === "year" ? "Day (UTC)" : "From" }, ...OUTCOMES.map(({ name }) => ({ title: name, number: true })), { title: "per second", number: true }];
+    const columns = [{ title: data.span === "year" ? "Day (UTC)" : "From (UTC)" }, ...OUTCOMES.map(({ name }) => ({ title: name, number: true })), { title: `per ${drawn.unit.name}`, number: true }];
     const rows = drawn.times.map((time, at) => [
       moment(time, data.span),
       ...OUTCOMES.map(({ key }) => count(drawn.counts[key][at])),
@@ -87,7 +90,8 @@ export function verdicts() {
     drawn = series(answer);
     const totals = Object.fromEntries(OUTCOMES.map(({ key }) => [key, sum(answer.outcomes[key])]));
     const all = sum(Object.values(totals));
-    byId("empty").hidden = all > 0;
+    byId("empty").hidden = all > 0 || Boolean(answer.trouble);
+    fill(byId("verdicts-title"), all ? `Verdicts per ${drawn.unit.name}` : "Verdicts");
     byId("figure").classList.toggle("without-chart", !canDraw());
     byId("tiles").hidden = !all;
     tiles(totals, all);

@@ -56,7 +56,8 @@ The store, a socket or another service that is needed is not there.
 Not permitted.
 .TP
 .B 78
-The configuration is bad; standard error has all that is wrong with it.
+The configuration is bad, and no daemon runs whose configuration could be used instead; standard error has all
+that is wrong with it.
 .SH ENVIRONMENT
 .TP
 .B NO_COLOR
@@ -68,6 +69,12 @@ The configuration.
 .TP
 .I /etc/hybridgrey/allow_clients
 Clients allowed by hand, one a line.
+.TP
+.I /var/lib/hybridgrey/hybridgrey.in-effect
+Beside the pid file, while the daemon runs: its copy of the configuration in effect, with the secrets, for
+root and the daemon's account only. Where the configuration file is broken,
+.BR status ", " greylist ", " explain ", " zones " and " report
+work by it, and say on standard error what is wrong with the file.
 .SH SEE ALSO
 .BR hybridgrey.toml (5),
 .BR postconf (5),

@@ -222,8 +222,92 @@ def test_terminal(write):
 
 
 def test_observe_mode(write):
-    """In observe mode it says that the client is let in all the same."""
-    assert "let in all the same" in run("explain", "-c", write(mode="observe"), "192.0.2.1").output
+    """In observe mode one line says that the client is let in, and what it would get; the status follows."""
+    done = run("explain", "-c", write(mode="observe"), "192.0.2.1", "--exit-code")
+    assert done.status == 0
+    (line,) = [line for line in done.lines if "let in" in line]
+    assert line.startswith('client gets: let in, for mode is "observe"; would get: 554 5.7.1')
+    assert "client gets: let in" in run("explain", "-c", write(mode="observe"), "192.0.2.17").lines
+
+
+FRIEND, NAME = "203.0.113.1", "mx.friend.example"
+NAMES = {
+    "confirmed": (lambda dns: dns.pointer(FRIEND, NAME), NAME, "forward-confirmed"),
+    "forged": (lambda dns: dns.pointer(FRIEND, NAME, forged=True), "", "no name that leads back"),
+    "no pointer": (lambda _dns: None, "", "it has none"),
+    "several": (
+        lambda dns: (
+            dns.record("1.113.0.203.in-addr.arpa", "PTR", "other.example.", "mx.friend.example."),
+            dns.record("mx.friend.example", "A", FRIEND),
+        ),
+        "mx.friend.example",
+        "forward-confirmed; one of 2, an MTA looks at one only",
+    ),
+    "hostile": (
+        lambda dns: dns.record("1.113.0.203.in-addr.arpa", "PTR", "\\027[31m\\010.friend.example."),
+        "",
+        "its name is no host name",
+    ),
+    "only numbers": (lambda dns: dns.pointer(FRIEND, "203.0.113.1"), "", "its name is no host name"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("records", "name", "finding"), NAMES.values(), ids=NAMES)
+def test_name_is_looked_up(write, records, name, finding):
+    """Where a rule has names the client's name counts if it leads back, and it is said what was found."""
+    rules = [{"name": "friends", "clients": [".friend.example"], "action": "accept"}, RULES[-1]]
+    with FakeDns() as dns:
+        records(dns)
+        path = write(dns={"nameservers": [dns.address]}, rule=rules)
+        found = explained(path, FRIEND)
+        assert found["host_name"]["name"] == name
+        assert found["host_name"]["finding"].startswith(finding)
+        assert found["rule"] == ("friends" if name else "rest")
+        text = run("explain", "-c", path, FRIEND)
+        assert text.error == ""
+        assert f"host name: {f'{name}, ' if name else ''}{finding}" in text.output
+        assert "\x1b" not in text.output
+
+
+def test_name_of_an_ipv6_client(write):
+    """Its name is confirmed by AAAA; a mapped address is IPv4."""
+    rules = [{"name": "friends", "clients": ["mx.friend.example"], "action": "accept"}, RULES[-1]]
+    with FakeDns() as dns:
+        dns.pointer("2001:db8::7", "mx.friend.example")
+        dns.pointer(FRIEND, "mx.friend.example")
+        path = write(dns={"nameservers": [dns.address]}, rule=rules)
+        for client in ("2001:db8::7", f"::ffff:{FRIEND}"):
+            assert explained(path, client)["rule"] == "friends"
+        dns.forget()
+        found = explained(path, FRIEND, "--host", "Other.example.")
+        assert found["host_name"] == {"name": "other.example", "finding": "as given"}
+        assert dns.queries == []
+
+
+def test_name_is_not_looked_up(write):
+    """Where no rule has a name nobody is asked, and that is said."""
+    with FakeDns() as dns:
+        path = write(dns={"nameservers": [dns.address]}, rule=[RULES[-1]])
+        assert "host name: not looked up: no rule wants one" in run("explain", "-c", path, FRIEND).lines
+        assert dns.queries == []
+
+
+def test_nameservers_that_do_not_say(write, dns):
+    """That they refuse is said, and is not taken for a client without a name."""
+    assert explained(write(), FRIEND)["host_name"]["finding"] == "not known: the nameservers do not say"
+
+
+def test_what_does_not_help(write):
+    """Of a client that a rule refuses it says that neither a pass nor a rule further down helps."""
+    rules = [RULES[5], {"name": "manual", "clients": ["192.0.2.0/24"], "action": "accept"}, RULES[-1]]
+    done = run("explain", "-c", write(rule=rules), "192.0.2.1")
+    (note,) = [line for line in done.lines if line.startswith("note: ")]
+    assert note.startswith('note: rule "blocked" refuses it before the greylist is asked')
+    assert 'nor does rule "manual", which stands below' in note
+    assert explained(write(rule=rules), "192.0.2.1")["too_late"] == ["manual"]
+    others = [RULES[5], {"name": "manual", "clients": ["198.51.100.0/24"], "action": "accept"}, RULES[-1]]
+    assert explained(write(rule=others), "192.0.2.1")["too_late"] == []
+    assert "note: " not in run("explain", "-c", write(rule=rules), "192.0.2.4").output
 
 
 @pytest.mark.parametrize("on_failure", ["accept", "tempfail"])

@@ -107,6 +107,20 @@ def listed(config, *words):
         (["*example.org"], 3, 0),
         (["2001:*"], 1, 1),
         (["nothing"], 0, 0),
+        (["192.0.2.7"], 3, 1),
+        (["192.0.2.0/24"], 3, 1),
+        (["192.0.2"], 3, 1),
+        (["192.0.2."], 3, 1),
+        (["192.0"], 3, 1),
+        (["192."], 3, 1),
+        (["192"], 0, 0),
+        (["192.0.200"], 0, 0),
+        (["2001:db8"], 1, 1),
+        (["2001:DB8:"], 1, 1),
+        (["64:ff9b::192.0.2.1"], 3, 1),
+        (["--client", "192.0.2"], 3, 1),
+        (["192.0.2", "--from", "a@example.org"], 1, 0),
+        (["192.0.2.7", "--state", "waiting"], 2, 0),
     ],
 )
 def test_filters(config, words, triplets, networks):
@@ -127,6 +141,25 @@ def test_fields(config):
         "sender": "a@example.org",
         "recipient": "b@example.net",
     }
+
+
+def test_order(config, server):
+    """By network as numbers, IPv4 first, each before its triplets; then by sender and recipient."""
+    with server.client() as client:
+        for network in ("9.0.0.0/24", "10.0.0.0/24", "2001:db9::/64", "unix"):
+            client.set(f"hg1:{{{network}}}:a@b.example:c@d.example", -1700000000)
+    found = [(one["network"], one.get("sender"), one.get("recipient")) for one in listed(config)]
+    networks = list(dict.fromkeys(network for network, *_ in found))
+    assert networks == [
+        *("9.0.0.0/24", "10.0.0.0/24", "192.0.2.0/24", "198.51.100.0/24"),
+        *("2001:db8::/64", "2001:db9::/64", "unix"),
+    ]
+    inside = [rest for network, *rest in found if network == "192.0.2.0/24"]
+    assert inside[0] == [None, None]
+    assert inside[1:] == sorted(inside[1:])
+    assert [(one["network"], one.get("sender")) for one in listed(config, "--limit", "3")] == [
+        (network, sender) for network, sender, _ in found[:3]
+    ]
 
 
 def test_text_is_plain_and_one_line_an_entry(config):
@@ -154,7 +187,11 @@ def test_terminal(config):
 
 @pytest.mark.parametrize(
     ("words", "count"),
-    [(["192.0.2.200"], 4), (["192.0.2.1", "--from", "a@example.org", "--to", "b@example.net"], 1)],
+    [
+        (["192.0.2.200"], 4),
+        (["192.0.2"], 4),
+        (["192.0.2.1", "--from", "a@example.org", "--to", "b@example.net"], 1),
+    ],
 )
 def test_show(config, words, count):
     """`show` prints a network and its triplets, or one triplet."""
@@ -168,10 +205,22 @@ def test_show_nothing(config):
     assert done.error == "hybridgrey: nothing is known of 203.0.113.1\n"
 
 
+def test_old_name(config):
+    """`greylist allow` of version 0.1 does the same, and says its new name on stderr; no help shows it."""
+    words = ["203.0.113.0/24", "--for", "7d", "--json"]
+    old = run("greylist", "allow", "-c", config, *words)
+    assert (old.status, old.output) == (0, run("greylist", "pass", "-c", config, *words).output)
+    assert old.error == "note: `greylist allow` is called `greylist pass` now\n"
+    assert "allow " not in run("greylist", "--help").output.partition("Commands:")[2]
+
+
 def test_allow_network(config, server):
     """An allowed network is let in without delay, and `list` shows it."""
-    done = run("greylist", "allow", "-c", config, "203.0.113.0/24", "--for", "7d")
-    assert (done.status, done.output) == (0, "allowed 203.0.113.0/24 for 1w\n")
+    done = run("greylist", "pass", "-c", config, "203.0.113.0/24", "--for", "7d")
+    assert (done.status, done.error) == (0, "")
+    first, second = done.lines
+    assert first == "no delay for 203.0.113.0/24, for 1w"
+    assert second == "note: a rule or list that rejects it still does; hybridgrey explain tells"
     assert peek(server.unix_url, "203.0.113.5", "x@example.org", "y@example.net") == "network"
     (one,) = listed(config, "--state", "allowed")
     assert (one["network"], one["passed"]) == ("203.0.113.0/24", 5)
@@ -180,10 +229,10 @@ def test_allow_network(config, server):
 
 def test_allow_several_networks(config, server):
     """A wide network becomes several of the greylist's, after a question."""
-    refused = run("greylist", "allow", "-c", config, "203.0.112.0/23")
+    refused = run("greylist", "pass", "-c", config, "203.0.112.0/23")
     assert (refused.status, refused.output) == (1, "")
     assert "give --yes" in refused.error
-    assert run("greylist", "allow", "-c", config, "203.0.112.0/23", "--yes").status == 0
+    assert run("greylist", "pass", "-c", config, "203.0.112.0/23", "--yes").status == 0
     for client in ("203.0.112.9", "203.0.113.9"):
         assert peek(server.unix_url, client, "x@example.org", "y@example.net") == "network"
 
@@ -191,14 +240,14 @@ def test_allow_several_networks(config, server):
 def test_allow_triplet(config, server):
     """An allowed triplet is as one that has passed; its neighbours are not."""
     who = ["192.0.2.1", "--from", "new@example.org", "--to", "b@example.net"]
-    assert run("greylist", "allow", "-c", config, *who).status == 0
+    assert run("greylist", "pass", "-c", config, *who).status == 0
     assert peek(server.unix_url, "192.0.2.1", "new@example.org", "b@example.net") == "known"
     assert peek(server.unix_url, "192.0.2.1", "new@example.org", "c@example.net") == "new"
 
 
 def test_changes_as_json(config):
     """With --json a change is one object."""
-    done = run("greylist", "allow", "-c", config, "203.0.113.9", "--for", "1h", "--json")
+    done = run("greylist", "pass", "-c", config, "203.0.113.9", "--for", "1h", "--json")
     assert json.loads(done.output) == {
         "client": "203.0.113.9",
         "networks": ["203.0.113.0/24"],
@@ -211,11 +260,14 @@ def test_changes_as_json(config):
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (["allow", "nonsense"], "is no address or network"),
-        (["allow", "10.0.0.0/4"], "is too wide"),
-        (["allow", "192.0.2.1", "--from", "a@b.example"], "belong together"),
-        (["allow", "192.0.2.1", "--for", "soon"], "is no duration"),
-        (["list", "--client", "nonsense"], "no address, network or pattern"),
+        (["pass", "nonsense"], "is no address or network"),
+        (["pass", "10.0.0.0/4"], "is too wide"),
+        (["pass", "192.0.2.1", "--from", "a@b.example"], "belong together"),
+        (["pass", "192.0.2.1", "--for", "5x"], "'--for': '5x' is no duration"),
+        (["pass", "192.0.2.1", "--for", "500ms"], "'--for': '500ms' is less than a second"),
+        (["list", "--client", "nonsense"], "--client: 'nonsense' is no address, network or pattern"),
+        (["show", "nonsense"], "CLIENT: 'nonsense' is no address, network or pattern"),
+        (["list", "192.0.2.1", "--client", "192.0.2.2"], "PATTERN: '192.0.2.1' is a client"),
         (["forget"], "--all"),
         (["forget", "--all", "--client", "192.0.2.1"], "no other condition"),
     ],
@@ -232,7 +284,7 @@ def test_wrong_usage(config, words, text):
 def test_allow_where_networks_are_off(write, server):
     """With auto_allow_after = 0 allowing a network is refused, for it would do nothing."""
     done = run(
-        "greylist", "allow", "-c", write(server.unix_url, greylist={"auto_allow_after": 0}), "192.0.2.1"
+        "greylist", "pass", "-c", write(server.unix_url, greylist={"auto_allow_after": 0}), "192.0.2.1"
     )
     assert (done.status, done.output) == (1, "")
     assert "auto_allow_after = 0" in done.error
@@ -243,6 +295,8 @@ def test_allow_where_networks_are_off(write, server):
     [
         (["--from", "a@example.org"], 6, "1 entry"),
         (["--client", "192.0.2.1", "--yes"], 3, "4 entries"),
+        (["192.0.2.99", "--yes"], 3, "4 entries"),
+        (["192.0.2", "--state", "waiting", "--yes"], 5, "2 entries"),
         (["--all", "--yes"], 0, "7 entries"),
     ],
 )
@@ -258,6 +312,8 @@ NOTES = [
     (["--client", "192.0.2.1"], "", 4),
     (["--client", "192.0.0.0/16"], "", 4),
     (["192.0.2.*"], "", 4),
+    (["192.0.2.1"], "", 4),
+    (["192.0.2"], "", 4),
     (["--client", "192.0.2.1", "--state", "counting"], "@", 1),
     (["--client", "192.0.2.1", "--state", "waiting"], "+", 2),
     (["--client", "192.0.2.1", "--from", "a@example.org"], "+@", 1),
@@ -323,7 +379,7 @@ def test_hidden_entries(server, write):
     for words in (["*example*"], ["--client", "192.0.0.0/8"], ["--from", "*@example.org"]):
         done = run("greylist", "list", "-c", config, *words)
         assert (done.status, "HMAC" in done.error) == (2, True)
-    assert run("greylist", "allow", "-c", config, "203.0.113.1").status == 0
+    assert run("greylist", "pass", "-c", config, "203.0.113.1").status == 0
     assert peek(server.unix_url, "203.0.113.9", "x@a.example", "y@example.net", "s3cret") == "network"
     assert run("greylist", "forget", "-c", config, "--from", "a@example.org").status == 0
     assert len(listed(config)) == 7
@@ -383,7 +439,7 @@ def test_cluster(write):
         config = write(url)
         assert len(listed(config)) == 7
         assert all(node.keys() for node in (one, two)), "each has some"
-        assert run("greylist", "allow", "-c", config, "203.0.112.0/23", "--yes").status == 0
+        assert run("greylist", "pass", "-c", config, "203.0.112.0/23", "--yes").status == 0
         assert len(listed(config, "--state", "allowed")) == 2
         assert run("greylist", "forget", "-c", config, "--all", "--yes").output == "forgot 9 entries\n"
         assert listed(config) == []
@@ -445,7 +501,7 @@ def _waits_for_a_socket(pid):
 
 
 def test_many_entries_in_little_memory(server, write):
-    """200,000 entries are listed, filtered and forgotten in no more memory than one takes."""
+    """200,000 entries are listed, filtered and forgotten in order, in hardly more memory than one takes."""
     with server.client() as client:
         client.flushall()
         for start in range(0, 200_000, 20_000):
@@ -462,6 +518,8 @@ def test_many_entries_in_little_memory(server, write):
     few = run("greylist", "list", "-c", config, "--limit", "1")
     done = run("greylist", "list", "-c", config, "--json")
     assert (done.status, len(done.lines)) == (0, 200_000)
+    places = [tuple(map(int, json.loads(line)["network"].split("/")[0].split("."))) for line in done.lines]
+    assert places == sorted(places)
     assert done.memory < 100 * 2**20
     assert done.memory < few.memory + 10 * 2**20
     assert len(listed(config, "--client", "10.1.0.0/16", "--from", "sender3*")) == len(

@@ -222,6 +222,7 @@ def test_failed_reload_is_noted():
         wait_until(failed, "the failed reload is noted")
         (host,) = json.loads(run("status", "--json", "--url", url).output)["hosts"]
         assert host["reload_ok"] is False
+        assert host["loaded"] == pytest.approx(host["started"], abs=30)
         assert not any("reload" in problem for problem in host["problems"])
         daemon.config.write_text(toml(daemon.settings))
         daemon.send_signal(signal.SIGHUP)
@@ -236,6 +237,32 @@ def test_store_down_at_the_start_is_logged():
         wait_until(lambda: daemon.events("store failing"), "the store is told to fail")
         with server:
             wait_until(lambda: daemon.events("store recovered"), "the store is told to serve")
+
+
+def test_store_and_its_keys():
+    """It is said whether the store is reachable, and how many keys it has, also before any mail."""
+    server = Redis()
+    settings = {
+        "store": {"url": f"redis://{LOOPBACK}:{server.port}"},
+        "metrics": {"listen": f"{LOOPBACK}:{free_port()}", "history": False},
+        "rule": [{"action": "greylist"}],
+    }
+
+    def store(daemon):
+        return json.loads(run("status", "--json", "-c", daemon.config).output)["store"]
+
+    with Daemon(settings) as daemon:
+        wait_until(lambda: store(daemon)["reachable"] is not None, "the first look at the store")
+        assert (store(daemon)["reachable"], store(daemon)["keys"]) == (False, None)
+        assert "down" in run("status", "-c", daemon.config).lines
+    with server, server.client() as client:
+        for number in range(7):
+            client.set(f"other:{number}", 1)
+        with Daemon(settings) as daemon:
+            wait_until(lambda: store(daemon)["reachable"], "the first look at the store")
+            assert store(daemon)["keys"] == 7 + 1  # and what was written to see whether it serves
+            done = run("status", "-c", daemon.config)
+            assert any(line.startswith("reachable, 8 keys (entries, ") for line in done.lines), done.output
 
 
 def test_a_resolver_that_knows_no_list():

@@ -25,7 +25,7 @@ SAMPLE = Path(__file__).parents[2] / "etc" / "hybridgrey.toml"
 def test_empty_file_is_the_default(tmp_path):
     """An empty file means the same as no file at all, and there is nothing to warn of."""
     loaded = load(tmp_path, "")
-    assert loaded.model_copy(update={"path": None, "files": ()}) == loading.default()
+    assert loaded.model_copy(update={"path": None, "files": (), "sources": {}}) == loading.default()
     assert loaded.warnings == ()
 
 
@@ -33,7 +33,7 @@ def test_sample_is_the_default():
     """The sample spells out what an empty file means, word for word."""
     assert tomllib.loads(SAMPLE.read_text()) | {"zones": {}} == loading.default().shown
     loaded = loading.load(SAMPLE)
-    assert loaded.model_copy(update={"path": None, "files": ()}) == loading.default()
+    assert loaded.model_copy(update={"path": None, "files": (), "sources": {}}) == loading.default()
     assert loaded.warnings == ()
 
 

@@ -21,7 +21,8 @@ import redis
 
 from hybridgrey.cli import greylist as shown
 from hybridgrey.clientaddress import ClientReader
-from hybridgrey.greylist.entries import Entries, Query, Status, network_key, networks
+from hybridgrey.greylist import networks
+from hybridgrey.greylist.entries import Entries, Query, Status, network_key
 from hybridgrey.greylist.triplets import Greylist, State, Touch
 from hybridgrey.history import layout
 from hybridgrey.history.layout import Step
@@ -160,7 +161,7 @@ def stored(data: bytes) -> None:
     entries.let_pass(greylist.keys(*who)[0], LIFETIME)
     assert greylist.peek(*who, DELAY).state is State.KNOWN
     fill(client, greylist, data)
-    entries.allow(network_key(greylist, networks(CLIENT, PREFIXES, ClientReader())[0]), LIFETIME)
+    entries.allow(network_key(greylist, networks.split(CLIENT, PREFIXES, ClientReader())[0]), LIFETIME)
     assert greylist.peek(*who, DELAY).state in (State.NETWORK, State.KNOWN)
     fill(client, greylist, data)
     now = int(client.time()[0])

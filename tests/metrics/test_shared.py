@@ -406,6 +406,40 @@ def test_store_memory_is_what_the_keeper_found(shared: Shared) -> None:
     assert [samples(shared)[name] for name in names] == [5e9, 6e9]
 
 
+STORE = ("hybridgrey_store_up{}", "hybridgrey_store_keys{}")
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        (None, (None, None)),
+        ((True, 5_000_000_000), (1, 5e9)),
+        ((True, 0), (1, 0)),
+        ((True, -1), (1, None)),
+        ((False, -1), (0, None)),
+        ((False, 7), (0, None)),
+    ],
+)
+def test_store_is_as_the_keeper_found_it(
+    shared: Shared, said: tuple[bool, int] | None, shown: tuple[float | None, ...]
+) -> None:
+    """Before the first look nothing is said of it, and of its keys nothing while they are unknown."""
+    if said is not None:
+        shared.board.set_store(*said)
+    assert tuple(samples(shared).get(name) for name in STORE) == shown
+
+
+def test_time_of_the_last_good_reload(shared: Shared) -> None:
+    """It is that of the start, then that of the last reload that was taken."""
+    name = "hybridgrey_config_last_reload_success_timestamp_seconds{}"
+    first = samples(shared)[name]
+    assert first == pytest.approx(shared.board.started, abs=1)
+    shared.board.set_reload_ok(False)
+    assert samples(shared)[name] == first
+    shared.board.set_reload_ok(True)
+    assert first < samples(shared)[name] <= time.time()
+
+
 def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     """The families of the exposition, with their labels, are exactly these."""
     meter = shared.meter(shared.counters.lease())
@@ -418,6 +452,7 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
     assert found == {
         "hybridgrey_build_info": ("python", "version"),
         "hybridgrey_claimed_by_both": (),
+        "hybridgrey_config_last_reload_success_timestamp_seconds": (),
         "hybridgrey_config_reload_ok": (),
         "hybridgrey_enforced": (),
         "hybridgrey_greylist": ("state",),
@@ -436,9 +471,11 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),
         "hybridgrey_store_failures": (),
+        "hybridgrey_store_keys": (),
         "hybridgrey_store_memory_bytes": (),
         "hybridgrey_store_memory_max_bytes": (),
         "hybridgrey_store_seconds": (),
+        "hybridgrey_store_up": (),
         "hybridgrey_verdicts": ("action", "enforced", "rule"),
         "hybridgrey_workers": (),
         "hybridgrey_workers_wanted": (),

@@ -124,6 +124,18 @@ def test_ping_asks_every_shard(shards, store):
         assert [key for key in node.keys() if not key.startswith(PROBE_KEY)] == []  # noqa: SIM118
 
 
+def test_keys_of_all_shards_are_counted(shards, store):
+    """A script can be run on every shard; with one gone that fails."""
+    size = Script("return {redis.call('DBSIZE')}")
+    for number in range(3):
+        for count in range(number + 1):
+            assert serves(store, key_of(shards, number) + b":%d" % count)
+    assert sum(count for (count,) in store.run_everywhere(size)) == 6
+    shards.primaries[1].kill()
+    with pytest.raises(StoreError):
+        store.run_everywhere(size)
+
+
 def test_probes_are_no_triplets(shards, store):
     """The key that a shard is probed with is in its slot and is not taken for a triplet."""
     key = key_of(shards, 1)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
 from hybridgrey.cli import bad_config
-from hybridgrey.cli.output import fail
+from hybridgrey.cli.output import fail, warn
 from hybridgrey.config import store_url
 from hybridgrey.config.load import Config, ConfigError, load
 from hybridgrey.greylist.entries import Entries
 from hybridgrey.greylist.triplets import Greylist
-from hybridgrey.process import assembly
+from hybridgrey.process import assembly, configcopy
+from hybridgrey.process.configcopy import NoCopyError
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.store.embedded import EmbeddedServer
 
@@ -19,7 +21,36 @@ UNAVAILABLE = os.EX_UNAVAILABLE
 
 
 def configured(path: Path) -> Config:
-    """The configuration; ends with status 78 and all that is wrong with it."""
+    """The configuration; where its file is broken the one in effect, with a warning, if a daemon runs.
+
+    Else it ends with status 78 and all that is wrong.
+    """
+    try:
+        return load(path)
+    except ConfigError as error:
+        problems = error.problems
+    try:
+        config = configcopy.find(path)
+    except NoCopyError as error:
+        told = (f"what is in effect cannot be read: {error}",) if str(error) else ()
+        bad_config((*problems, *told))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    warn(f"{problems[0]}{more}; this is by the configuration in effect")
+    return config
+
+
+def configured_if_any(path: Path) -> Config | None:
+    """The configuration, or the one in effect, without a word when there is neither."""
+    try:
+        return load(path)
+    except ConfigError:
+        with contextlib.suppress(NoCopyError):
+            return configcopy.find(path)
+    return None
+
+
+def as_written(path: Path) -> Config:
+    """The configuration in the file; ends with status 78 and all that is wrong with it."""
     try:
         return load(path)
     except ConfigError as error:

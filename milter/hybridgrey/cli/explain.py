@@ -18,11 +18,16 @@ from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, 
 from hybridgrey.config.load import Config
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
 from hybridgrey.greylist.triplets import State
+from hybridgrey.lists import names
+from hybridgrey.lists.names import HostName
+from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import NO_LIST_WORKS
+from hybridgrey.policy.judge import REFUSING
 from hybridgrey.policy.trace import Question
 from hybridgrey.process import assembly
 from hybridgrey.store.connection import StoreError
 
+_NO_HELP = '"hybridgrey greylist pass" does not help'
 _FINDINGS = {
     State.NEW: "never seen; a retry is let in after {delay}",
     State.EARLY: "waiting since {age}; a retry is let in after {left} more",
@@ -38,9 +43,15 @@ _FINDINGS = {
 @click.option("--helo", metavar="NAME", help="What the client says in HELO or EHLO.")
 @click.option("--from", "sender", metavar="ADDRESS", help='The envelope sender; "" for bounces.')
 @click.option("--to", "recipient", metavar="ADDRESS", help="The envelope recipient.")
-@click.option("--host", metavar="NAME", help="The client's host name, taken as verified.")
+@click.option(
+    "--host", metavar="NAME", help="The client's host name, taken as verified; it is not looked up then."
+)
 @click.option("--authenticated", is_flag=True, help="The client has logged in.")
-@click.option("--exit-code", is_flag=True, help="Exit status 0 when mail is let in now, 1 when not.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Exit status 0 when mail is let in now, as all is in observe mode; 1 when not.",
+)
 @click.option("--json", "json_", is_flag=True, help="Print JSON.")
 @config_option
 def explain_(
@@ -57,9 +68,10 @@ def explain_(
     """Say what a client would get, and why: rules, lists, greylist.
 
     This changes nothing, not even in the greylist.  Lists are asked through the configured nameservers, for
-    their health first, as the daemon does it.  The cache of a running daemon is not used.  Without --from or
-    --to the verdict is for a sender or recipient that no rule names.  When the store or the nameservers are
-    down, the rest is explained.
+    their health first, as the daemon does it.  The cache of a running daemon is not used.  When a rule has a
+    name in `clients`, the client's name is looked up, too: the one in its PTR record, if that leads back to
+    the address.  Without --from or --to the verdict is for a sender or recipient that no rule names.  When
+    the store or the nameservers are down, the rest is explained.
 
     \b
     Examples:
@@ -71,19 +83,33 @@ def explain_(
     try:
         ipaddress.ip_address(client.partition("%")[0])
     except ValueError:
-        raise click.UsageError(f"{client!r} is no IP address") from None
+        raise click.BadParameter(f"{clean(client)!r} is no IP address", param_hint="ADDRESS") from None
     config = configured(config_path)
-    verified = address.host(host) if host else None
-    asked = Question(client, verified, helo, sender, recipient, authenticated)
+    named = _host_name(config, client, host)
+    asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
     with closing(open_store(config)) as store:
         found = explain(config, assembly.open_greylist(config, store), store, asked)
-    (_print_json if json_ else _print)(config, asked, found)
-    raise SystemExit(1 if exit_code and not found.passes else 0)
+    (_print_json if json_ else _print)(config, asked, named, found)
+    raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 
 
-def _print_json(config: Config, asked: Question, found: Explanation) -> None:
+def _host_name(config: Config, client: str, given: str | None) -> HostName:
+    """The client's verified name: the one that is given, or that is found where a rule wants one."""
+    if given:
+        return HostName(address.host(given), "as given")
+    entries = (entry for rule in config.rules for entry in rule.clients or ())
+    if not any(isinstance(entry.key, str) for entry in entries):
+        return HostName("", "not looked up: no rule wants one")
+    packed = config.dns.clients.read(client.partition("%")[0]).packed
+    if packed is None:
+        return HostName("", "it has none")
+    return names.confirmed(packed, nameservers(config.dns.nameservers))
+
+
+def _print_json(config: Config, asked: Question, named: HostName, found: Explanation) -> None:
     parts: dict[str, Any] = {
         "question": asdict(asked),
+        "host_name": named._asdict(),
         "passes": found.passes,
         "enforced": not config.observe,
     }
@@ -94,7 +120,7 @@ def _print_json(config: Config, asked: Question, found: Explanation) -> None:
     as_json(parts)
 
 
-def _print(config: Config, asked: Question, found: Explanation) -> None:
+def _print(config: Config, asked: Question, named: HostName, found: Explanation) -> None:
     if found.no_list_works:
         click.echo(f"{coloured('warning')}: {NO_LIST_WORKS}")
     by = f'rule "{found.rule}"' if found.rule else "no rule matches"
@@ -103,9 +129,9 @@ def _print(config: Config, asked: Question, found: Explanation) -> None:
     if client.carried:
         believed = "is" if client.carried.proven else "carries"
         click.echo(f"{believed} {client.listed}: lists and greylist are asked about that")
-    click.echo(f"client gets: {found.reply or 'let in'}")
-    if config.observe and not found.passes:
-        click.echo('let in all the same, for mode is "observe"')
+    let_in = f'let in, for mode is "observe"; would get: {found.reply}' if config.observe else found.reply
+    click.echo(f"client gets: {'let in' if found.passes else let_in}")
+    click.echo(f"host name: {clean(', '.join(part for part in named if part))}")
     missing = [
         f"--{name}" for name, value in (("from", asked.sender), ("to", asked.recipient)) if value is None
     ]
@@ -119,10 +145,21 @@ def _print(config: Config, asked: Question, found: Explanation) -> None:
             ("list", "answer", "time", "text"), ([a.label, _answer(a), _time(a), a.text] for a in found.lists)
         )
     _print_greylist(found)
+    if found.action in REFUSING:
+        _print_helpless(found)
     if found.nameserver_error:
         warn(found.nameserver_error)
     if found.store_error:
         warn(store_trouble(config, StoreError(found.store_error)))
+
+
+def _print_helpless(found: Explanation) -> None:
+    """Say what does not help a client that is refused before the greylist is asked."""
+    below = "".join(f', nor does rule "{name}", which stands below' for name in found.too_late)
+    click.echo(
+        f'\nnote: rule "{found.rule}" refuses it before the greylist is asked: {_NO_HELP}{below}.', nl=False
+    )
+    click.echo(" A rule that accepts it must stand above.")
 
 
 def _print_greylist(found: Explanation) -> None:

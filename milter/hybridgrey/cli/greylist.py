@@ -6,27 +6,30 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from itertools import chain, islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from hybridgrey.cleaning import clean
-from hybridgrey.cli import Group, config_option
+from hybridgrey.cli import Group, config_option, greylist_rows
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_entries, store_trouble
-from hybridgrey.cli.output import coloured, fail, is_terminal, json_line, span
+from hybridgrey.cli.greylist_rows import ordered
+from hybridgrey.cli.moments import duration
+from hybridgrey.cli.output import fail, is_terminal, json_line
 from hybridgrey.config import durations
 from hybridgrey.config.load import Config
-from hybridgrey.greylist.entries import Entries, Entry, Network, Query, Status, network_key, networks
+from hybridgrey.greylist import networks
+from hybridgrey.greylist.entries import ConditionError, Entries, Query, Status, network_key
+from hybridgrey.greylist.networks import Network
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.store.connection import StoreError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-FIRST = 200
-"""So many entries make the widths of the columns; the rest, which may be millions, is printed as it comes."""
-WIDEST = 50
+_NAMES: Final = {"sender": "--from", "recipient": "--to", "anywhere": "PATTERN"}
+"""What the conditions of a query are called on the command line."""
+STILL_JUDGED: Final = "note: a rule or list that rejects it still does; hybridgrey explain tells"
 
 
 @click.group(cls=Group)
@@ -40,7 +43,7 @@ def greylist(config_path: Path) -> None:
     Examples:
       hybridgrey greylist list --state waiting
       hybridgrey greylist show 192.0.2.1
-      hybridgrey greylist allow 192.0.2.0/24
+      hybridgrey greylist pass 192.0.2.0/24
       hybridgrey greylist forget --from '*@spam.example' --yes
     """
 
@@ -75,13 +78,14 @@ class _Open:
     def prefixes(self) -> tuple[int, int]:
         return self.config.greylist.ipv4_prefix, self.config.greylist.ipv6_prefix
 
-    def query(self, **conditions: Any) -> Query:  # noqa: ANN401 (the options of a command)
+    def query(self, client_is: str = "--client", **conditions: Any) -> Query:  # noqa: ANN401 (the options)
         """The conditions of a command; ends with status 2 when they cannot be."""
         hidden = bool(self.config.store.key_secret.get_secret_value())
         try:
             return Query(self.greylist, prefixes=self.prefixes, hidden=hidden, **conditions)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from None
+        except ConditionError as error:
+            names = {**_NAMES, "client": client_is}
+            raise click.UsageError(f"{names[error.condition]}: {error}") from None
 
 
 @contextmanager
@@ -94,60 +98,6 @@ def _opened(path: Path) -> Iterator[_Open]:
             yield _Open(config, entries, named)
         except StoreError as error:
             fail(store_trouble(config, error), UNAVAILABLE)
-
-
-def _fields(entry: Entry) -> dict[str, Any]:
-    """An entry for JSON; times in seconds."""
-    fields: dict[str, Any] = {"state": str(entry.status), "network": entry.network}
-    if entry.sender is None:
-        fields |= {"passed": entry.passes}
-    else:
-        fields |= {"sender": entry.sender, "recipient": entry.recipient, "age": entry.age}
-    return fields | {"expires": entry.expires} | ({"hidden": True} if entry.hidden else {})
-
-
-def _widths(first: Sequence[Entry]) -> tuple[int, int]:
-    """The columns of networks and senders, at least as wide as their headings."""
-    networks_, senders = (clean(e.network) for e in first), (clean(e.sender or "") for e in first)
-    widths = (max((len(text) for text in column), default=0) for column in (networks_, senders))
-    network, sender = (min(WIDEST, max(10, width)) for width in widths)
-    return network, sender
-
-
-def _head(widths: tuple[int, int]) -> str:
-    network, sender = widths
-    return (
-        f"{'STATE':<8}  {'NETWORK':<{network}}  {'AGE':>7}  {'EXPIRES':>7}  {'SENDER':<{sender}}  RECIPIENT"
-    )
-
-
-def _row(entry: Entry, widths: tuple[int, int]) -> str:
-    """An entry as a line of text."""
-    network, sender = widths
-    expires = "never" if entry.expires < 0 else span(entry.expires)
-    head = f"{coloured(entry.status, 8)}  {clean(entry.network):<{network}}  {span(entry.age) or '-':>7}"
-    if entry.sender is None:
-        return f"{head}  {expires:>7}  {entry.passes} passed"
-    return f"{head}  {expires:>7}  {clean(entry.sender):<{sender}}  {clean(entry.recipient or '')}"
-
-
-def _print(found: Iterator[Entry], *, lines: bool, limit: int | None = None) -> int:
-    """Print entries as they come; how many there were."""
-    found = islice(found, limit)
-    count = 0
-    if lines:
-        for entry in found:
-            json_line(_fields(entry))
-            count += 1
-        return count
-    first = list(islice(found, FIRST))
-    widths = _widths(first)
-    if first:
-        click.secho(_head(widths), bold=True)
-    for entry in chain(first, found):
-        click.echo(_row(entry, widths))
-        count += 1
-    return count
 
 
 @greylist.command("list")
@@ -166,8 +116,10 @@ def list_(
 ) -> None:
     """List entries, all of them or those that match.
 
-    PATTERN (with *, ? and [...]) is searched in network, sender and recipient.  While the store grows, an
-    entry may be shown twice.  With store.key_secret names are HMACs, and only exact values find them.
+    PATTERN is an address, a network or the head of one (192.0.2), or a word with *, ? and [...] that is
+    searched in network, sender and recipient.  Entries come in the order of network, sender and recipient,
+    so the first is shown when all are read.  With store.key_secret names are HMACs, and only exact values
+    find them.
 
     \b
     States: waiting   a triplet whose retry is awaited
@@ -177,6 +129,7 @@ def list_(
 
     \b
     Examples:
+      hybridgrey greylist list 192.0.2.1
       hybridgrey greylist list '*@example.org'
       hybridgrey greylist list --client 192.0.2.0/24 --state passed
       hybridgrey greylist list --json | jq -r 'select(.age > 86400) | .sender'
@@ -189,7 +142,7 @@ def list_(
             anywhere=pattern,
             status=Status(state) if state else None,
         )
-        count = _print(store.entries.find(query), lines=lines, limit=limit)
+        count = greylist_rows.show(ordered(store.entries.find(query), limit), lines=lines)
     if is_terminal(sys.stdout) and not lines:
         click.echo(f"{count:,} {'entry' if count == 1 else 'entries'}", err=True)
 
@@ -211,73 +164,87 @@ def show(config_path: Path, client: str, sender: str | None, recipient: str | No
       hybridgrey greylist show 192.0.2.1 --from a@example.org --to b@example.net
     """
     with _opened(config_path) as store:
-        query = store.query(client=client, sender=sender, recipient=recipient)
-        count = _print(store.entries.find(query), lines=lines)
+        query = store.query("CLIENT", client=client, sender=sender, recipient=recipient)
+        count = greylist_rows.show(ordered(store.entries.find(query)), lines=lines)
     if not count:
         fail(f"nothing is known of {clean(client)}")
 
 
-@greylist.command()
+@greylist.command("pass")
 @click.argument("client", metavar="ADDRESS|NETWORK")
-@click.option("--from", "sender", metavar="ADDRESS", help="Allow this sender only (with --to).")
-@click.option("--to", "recipient", metavar="ADDRESS", help="Allow mail to this recipient only (with --from).")
+@click.option("--from", "sender", metavar="ADDRESS", help="This sender only (with --to).")
+@click.option("--to", "recipient", metavar="ADDRESS", help="Mail to this recipient only (with --from).")
 @click.option(
-    "--for", "period", metavar="DURATION", help="For how long, if no mail renews it.  [default: the lifetime]"
+    "--for",
+    "seconds",
+    metavar="DURATION",
+    callback=duration,
+    help="For how long, if no mail renews it.  [default: the lifetime]",
 )
-@click.option("--yes", is_flag=True, help="Do not ask before many networks are allowed.")
+@click.option("--yes", is_flag=True, help="Do not ask before many networks are spared.")
 @_json_option
 @config_option
-def allow(
+def pass_(
     config_path: Path,
     client: str,
     sender: str | None,
     recipient: str | None,
-    period: str | None,
+    seconds: int | None,
     yes: bool,
     lines: bool,
 ) -> None:
     """Let a client network, or one triplet, pass without the delay.
 
+    It does no more than that: lists and rules that reject the client still do, as `hybridgrey explain` tells.
+    To accept a client in spite of lists, name it in the `clients` of a rule above them.
+
     The network is that of the greylist: a /24 or /64, unless configured otherwise.  As for all entries, each
-    mail renews it to greylist.lifetime.  To allow a client for good, name it in a rule.
+    mail renews it to greylist.lifetime.
 
     \b
     Examples:
-      hybridgrey greylist allow 192.0.2.0/24
-      hybridgrey greylist allow 192.0.2.1 --for 7d
-      hybridgrey greylist allow 192.0.2.1 --from a@example.org --to b@example.net
+      hybridgrey greylist pass 192.0.2.0/24
+      hybridgrey greylist pass 192.0.2.1 --for 7d
+      hybridgrey greylist pass 192.0.2.1 --from a@example.org --to b@example.net
     """
     if (sender is None) != (recipient is None):
         raise click.UsageError("--from and --to belong together")
     with _opened(config_path) as store:
+        period = store.config.greylist.lifetime if seconds is None else seconds
         try:
-            seconds = int(durations.parse(period)) if period else store.config.greylist.lifetime
-            meant = networks(client, store.prefixes, store.greylist.clients)
+            meant = networks.split(client, store.prefixes, store.greylist.clients)
         except ValueError as error:
-            raise click.UsageError(str(error)) from None
-        if seconds < 1:
-            raise click.UsageError("--for: must be a second at least")
+            raise click.BadParameter(str(error), param_hint="ADDRESS|NETWORK") from None
         if sender is not None and recipient is not None:
             triplet = store.greylist.keys(str(meant[0].network_address), sender, recipient)[0]
-            store.entries.let_pass(triplet, seconds)
+            store.entries.let_pass(triplet, period)
             done: dict[str, Any] = {"client": client, "sender": sender, "recipient": recipient}
         else:
-            _allow_networks(store, meant, seconds, yes=yes)
+            _pass_networks(store, meant, period, yes=yes)
             done = {"client": client, "networks": [str(network) for network in meant]}
     if lines:
-        json_line(done | {"expires": seconds})
+        json_line(done | {"expires": period})
         return
     shown = str(meant[0]) if len(meant) == 1 else f"{len(meant):,} networks of {clean(client)}"
     mail = "" if sender is None else f" from {clean(sender) or '<>'} to {clean(recipient or '')}"
-    click.echo(f"allowed {shown}{mail} for {durations.show(seconds)}")
+    click.echo(f"no delay for {shown}{mail}, for {durations.show(period)}")
+    click.echo(STILL_JUDGED)
 
 
-def _allow_networks(store: _Open, meant: Sequence[Network], seconds: int, *, yes: bool) -> None:
-    """Let networks in; several after a question."""
+@greylist.command("allow", params=pass_.params, hidden=True, help="The old name of `pass`.")
+def allow(**options: Any) -> None:  # noqa: ANN401 (those of `pass`)
+    """The name of `pass` in version 0.1."""
+    click.echo("note: `greylist allow` is called `greylist pass` now", err=True)
+    assert pass_.callback is not None  # noqa: S101 (a command has one)
+    pass_.callback(**options)
+
+
+def _pass_networks(store: _Open, meant: Sequence[Network], seconds: int, *, yes: bool) -> None:
+    """Spare networks; several after a question."""
     if not store.config.greylist.auto_allow_after:
-        fail("greylist.auto_allow_after = 0 turns allowed networks off; name the client in a rule instead")
+        fail("greylist.auto_allow_after = 0: no network passes as a whole; name the client in a rule instead")
     if len(meant) > 1 and not yes:
-        _confirm(f"Allow {len(meant):,} networks?")
+        _confirm(f"Spare {len(meant):,} networks?")
     for network in meant:
         store.entries.allow(network_key(store.greylist, network), seconds)
 
@@ -305,7 +272,7 @@ def forget(
 
     \b
     Examples:
-      hybridgrey greylist forget --client 192.0.2.1
+      hybridgrey greylist forget 192.0.2.1
       hybridgrey greylist forget --from '*@spam.example' --yes
       hybridgrey greylist forget --all
     """

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import click
 
+from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
-from hybridgrey.cli.access import UNAVAILABLE, configured, store_trouble, url_of
+from hybridgrey.cli.access import UNAVAILABLE, as_written, store_trouble, url_of
 from hybridgrey.cli.output import as_json, fail, is_terminal
 from hybridgrey.config import durations, textfile
 from hybridgrey.config.load import Config
@@ -44,7 +45,7 @@ def _seconds(_ctx: click.Context, _parameter: click.Parameter, value: str) -> in
     try:
         return int(durations.parse(value))
     except ValueError as error:
-        raise click.BadParameter(str(error)) from None
+        raise click.BadParameter(f"{clean(value)!r} {error}") from None
 
 
 def _options(command: _F) -> _F:
@@ -229,7 +230,7 @@ def _restore(
     config_path: Path, memories: Iterable[Memory], tally: Tally, *, dry_run: bool, json_: bool
 ) -> None:
     """Write what was found into the configured store and print the counts."""
-    config = configured(config_path)
+    config = as_written(config_path)
     try:
         with closing(_store(config)) as store:
             counts = _restorer(config, store, dry_run=dry_run).restore(memories)

@@ -53,6 +53,11 @@ class Host:
         return "" if enforced is None else "enforce" if enforced else "observe"
 
     @property
+    def loaded(self) -> float:
+        """When its configuration was taken, Unix seconds; 0 where it does not tell."""
+        return self.value("config_last_reload_success_timestamp_seconds")
+
+    @property
     def started(self) -> float:
         """When it started, Unix seconds; 0 where it does not tell."""
         return self.value("start_time_seconds")

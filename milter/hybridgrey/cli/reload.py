@@ -10,7 +10,7 @@ import click
 
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
-from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.access import UNAVAILABLE, as_written
 from hybridgrey.cli.output import fail, warn
 from hybridgrey.config.load import Config
 from hybridgrey.process import pidfile
@@ -38,7 +38,7 @@ def reload(config_path: Path, timeout: float) -> None:
       hybridgrey reload
       hybridgrey check-config -c new.toml && mv new.toml /etc/hybridgrey/hybridgrey.toml && hybridgrey reload
     """
-    config = configured(config_path)
+    config = as_written(config_path)
     for warning in config.warnings:
         warn(warning)
     path = pidfile.place(config)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from functools import partial
@@ -13,10 +13,9 @@ import click
 
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option, liveness
-from hybridgrey.cli.access import UNAVAILABLE, configured
+from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any
 from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
-from hybridgrey.config.load import Config, ConfigError, load
 from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
 
 
@@ -43,7 +42,7 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
       hybridgrey status --url http://mx1:9893 --url http://mx2:9893
       hybridgrey status --json | jq '.verdicts[] | select(.action == "reject")'
     """
-    config = configured(config_path) if not urls else _configured_if_any(config_path)
+    config = configured(config_path) if not urls else configured_if_any(config_path)
     password = config.metrics.password.get_secret_value() if config else ""
     if config and not urls:
         own = liveness.url_of(config)
@@ -66,14 +65,6 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
     raise SystemExit(any(host.error or host.problems for host in hosts))
 
 
-def _configured_if_any(path: Path) -> Config | None:
-    """The configuration, where there is a good one: other hosts can be asked without."""
-    try:
-        return load(path)
-    except ConfigError:
-        return None
-
-
 def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
     """All numbers; times in seconds."""
     return {
@@ -86,6 +77,7 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
                 "mode": host.mode,
                 "started": host.started,
                 "reload_ok": host.reload_ok,
+                "loaded": host.loaded,
                 "workers": int(host.value("workers")),
                 "sessions_open": int(host.value("sessions_open")),
                 "sessions": int(host.value("sessions_total")),
@@ -101,9 +93,19 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
             "calls": int(total.value("store_seconds_count")),
             "failures": int(total.value("store_failures_total")),
             "seconds": _mean(total, "store_seconds"),
+            **_size(hosts),
             **_memory(hosts),
         },
     }
+
+
+def _size(hosts: Sequence[Host]) -> dict[str, Any]:
+    """Whether the store serves all hosts, and its keys; of the largest of several. None: unknown."""
+    up, keys = (
+        [host.samples[name, ()] for host in hosts if (name, ()) in host.samples]
+        for name in ("store_up", "store_keys")
+    )
+    return {"reachable": all(up) if up else None, "keys": int(max(keys)) if keys else None}
 
 
 def _memory(hosts: Sequence[Host]) -> dict[str, int]:
@@ -167,7 +169,10 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
                 continue
             click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
         if not host.reload_ok:
-            click.echo(f"note: {clean(host.url)}: the last reload failed, the old configuration is in effect")
+            since = f" of {_since(host.loaded)}" if host.loaded else ""
+            click.echo(
+                f"note: {clean(host.url)}: the last reload failed, the configuration{since} is in effect"
+            )
     title("Verdicts")
     verdicts = (
         (v["rule"], v["action"], v["count"], "" if v["enforced"] else "observed") for v in report["verdicts"]
@@ -190,10 +195,18 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         ("a passed mail was delayed", span(report["greylist_delay"]), ""),
     )
     table(("what", "mean", "note"), waits)
-    if store["memory"]:
+    if store["reachable"] is not None:
         title("Store")
+        click.echo(", ".join(_store(store)))
+
+
+def _store(store: Mapping[str, Any]) -> Iterator[str]:
+    yield "reachable" if store["reachable"] else coloured("down")
+    if store["keys"] is not None:
+        yield f"{store['keys']:,} keys (entries, their notes, history)"
+    if store["memory"]:
         of = f" of {_mebibytes(store['memory_max'])}" if store["memory_max"] else ""
-        click.echo(f"memory {_mebibytes(store['memory'])}{of}")
+        yield f"memory {_mebibytes(store['memory'])}{of}"
 
 
 def _mebibytes(count: int) -> str:

@@ -3,5 +3,5 @@
 In reading order: `load` (a file becomes one frozen `Config`, or every mistake in it at once), `settings`
 (the keys), `rules` (the ``[[rule]]`` tables), `mistakes` (errors as lines for an admin), `advice`
 (warnings), `sockets`, `store_url` and `durations` (how single values are written), `textfile` (files that
-an admin wrote), `restart_only` (what a reload cannot change).
+an admin wrote), `restart_only` (what a reload cannot change), `in_effect` (a configuration in bytes).
 """

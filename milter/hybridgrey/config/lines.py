@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 Path = tuple[str | int, ...]
@@ -61,6 +61,46 @@ class Lines:
         return path
 
 
+def readable(text: str) -> dict[str, Any]:
+    """Keys of a file that may be no valid TOML as a whole: those on lines that are valid by themselves.
+
+    Of no table that stands several times.  The last of several lines for a key is taken.
+    """
+    found: dict[str, Any] = {}
+    table: list[str] | None = []
+    for line in text.split("\n"):
+        is_header = line.lstrip().startswith("[")
+        if not _is_toml(line):
+            table = None if is_header else table
+            continue
+        parsed: Any = tomllib.loads(line)
+        if is_header:
+            table = []
+            while isinstance(parsed, Mapping) and parsed:
+                ((key, parsed),) = parsed.items()
+                table.append(key)
+            table = None if isinstance(parsed, list) else table
+        elif table is not None:
+            _merge(found, nested(table, parsed))
+    return found
+
+
+def nested(path: Iterable[str], value: dict[str, Any]) -> dict[str, Any]:
+    """A table in the tables of a path."""
+    for key in reversed(list(path)):
+        value = {key: value}
+    return value
+
+
+def _merge(into: dict[str, Any], table: Mapping[str, Any]) -> None:
+    for key, value in table.items():
+        there = into.get(key)
+        if isinstance(there, dict) and isinstance(value, Mapping):
+            _merge(there, value)
+        else:
+            into[key] = value
+
+
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Headers and assignments, each with the number of its first line."""
     lines = text.split("\n")
@@ -93,7 +133,7 @@ def _end(lines: list[str], start: int) -> int:
 def _is_toml(text: str) -> bool:
     try:
         tomllib.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return True
 

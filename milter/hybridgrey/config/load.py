@@ -15,7 +15,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from hybridgrey.config import advice, durations, mistakes, rules, sockets, store_url, textfile
 from hybridgrey.config.lines import Lines
@@ -45,7 +45,8 @@ class Config(Settings):
     """A valid configuration; it never changes.
 
     `files` are the file itself and those of entries that it names: what a reload reads.  `shown` is the
-    effective configuration in the notation of the file, without secrets.
+    effective configuration in the notation of the file, without secrets.  `sources` are the texts that it was
+    read from, with them.
     """
 
     rules: tuple[Rule, ...] = ()
@@ -53,6 +54,7 @@ class Config(Settings):
     path: Path | None = None
     files: tuple[Path, ...] = ()
     shown: Mapping[str, Any] = MappingProxyType({})
+    sources: Mapping[Path, str] = Field(MappingProxyType({}), repr=False)
 
     @property
     def address(self) -> Address:
@@ -85,19 +87,36 @@ def _cores() -> int:
 
 def default() -> Config:
     """What an empty file means, with no file of allowed clients beside it."""
-    return _build({}, None, Lines(""))
+    return _build({}, None, Lines(""), _Sources())
 
 
-def load(path: Path) -> Config:
-    """Read a config file and the files of entries it names; raises ConfigError with all that is wrong."""
+def load(path: Path, read: textfile.Read = textfile.read) -> Config:
+    """Read a config file and the files of entries it names; raises ConfigError with all that is wrong.
+
+    `read` may have the texts from elsewhere; the paths in them mean what they mean in the file.
+    """
     path = path.absolute()
+    sources = _Sources(read)
     try:
-        text = textfile.read(path, MAX_BYTES)
+        text = sources(path, MAX_BYTES)
     except FileNotFoundError:
         raise ConfigError(_lines(path, ["does not exist"])) from None
     except ValueError as e:
         raise ConfigError(_lines(path, [str(e)])) from None
-    return _build(_parse(text, path), path, Lines(text))
+    return _build(_parse(text, path), path, Lines(text), sources)
+
+
+class _Sources:
+    """Reads files, each once, and keeps their texts."""
+
+    def __init__(self, read: textfile.Read = textfile.read) -> None:
+        self._read = read
+        self.texts: dict[Path, str] = {}
+
+    def __call__(self, path: Path, limit: int) -> str:
+        if path not in self.texts:
+            self.texts[path] = self._read(path, limit)
+        return self.texts[path]
 
 
 def _lines(path: Path | None, texts: Iterable[str]) -> list[str]:
@@ -129,10 +148,10 @@ def _syntax(reason: str, text: str) -> str:
     return mistakes.one_line(f"{where}: not valid TOML: {what[:1].lower()}{what[1:]}")
 
 
-def _build(raw: Raw, path: Path | None, places: Lines) -> Config:
+def _build(raw: Raw, path: Path | None, places: Lines, sources: _Sources) -> Config:
     secrets = Secrets.of(raw)
     tables = raw if "rule" in raw else {**raw, "rule": [dict(r) for r in DEFAULT_RULES]}
-    file, found = _validate(tables, path.parent if path else None)
+    file, found = _validate(tables, path.parent if path else None, sources)
     found += _across(tables)
     if file is None or found:
         ordered = mistakes.in_order(found, tables)
@@ -149,12 +168,13 @@ def _build(raw: Raw, path: Path | None, places: Lines) -> Config:
         path=path,
         files=(path, *rules.files(tables["rule"], path.parent)) if path else (),
         shown=_shown(tables, secrets),
+        sources=MappingProxyType(sources.texts),
     )
 
 
-def _validate(tables: Raw, folder: Path | None) -> tuple[_File | None, list[Problem]]:
+def _validate(tables: Raw, folder: Path | None, read: textfile.Read) -> tuple[_File | None, list[Problem]]:
     try:
-        file = _File.model_validate(tables, context={"folder": folder})
+        file = _File.model_validate(tables, context={"folder": folder, "read": read})
     except ValidationError as e:
         return None, list(mistakes.of_validation(e))
     empty: list[Problem] = [] if file.rule else [(("rule",), "is empty: leave it out for the default rules")]

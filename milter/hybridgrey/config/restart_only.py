@@ -5,6 +5,11 @@ Pure.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import SecretStr
+
 from hybridgrey.config.load import Config
 
 KEYS = ("listen", "socket_mode", "socket_group", "user", "pid_file")
@@ -21,3 +26,19 @@ def keep(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:
         update["store"] = new.store.model_copy(update={"url": old.store.url})
         names.append("store.url")
     return new.model_copy(update=update), tuple(names)
+
+
+def values(config: Config) -> dict[str, Any]:
+    """What `keep` may have kept, its secrets in clear text."""
+    return {
+        **{key: getattr(config, key) for key in KEYS},
+        "store.url": config.store.url.get_secret_value(),
+    }
+
+
+def restored(config: Config, kept: Mapping[str, Any]) -> Config:
+    """A configuration with the `values` of another, those of them that are there."""
+    update = {key: kept[key] for key in KEYS if key in kept}
+    if "store.url" in kept:
+        update["store"] = config.store.model_copy(update={"url": SecretStr(kept["store.url"])})
+    return config.model_copy(update=update)

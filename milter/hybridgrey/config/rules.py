@@ -16,7 +16,14 @@ from typing import Annotated, Any, TypeVar
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
 from hybridgrey.config import durations, textfile
-from hybridgrey.config.settings import Section, folder_of, reply_text, typed, without_controls
+from hybridgrey.config.settings import (
+    Section,
+    folder_of,
+    reader_of,
+    reply_text,
+    typed,
+    without_controls,
+)
 from hybridgrey.policy.judge import Action, Rule
 from hybridgrey.policy.match import Entry, Kind, parse_entry, parse_file
 from hybridgrey.policy.pattern import ListEntry
@@ -85,8 +92,8 @@ def _condition(kind: Kind) -> Any:  # noqa: ANN401 (a validator of pydantic's)
     def read(value: Any, info: ValidationInfo) -> tuple[Entry, ...] | None:  # noqa: ANN401 (as in the file)
         if value is None:
             return None
-        folder = folder_of(info)
-        return _meaning(value, _each(value, lambda item: _item_entries(kind, item.strip(), folder)))
+        folder, open_ = folder_of(info), reader_of(info)
+        return _meaning(value, _each(value, lambda item: _item_entries(kind, item.strip(), folder, open_)))
 
     return PlainValidator(read)
 
@@ -103,13 +110,13 @@ def _meaning(items: Sequence[str], entries: tuple[Entry, ...]) -> tuple[Entry, .
     return entries if any(not e.excluded for e in entries) else ()
 
 
-def _item_entries(kind: Kind, item: str, folder: Path | None) -> list[Entry]:
+def _item_entries(kind: Kind, item: str, folder: Path | None, read: textfile.Read) -> list[Entry]:
     """The entries of one item of a condition: itself, or those of the file it names."""
     negated = item.startswith("!")
     body = item.removeprefix("!").lstrip()
     if not body.startswith("file:"):
         return [parse_entry(kind, item)]
-    entries = _file_entries(kind, body, folder)
+    entries = _file_entries(kind, body, folder, read)
     if not negated:
         return entries
     if any(e.excluded for e in entries):
@@ -117,7 +124,7 @@ def _item_entries(kind: Kind, item: str, folder: Path | None) -> list[Entry]:
     return [replace(e, excluded=True) for e in entries]
 
 
-def _file_entries(kind: Kind, item: str, folder: Path | None) -> list[Entry]:
+def _file_entries(kind: Kind, item: str, folder: Path | None, read: textfile.Read) -> list[Entry]:
     name = item.removeprefix("file:").strip()
     optional = kind is Kind.CLIENT and item == ALLOW_CLIENTS
     if not name or not name.isprintable():
@@ -127,7 +134,7 @@ def _file_entries(kind: Kind, item: str, folder: Path | None) -> list[Entry]:
             return []
         raise ValueError(f"{_shown(item)} needs a config file whose folder it starts at")
     try:
-        text = textfile.read(folder / name)
+        text = read(folder / name, textfile.MAX_BYTES)
     except FileNotFoundError:
         if optional:
             return []

@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from hybridgrey.clientaddress import ClientReader, check_nat64
-from hybridgrey.config import durations, sockets, store_url
+from hybridgrey.config import durations, sockets, store_url, textfile
 from hybridgrey.policy.pattern import Pattern, normal_zone
 
 # libmilter takes 980 bytes, but an SMTP reply line has at most 512 (RFC 5321 section 4.5.3.1.5).
@@ -55,6 +55,12 @@ def folder_of(info: ValidationInfo) -> Path | None:
     """The folder where relative paths start."""
     folder = (info.context or {}).get("folder")
     return folder if isinstance(folder, Path) else None
+
+
+def reader_of(info: ValidationInfo) -> textfile.Read:
+    """What reads the files that an entry names."""
+    read: textfile.Read = (info.context or {}).get("read", textfile.read)
+    return read
 
 
 def reply_text(text: str, klass: str, *, seconds: bool = False) -> str:

@@ -6,10 +6,14 @@ Used for the config file and the files of entries that it names.
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 # A million entries fit; a file beyond it is a disk image or a log, and reading it would stop the reload.
 MAX_BYTES = 64 * 2**20
+
+Read = Callable[[Path, int], str]
+"""What reads a file of at most so many bytes; raises what `read` does."""
 
 
 def read(path: Path, limit: int = MAX_BYTES) -> str:

@@ -9,7 +9,7 @@ What is not given (sender, recipient) stands for somebody of whom no rule knows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import dns.exception
@@ -32,7 +32,7 @@ from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
-from hybridgrey.policy.judge import Action, Answer, Facts, Policy
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 from hybridgrey.store.connection import Store
 
@@ -55,6 +55,7 @@ class Explanation:
     """The verdict and the way to it.
 
     `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
+    `too_late` are rules that would let the client in, but stand below the one that refuses it.
     """
 
     action: Action
@@ -67,6 +68,7 @@ class Explanation:
     store_error: str
     nameserver_error: str
     no_list_works: bool = False
+    too_late: tuple[str, ...] = ()
 
     @property
     def passes(self) -> bool:
@@ -119,6 +121,7 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         store_error=decision.store_error,
         nameserver_error=_nameserver_error(answers, servers),
         no_list_works=none_works(str(one.state) for one in health),
+        too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
     )
 
 
@@ -178,6 +181,23 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
 def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
     transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
     return screen.judge(transaction, asked.to)
+
+
+def _too_late(policy: Policy, verdict: Verdict, facts: Facts, asked: Question) -> Iterator[str]:
+    """Rules that name the client and accept it, below the one that refuses."""
+    if verdict.action not in REFUSING or verdict.rule is None:
+        return
+    mask = policy.transaction(facts, asked.helo, asked.from_, authenticated=asked.authenticated)
+    mask = policy.recipient(mask, asked.to)
+    for number in range(policy.rules.index(verdict.rule) + 1, len(policy.rules)):
+        rule = policy.rules[number]
+        if (
+            rule.action is Action.ACCEPT
+            and rule.clients is not None
+            and not rule.lists
+            and mask >> number & 1
+        ):
+            yield rule.name
 
 
 def _reply_text(decision: Decision) -> str:

@@ -17,7 +17,7 @@ import contextlib
 import fnmatch
 import ipaddress
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -25,7 +25,8 @@ from typing import Any, Final
 
 import redis
 
-from hybridgrey.clientaddress import ClientReader
+from hybridgrey.greylist import networks
+from hybridgrey.greylist.networks import Network
 from hybridgrey.greylist.triplets import (
     NAMESPACE,
     Greylist,
@@ -41,11 +42,10 @@ from hybridgrey.store.redis_py import primaries
 
 PAGE: Final = 1000  # keys a round trip: some 100 KiB, and the server is busy for a millisecond or two
 LEAST_TIMEOUT: Final = 5.0  # s; a page is more work than a mail
-MOST_NETWORKS: Final = 65536
 _WILD = re.compile(r"[*?\[]")
+_PARTS = {"anywhere": "", "client": "network"}
+"""The part of an entry that a condition is on, where its name is another one."""
 _SPECIAL = re.compile(rb"([*?\[\]\\^])")
-
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 # {cursor, the store's clock, then key, value and seconds to live of each entry}
 _PAGE_SCRIPT: Final = """
@@ -102,6 +102,14 @@ class Entry:
     hidden: bool
 
 
+class ConditionError(ValueError):
+    """A condition that cannot be looked for; `condition` is its name in `Query`."""
+
+    def __init__(self, condition: str, text: str) -> None:
+        self.condition = condition
+        super().__init__(text)
+
+
 class Query:
     """Which entries: all conditions that are given must hold."""
 
@@ -119,19 +127,23 @@ class Query:
     ) -> None:
         """Conditions as typed; `prefixes` for IPv4 and IPv6 and `hidden` from the configuration.
 
-        `sender` None: any, "" and "<>": the null sender.  `anywhere`: a pattern for any of the parts.
-        Raises ValueError.
+        `sender` None: any, "" and "<>": the null sender.  `anywhere`: a client, or a pattern for any of the
+        parts.  Raises ConditionError.
         """
         self._greylist = greylist
         self._hidden = hidden
         self._status = status
         self._inside: Network | None = None
         self._globs: list[tuple[str, re.Pattern[str]]] = []
+        if anywhere and networks.read(anywhere) is not None:
+            if client:
+                raise ConditionError("anywhere", f"{anywhere!r} is a client, and there is one already")
+            client, anywhere = anywhere, ""
         self._tag = self._client(client, prefixes) if client else b""
         self._sender = self._mailbox("sender", sender)
         self._recipient = self._mailbox("recipient", recipient)
         if anywhere:
-            self._glob("", anywhere)
+            self._glob("anywhere", anywhere)
         self.is_everything = not (client or self._globs or self._sender or self._recipient or status)
 
     def pattern(self) -> bytes:
@@ -171,17 +183,16 @@ class Query:
         return whole and self._is_inside(network)
 
     def _client(self, text: str, prefixes: tuple[int, int]) -> bytes:
-        try:
-            network = ipaddress.ip_network(text, strict=False)
-        except ValueError:
+        network = networks.read(text)
+        if network is None:
             if not _WILD.search(text):
-                raise ValueError(f"{text!r} is no address, network or pattern") from None
-            self._glob("network", text)
+                raise ConditionError("client", f"{text!r} is no address, network or pattern")
+            self._glob("client", text)
             return b""
         network = self._greylist.clients.network(network)
         if network.prefixlen >= prefixes[network.version == 6]:
             return network_key(self._greylist, network)
-        self._clear_only("a network wider than the greylist's")
+        self._clear_only("client", "a network wider than the greylist's")
         self._inside = network
         return b""
 
@@ -195,12 +206,13 @@ class Query:
         return parts(self._greylist.keys("192.0.2.1", *names)[0])[1 if part == "sender" else 2]
 
     def _glob(self, part: str, text: str) -> None:
-        self._clear_only("a pattern")
-        self._globs.append((part, re.compile(fnmatch.translate(text), re.IGNORECASE)))
+        self._clear_only(part, "a pattern")
+        self._globs.append((_PARTS.get(part, part), re.compile(fnmatch.translate(text), re.IGNORECASE)))
 
-    def _clear_only(self, what: str) -> None:
+    def _clear_only(self, condition: str, what: str) -> None:
         if self._hidden:
-            raise ValueError(f"{what} cannot be found, for addresses are stored as HMACs; give exact values")
+            text = f"{what} cannot be found, for addresses are stored as HMACs; give exact values"
+            raise ConditionError(condition, text)
 
     def _is_inside(self, text: str) -> bool:
         if self._inside is None:
@@ -291,20 +303,6 @@ def _made(
 def network_key(greylist: Greylist, network: Network) -> bytes:
     """The key of a network's count; of the greylist's own network around it, if that is wider."""
     return greylist.keys(str(network.network_address), "", "")[1]
-
-
-def networks(network: str, prefixes: tuple[int, int], clients: ClientReader) -> Sequence[Network]:
-    """The greylist's networks that an address or network stands for; raises ValueError."""
-    try:
-        given = clients.network(ipaddress.ip_network(network, strict=False))
-    except ValueError:
-        raise ValueError(f"{network!r} is no address or network") from None
-    prefix = prefixes[given.version == 6]
-    if given.prefixlen >= prefix:
-        return [given.supernet(new_prefix=prefix)]
-    if prefix - given.prefixlen > (MOST_NETWORKS - 1).bit_length():
-        raise ValueError(f"{network} is too wide for the greylist; put it into a rule's clients instead")
-    return list(given.subnets(new_prefix=prefix))
 
 
 def parts(key: bytes) -> tuple[bytes, bytes, bytes]:

@@ -8,5 +8,5 @@ In reading order: `zones` (what is known of each list), `question` (the bytes of
 `lookup` (what is asked, and how long it is waited for), `awaited` (waits as values, and waiting), `resolver`
 (what all look-ups share), `cache` and `recall` (answers within their TTL), `upstream` (which nameserver
 answers), `tcp` (after truncation), `texts` (the words for a listing), `health` (which lists have a vote),
-`resolv` (the system's nameservers).
+`resolv` (the system's nameservers), `names` (a client's name that leads back to it).
 """

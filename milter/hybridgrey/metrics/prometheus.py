@@ -50,6 +50,13 @@ class Exposition(Collector):
         yield GaugeMetricFamily(
             PREFIX + "config_reload_ok", "0 after a failed reload, else 1", value=float(board.reload_ok)
         )
+        yield GaugeMetricFamily(
+            PREFIX + "config_last_reload_success_timestamp_seconds",
+            "When the configuration in effect was taken, Unix time",
+            value=board.loaded,
+        )
+        yield _known("store_up", "1 while every part of the store serves, else 0", board.store_up)
+        yield _known("store_keys", "Keys in the store: entries, their notes, history", board.store_keys)
         used, limit = board.store_memory
         yield GaugeMetricFamily(PREFIX + "store_memory_bytes", "Memory that the store uses", value=used)
         yield GaugeMetricFamily(
@@ -114,6 +121,11 @@ class Exposition(Collector):
             seen += total(index + offset)
             buckets.append((bound, seen))
         return buckets, total(index + len(bounds))
+
+
+def _known(name: str, text: str, value: float | None) -> GaugeMetricFamily:
+    """A gauge, without a sample while nothing is known."""
+    return GaugeMetricFamily(PREFIX + name, text, value=None if value is None else float(value))
 
 
 def registry(shared: Shared) -> CollectorRegistry:

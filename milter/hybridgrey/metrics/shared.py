@@ -108,7 +108,7 @@ class Board:
     """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 56)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 80)).cast("d")
         self.started = time.time()
         """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
@@ -124,6 +124,8 @@ class Board:
     def set_reload_ok(self, ok: bool) -> None:
         """Say whether the last reload went well; a failed one leaves the old configuration in effect."""
         self._cells[3] = ok
+        if ok:
+            self._cells[9] = time.time()
 
     def set_store_memory(self, used: int, limit: int) -> None:
         """Say how many bytes the store uses, and of how many (0: no limit, or unknown). Keeper only."""
@@ -133,6 +135,20 @@ class Board:
     def store_memory(self) -> tuple[int, int]:
         """Bytes that the store uses, and the most it may; 0 for what is unknown."""
         return int(self._cells[5]), int(self._cells[6])
+
+    def set_store(self, serves: bool, keys: int) -> None:
+        """Say whether every part of the store serves, and how many keys it has (-1: unknown). Keeper only."""
+        self._cells[7], self._cells[8] = (1 if serves else -1), keys
+
+    @property
+    def store_up(self) -> bool | None:
+        """Whether the store serves; None before the first look."""
+        return None if self._cells[7] == 0 else self._cells[7] > 0
+
+    @property
+    def store_keys(self) -> int | None:
+        """Keys in the store, None while they are unknown."""
+        return int(self._cells[8]) if self.store_up and self._cells[8] >= 0 else None
 
     def served(self, address: str) -> bool:
         """Note where metrics are served; whether that is new. Keeper only."""
@@ -154,6 +170,11 @@ class Board:
     def ready(self) -> bool:
         """Whether connections are accepted."""
         return bool(self._cells[2])
+
+    @property
+    def loaded(self) -> float:
+        """When the configuration in effect was taken, Unix seconds."""
+        return self._cells[9]
 
     @property
     def reload_ok(self) -> bool:

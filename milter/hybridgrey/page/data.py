@@ -132,7 +132,7 @@ class Memory:
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """The daemon's host: its name, whether it only observes, why other hosts' verdicts are not seen, if so."""
+    """The daemon's host: its name, whether it only observes, and why it shows its own verdicts only."""
 
     name: str
     observes: bool = False

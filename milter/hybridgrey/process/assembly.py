@@ -31,7 +31,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import keeper, store_memory
+from hybridgrey.process import keeper, store_memory, store_size
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
@@ -122,6 +122,7 @@ class Assembly:
                 prober.run,
                 partial(_watch, store, reports),
                 partial(store_memory.watch, store, reports, self.shared.board.set_store_memory),
+                partial(store_size.watch, store, self.shared.board.set_store),
                 chronicler.run,
             ],
             checks={"store": partial(_reachable, store)},

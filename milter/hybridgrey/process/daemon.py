@@ -22,7 +22,8 @@ from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import triplets
 from hybridgrey.history import writer
-from hybridgrey.process import privileges, statefolder, worker
+from hybridgrey.process import configcopy, privileges, statefolder, worker
+from hybridgrey.process.configcopy import ConfigCopy
 from hybridgrey.process.generation import Build
 from hybridgrey.process.listener import Listener, ListenError, inherited, open_listener
 from hybridgrey.process.loop import Loop
@@ -83,6 +84,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
         troubles=Troubles(channel),
         store=StoreWatch(server, pace) if server else None,
         pidfile=pid_file,
+        copy=ConfigCopy(configcopy.beside(pid_file.path)) if pid_file else None,
         pace=pace,
     )
     return Master(config, world, loop).run()
@@ -140,8 +142,11 @@ def _become(
 
 def _names_in(folder: Path, config: Config) -> set[str]:
     """The files that the configuration puts into the folder of the store."""
-    paths = (config.address.path, place(config))
-    return {path.name for path in paths if path is not None and path.parent == folder}
+    socket, pid_file = config.address.path, place(config)
+    found = {socket.name} if socket is not None and socket.parent == folder else set()
+    if pid_file is not None and pid_file.parent == folder:
+        found |= {pid_file.name, *configcopy.names(pid_file)}
+    return found
 
 
 def _claim(config: Config, account: privileges.Account | None) -> PidFile | None:

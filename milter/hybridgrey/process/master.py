@@ -26,6 +26,7 @@ from hybridgrey.config.load import Config, ConfigError
 from hybridgrey.config.restart_only import keep
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.process.children import Child, how
+from hybridgrey.process.configcopy import ConfigCopy
 from hybridgrey.process.generation import KEEPER, WORKER, Build, Generation
 from hybridgrey.process.listener import Listener
 from hybridgrey.process.loop import Loop
@@ -51,6 +52,7 @@ class World:
     troubles: Troubles
     store: StoreWatch | None = None
     pidfile: PidFile | None = None
+    copy: ConfigCopy | None = None
     pace: Pace = field(default_factory=Pace)
 
 
@@ -84,6 +86,8 @@ class Master:
             self._world.store.stop()
         if not self._world.listener.remove():
             logs.get().info("the socket's file stays, its folder belongs to another user")
+        if self._world.copy is not None:
+            self._world.copy.remove()
         if self._world.pidfile is not None:
             self._world.pidfile.remove()
         logs.get().info("ended")
@@ -138,6 +142,8 @@ class Master:
         self._restarts.forget()
         if old is not None:
             self._retire(old)
+        if self._world.copy is not None:
+            self._world.copy.write(config)  # first: who hears that we are ready may look at it
         logs.get().info(
             "reloaded" if old else "ready",
             listen=str(self._world.listener),

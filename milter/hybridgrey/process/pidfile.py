@@ -78,7 +78,7 @@ class PidFile:
     """The file of this process; its lock ends with the process."""
 
     def __init__(self, path: Path, descriptor: int) -> None:
-        self._path = path
+        self.path = path
         self._descriptor = descriptor
 
     @classmethod
@@ -101,9 +101,9 @@ class PidFile:
         """Take the file away, or empty it where its folder is not ours to change."""
         os.ftruncate(self._descriptor, 0)
         try:
-            with folders.opened(self._path.parent) as folder:
-                if _is_at(self._descriptor, folder.fd, self._path.name):
-                    os.unlink(self._path.name, dir_fd=folder.fd)
+            with folders.opened(self.path.parent) as folder:
+                if _is_at(self._descriptor, folder.fd, self.path.name):
+                    os.unlink(self.path.name, dir_fd=folder.fd)
         except OSError:
             return  # its lock goes with us, and unlocked it says nothing
 

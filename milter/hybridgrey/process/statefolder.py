@@ -28,7 +28,11 @@ from hybridgrey.cleaning import clean
 from hybridgrey.process.privileges import Account, PrivilegeError
 
 LOCKS: Final = frozenset({"server.lock", "master.lock"})
-FILES: Final = LOCKS | {"store.sock", "server.log", "hybridgrey.pid", "appendonly.aof"}
+FILES: Final = (
+    LOCKS
+    | {"store.sock", "server.log", "hybridgrey.pid", "appendonly.aof"}
+    | {"hybridgrey.in-effect", "hybridgrey.in-effect.new"}
+)
 """What the daemon and its server make there; whoever makes another file adds its name."""
 DATA: Final = "appendonlydir"
 _TEMPORARY: Final = r"temp-.*\.(aof|rdb|manifest)"  # left by a server that was killed

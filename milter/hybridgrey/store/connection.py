@@ -75,6 +75,10 @@ class Store:
             raise StoreError(f"the store is down: {breaker.reason}")
         return self._attempt(breaker, script, keys, args)
 
+    def run_everywhere(self, script: Script) -> list[list[int]]:
+        """Run a script without arguments on every shard. Raises StoreError when one does not answer."""
+        return [self.run(script, (key,), ()) for key in self._backend.samples(PROBE_KEY)]
+
     def ping(self) -> None:
         """Ask every shard to write, whatever the breakers think. Raises StoreError when one does not."""
         failed = None

@@ -150,7 +150,9 @@ def test_hosts_can_be_entered(terminal):
     assert terminal.lab("run", "mx2", "postqueue", "-p").stdout == "Mail queue is empty\n"
     assert terminal.lab("shell", "store2", text="hostname; exit 3").stdout == "store2.example.test\n"
     assert terminal.lab("shell", "store2", text="exit 3").returncode == 3
-    assert '"state": "ok"' in terminal.lab("run", "mx3", "hybridgrey", "status", "--json").stdout
+    # The lists of the small internet are looked at a moment after the daemon is ready.
+    status = ("run", "mx3", "hybridgrey", "status", "--json")
+    wait_until(lambda: '"state": "ok"' in terminal.lab(*status).stdout, "mx3 is well", 60)
     assert "from=<joe@office.test>" in terminal.lab("log", "mx1", "--mta", "-n", "500").stdout
 
 

@@ -621,15 +621,19 @@ def test_observed_from_the_store(world):
     store.close()
     document = json.loads(observed(world, "--json", "--since", "1d").output)
     assert (document["source"], document["verdicts"], document["enforced"]) == ("history", 21, 3)
-    assert document["outcomes"] == {"reject": 3, "delay": 2, "tempfail": 1, "pass": 15}
-    assert document["rules"] == {"blocklists": {"reject": 3}, "the rest": {"delay": 2}, "a:b": {"pass": 5}}
+    assert document["outcomes"] == {"rejected": 3, "greylisted": 2, "deferred": 1, "accepted": 15}
+    assert document["rules"] == {
+        "blocklists": {"rejected": 3},
+        "the rest": {"greylisted": 2},
+        "a:b": {"accepted": 5},
+    }
     assert document["noted"] == {"trial": 4}
     assert document["first"] < document["last"]
     assert document["lists"] == {"zen.spamhaus.org": {"listed": 3, "errors": 2}}
     assert document["claimed_by_both"] == {"count": 2, "samples": []}
     assert (document["clients"], document["senders"]) == (
-        {"reject": {"192.0.2.0/24": 3}},
-        {"delay": {"example.org": 2}},
+        {"rejected": {"192.0.2.0/24": 3}},
+        {"greylisted": {"example.org": 2}},
     )
     assert json.loads(observed(world, "--json").output)["verdicts"] == 121
     lines = [" ".join(line.split()) for line in observed(world, "--since", "1d").output.splitlines()]

@@ -129,7 +129,7 @@ def test_text(world):
     assert (done.returncode, done.stderr) == (0, "")
     lines = [" ".join(line.split()) for line in done.stdout.splitlines()]
     assert "11 recipients from" in lines[0]
-    assert "reject 3 27.3 %" in lines
+    assert "rejected 3 27.3 %" in lines
     assert "the rest 0 2 1 1" in lines
     assert "On a blocklist and on an allowlist: 1" in lines
     assert lines[-1] == "3 lines were no JSON and were passed over"

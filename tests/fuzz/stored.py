@@ -19,7 +19,7 @@ from typing import Any
 import click
 import redis
 
-from hybridgrey.cli import greylist as shown
+from hybridgrey.cli import greylist_rows as shown
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import networks
 from hybridgrey.greylist.entries import Entries, Query, Status, network_key

@@ -141,7 +141,7 @@ def dns_reply(data: bytes) -> None:
         assert not (reply.error and reply.codes)
         answer = ZONE.answer(reply.codes)
         assert answer.error or all(code[0] == 127 for code in answer.codes)
-        one_line(words.plain(reply.text))
+        one_line(words.printable(reply.text))
 
 
 def dns_datagram(data: bytes) -> None:
@@ -227,7 +227,7 @@ def main_cf(data: bytes) -> None:
     shown = configfile.render(found, "main.cf")
     tables = tomllib.loads(shown)
     try:
-        load._build(tables, None, Lines(""))
+        load._build(tables, None, Lines(""), load._Sources())
     except ConfigError as error:
         raise AssertionError(f"{error.problems} in {shown!r}") from None
 
@@ -245,7 +245,7 @@ def access_map(data: bytes) -> None:
             if key == "senders":
                 del table[key]
     if tables.get("rule"):
-        load._build(tables, None, Lines(""))
+        load._build(tables, None, Lines(""), load._Sources())
 
 
 # -- what a client says

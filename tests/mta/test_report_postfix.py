@@ -137,10 +137,10 @@ def test_the_daemon_after(tmp_path):
         done = run("report", "-c", tmp_path / "hg.toml", "observed", "--json")
     observed = json.loads(done.output)
     assert (observed["source"], observed["enforced"]) == ("history", observed["verdicts"])
-    assert observed["outcomes"] == {"reject": 2, "delay": delays, "tempfail": 0, "pass": 1}
+    assert observed["outcomes"] == {"rejected": 2, "greylisted": delays, "deferred": 0, "accepted": 1}
     assert observed["lists"]["zen.spamhaus.org"]["listed"] == 1
-    assert observed["clients"]["reject"] == {"192.0.2.0/24": 2}
-    assert observed["senders"]["reject"] == {"example.org": 2}
+    assert observed["clients"]["rejected"] == {"192.0.2.0/24": 2}
+    assert observed["senders"]["rejected"] == {"example.org": 2}
 
 
 def daemon_config(folder, redis):

@@ -19,8 +19,8 @@ try:
     from hybridgrey.greylist.triplets import Greylist
     from hybridgrey.store.connection import Store
 except ImportError:  # version 0.1 had all its modules in one folder
-    from hybridgrey.greylist.triplets import Greylist
-    from hybridgrey.store.connection import Store
+    from hybridgrey.greylist import Greylist
+    from hybridgrey.store import Store
 
 LIMITS: dict[str, Any] = {"retry_window": 172800, "lifetime": 3110400, "ipv4_prefix": 24, "ipv6_prefix": 64}
 SECRET = "of the fixture"

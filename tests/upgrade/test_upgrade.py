@@ -287,7 +287,7 @@ def test_configuration_of_the_previous_version_loads(tmp_path):
     path.write_text(SAMPLE.read_text())
     loaded = load.load(path)
     assert loaded.warnings == ()
-    of_the_file = {"path", "files", "warnings"}
+    of_the_file = {"path", "files", "warnings", "sources"}
     for name in set(load.Config.model_fields) - of_the_file:
         assert getattr(loaded, name) == getattr(load.default(), name), name
     done = commandline.run("check-config", "-c", path)

@@ -7,7 +7,9 @@ second parser that reads otherwise is a way round every rule.  So:
 * Postfix says in ``{mail_addr}`` and ``{rcpt_addr}`` what it read: the address after its rewriting, in the
   form of RFC 5321, its local part quoted where need be, in lower case; empty for ``<>``.  It is the address.
   Only of a path that is not ASCII it has less than there was: the macro is casefolded, so ``straße`` is
-  ``strasse`` in it.  Such a path is read strictly, and the macro must agree.
+  ``strasse`` in it.  Such a path is read strictly, and the macro must agree.  Postfix's tables and mailboxes
+  are casefolded, too: mail to ``groß`` is delivered to ``gross``, unless another host has the mailbox.  So
+  a local part that folding makes another one is not read at all.
 * Sendmail's macros have the user of the resolved triple, after virtusertable, without a domain for a local
   mailer.  There the path is read strictly; where its form is one that MTAs treat differently, the macro must
   say the same.
@@ -143,7 +145,7 @@ def _confirmed(path: str, said: str | None, mailer: str, *, always: bool = False
     if route := _ROUTE.match(inner):
         inner = inner[route.end() :]
     found = _parsed(inner)
-    if found is None or mailer == "error":
+    if found is None or mailer == "error" or found[0] != found[0].casefold():
         return _uncertain(path)
     if (always or not _PLAIN.fullmatch(found[0])) and not _same(inner, said or "", bare=not always):
         return _uncertain(path)

@@ -133,6 +133,16 @@ def test_greylist(value, wanted):
     assert forged.greylist(value, NAME) is wanted
 
 
+@pytest.mark.timeout(60)
+def test_marks_without_end():
+    """Letters with any number of marks cost no more than others: sorted as a whole, these take an hour."""
+    marks = 2_000_000 * "\u0300\u0316"
+    assert forged.greylist(f"a{marks} by hybridgrey at {NAME}".encode(), NAME)
+    assert forged.greylist(f"by ｈybridgrey at {NAME} a{marks}".encode(), NAME)  # noqa: RUF001
+    assert not forged.greylist(f"a{marks} by postgrey".encode(), NAME)
+    assert not forged.results(f"other.test; a{marks}".encode(), NAME)
+
+
 COMMENT = st.recursive(
     st.text(st.sampled_from("ab .;=1\t"), max_size=6),
     lambda inner: st.lists(inner, max_size=3).map(lambda parts: "".join(f"({one})" for one in parts)),

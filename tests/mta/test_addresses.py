@@ -86,6 +86,7 @@ POSTFIX = [
     (LISTED, "a@x.test", '"ceo"@optout.test', 554, "a@x.test", "ceo@optout.test", "blocked"),
     (LISTED, "a@x.test", "CEO@OPTOUT.test.", 554, "a@x.test", "ceo@optout.test", "blocked"),
     (LISTED, "a@x.test", "ceo(ü)@optout.test", 554, "a@x.test", "<ceo(ü)@optout.test>", "blocked"),
+    (LISTED, "a@x.test", "\u017fales@optout.test", 554, "a@x.test", "<\u017fales@optout.test>", "blocked"),
     (LISTED, "a@x.test", "u@straße.test", 250, "a@x.test", "u@straße.test", "idn"),
     (LISTED, "a@x.test", "u@strasse.test", 554, "a@x.test", "u@strasse.test", "blocked"),
     (LISTED, "a@x.test", "u@münchen.test", 250, "a@x.test", "u@münchen.test", "idn"),

@@ -176,6 +176,16 @@ def test_an_unverified_name_straight_to_the_milter(daemon, resolve):
         peer.quit()
 
 
+@pytest.mark.parametrize(("version", "known"), [("", False), ("8.17.1", False), ("Postfix 3.7.11", True)])
+def test_a_name_without_a_word_on_it(daemon, version, known):
+    """Without {client_resolve} a host name counts only from Postfix, which has checked it."""
+    with MilterPeer(daemon.address) as peer:
+        peer.connect("mail.example.org", "192.0.2.9", macros={"{client_resolve}": "", "v": version})
+        peer.mail()
+        assert peer.rcpt("<word@x.example>").passes is known
+        peer.quit()
+
+
 def test_a_client_whose_host_name_was_lost(daemon, verdicts):
     """After a host name that is not UTF-8 the HELO still counts, and an IPv6 client still has its network."""
     for address, helo, sender, begins in (

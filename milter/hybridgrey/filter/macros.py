@@ -50,6 +50,6 @@ def verified(ctx: Symbols, name: str | None) -> str | None:
     if not name or name.startswith("[") or name.lower() == "unknown":
         return None
     resolve = macro(ctx, "{client_resolve}")
-    # No such macro is Postfix, which has checked; Sendmail, whose {v} is a number, might have left it out.
-    verified = resolve == "OK" if resolve else not macro(ctx, "v")[:1].isdigit()
+    # Postfix, which has checked, has no such macro; others might have left it out.
+    verified = resolve == "OK" if resolve else is_postfix(ctx)
     return address.host(name) if verified else None

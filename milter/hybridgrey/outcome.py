@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 
 class Outcome(StrEnum):
@@ -31,6 +31,7 @@ LABELS: Final[Mapping[Outcome, str]] = MappingProxyType(
 )
 """The label of each outcome in metrics and in the names of the history."""
 
+_REFUSED_STATES: Final = frozenset({"new", "early", "full"})
 _WORDS: Final = {label: outcome for outcome, label in LABELS.items()} | {str(o): o for o in Outcome}
 
 
@@ -69,6 +70,24 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
 def outcome_of(text: object) -> Outcome | None:
     """An outcome by its word or its label; None for anything else."""
     return _WORDS.get(text) if isinstance(text, str) else None
+
+
+def outcome_of_event(event: Mapping[str, Any]) -> Outcome:
+    """What the client got, or would have got; lines of version 0.1 do not say so themselves."""
+    said = outcome_of(event.get("outcome"))
+    if said is not None:
+        return said
+    match event.get("action"):
+        case "reject":
+            return Outcome.REJECTED
+        case "tempfail":
+            return Outcome.DEFERRED
+        case "greylist" if event.get("state") in _REFUSED_STATES:
+            return Outcome.GREYLISTED
+        case "greylist" if event.get("state") is None and event.get("reply"):
+            return Outcome.DEFERRED  # the store was down, and on_failure says so
+        case _:
+            return Outcome.ACCEPTED
 
 
 def why(reason: str, age: float | None = None) -> str:

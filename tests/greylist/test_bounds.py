@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridgrey.greylist.triplets import Greylist, Note, State, load_script, parse_key, parse_note
+from hybridgrey.replay.greylist import PureGreylist, Terms
 from hybridgrey.store.binary import bundled_directory
 from hybridgrey.store.connection import Script, Store
-from parts.puregreylist import PureGreylist, Terms
 from parts.redisserver import Redis
 
 HOUR, DAY = 3600, 86_400

@@ -96,6 +96,7 @@ class World:
     def _verdict() -> str:
         now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
         event = {"ts": now, "event": "verdict", "action": "reject", "rule": "blocklists", "lists": {}}
+        event |= {"client": "192.0.2.1", "host": None, "helo": "x", "sender": "a@b", "recipient": "c@d"}
         return json.dumps(event) + "\n"
 
     @staticmethod

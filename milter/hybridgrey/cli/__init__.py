@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "greylist": "hybridgrey.cli.greylist:greylist",
     "import": "hybridgrey.cli.import_:import_",
     "report": "hybridgrey.cli.report:report",
+    "replay": "hybridgrey.cli.replay:replay",
     "completion": "hybridgrey.cli.completion:completion",
     "help": "hybridgrey.cli.help_:help_",
     "version": "hybridgrey.cli.version:version",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -64,6 +64,18 @@ _SPAMHAUS_KEYED: Final = re.compile(r"[a-z0-9]+\.([a-z0-9-]+)\.dq\.spamhaus\.net
 def quirk(zone: str) -> Quirk:
     """What is built in for a list."""
     return next((_QUIRKS[end] for end in _ends(zone) if end in _QUIRKS), _NO_QUIRK)
+
+
+def error_of(code: bytes, errors: Iterable[Pattern]) -> str:
+    """Why a return code is no vote, "" for one that is; `errors` are the list's own error codes."""
+    shown = ".".join(map(str, code))
+    if code[0] != 127:
+        return f"answers {shown}, outside 127.0.0.0/8"
+    if REFUSED.matches(code):
+        return f"answers {shown}, query refused"
+    if any(p.matches(code) for p in errors):
+        return f"answers {shown}, an error code of this list"
+    return ""
 
 
 def graded(zone: str) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hybridgrey import address
-from hybridgrey.config.known_lists import REFUSED, TEST_UNLISTED, public_label, quirk
+from hybridgrey.config.known_lists import TEST_UNLISTED, error_of, public_label, quirk
 from hybridgrey.config.settings import Zone as Settings
 from hybridgrey.lists import question
 from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Rule
@@ -51,7 +51,7 @@ class Zone:
         """What the list's return codes say; with an error in it when they are no vote."""
         if not codes:
             return NOT_LISTED if seconds == 0.0 else Answer(seconds=seconds)
-        return Answer(codes, next(filter(None, map(self._error, codes)), ""), seconds)
+        return Answer(codes, next(filter(None, (error_of(c, self.errors) for c in codes)), ""), seconds)
 
     def without_key(self, text: str) -> str:
         """A text of the list's own, such as its TXT record, without what `label` is there to hide."""
@@ -71,16 +71,6 @@ class Zone:
         else:
             point = bytes((127, *(random.randint(1, 254) for _ in range(3))))  # noqa: S311 - no secret
         return MAPPED + point if ipv6 and len(point) == 4 else point
-
-    def _error(self, code: bytes) -> str:
-        shown = ".".join(map(str, code))
-        if code[0] != 127:
-            return f"answers {shown}, outside 127.0.0.0/8"
-        if REFUSED.matches(code):
-            return f"answers {shown}, query refused"
-        if any(p.matches(code) for p in self.errors):
-            return f"answers {shown}, an error code of this list"
-        return ""
 
 
 def build(rules: Iterable[Rule], settings: Mapping[str, Settings]) -> tuple[Zone, ...]:

@@ -28,7 +28,7 @@ import orjson
 
 from hybridgrey.envelope import shortened
 from hybridgrey.history.layout import NOTED, Rows, labels_of
-from hybridgrey.outcome import Outcome, outcome_of
+from hybridgrey.outcome import Outcome, outcome_of, outcome_of_event
 from hybridgrey.policy.pattern import Pattern
 
 # Keys held for a top ten: enough for the counts of the ten to be right in any log but one made against it.
@@ -38,8 +38,6 @@ MAX_NAMES: Final = 2000  # rules and lists: the names of a log that was tampered
 MAX_SAMPLES: Final = 50
 
 Patterns = Mapping[str, Sequence[Pattern | None]]
-
-_REFUSED_STATES: Final = frozenset({"new", "early", "full"})
 
 
 class Heaviest:
@@ -117,24 +115,6 @@ class Summary:
         return self.verdicts + self.garbage + self.other + self.earlier
 
 
-def outcome(event: Mapping[str, Any]) -> Outcome:
-    """What the client got, or would have got; lines of version 0.1 do not say so themselves."""
-    said = outcome_of(event.get("outcome"))
-    if said is not None:
-        return said
-    match event.get("action"):
-        case "reject":
-            return Outcome.REJECTED
-        case "tempfail":
-            return Outcome.DEFERRED
-        case "greylist" if event.get("state") in _REFUSED_STATES:
-            return Outcome.GREYLISTED
-        case "greylist" if event.get("state") is None and event.get("reply"):
-            return Outcome.DEFERRED  # the store was down, and on_failure says so
-        case _:
-            return Outcome.ACCEPTED
-
-
 class VerdictReader:
     """Sums up lines; `since` is Unix seconds, lists come by their labels with the patterns that count."""
 
@@ -167,7 +147,7 @@ class VerdictReader:
         ts = _text(event.get("ts"))
         summary.first = min(summary.first or ts, ts)
         summary.last = max(summary.last, ts)
-        what = outcome(event)
+        what = outcome_of_event(event)
         summary.outcomes[what] += 1
         rule = _text(event.get("rule")) or "(no rule)"
         if rule in summary.rules or len(summary.rules) < MAX_NAMES:
@@ -203,7 +183,7 @@ class VerdictReader:
             ts, client, sender, recipient = (
                 _text(event.get(key))[:MAX_KEY] for key in ("ts", "client", "sender", "recipient")
             )
-            claim = Claim(ts, client, sender, recipient, outcome(event), blocking, allowing)
+            claim = Claim(ts, client, sender, recipient, outcome_of_event(event), blocking, allowing)
             self.summary.samples.append(claim)
 
 

@@ -2,27 +2,30 @@
 
 A test holds it against the real script, key by key, value by value and expiry by expiry. Times are whole
 seconds; a key that was written at T to live for N seconds is there until T + N, exclusively.
+
+A name is anything that tells keys apart: the script's own keys, or the parts that they are made of.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import heapq
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from hybridgrey.greylist.triplets import State, Touch
 
-SLOTS = 8
+SLOTS: Final = 8
 Slots = tuple[tuple[int, int], ...]
 
 
 class Keys(NamedTuple):
     """The names of what one attempt is about."""
 
-    triplet: bytes
-    network: bytes
-    credit: bytes
-    waiting: bytes
+    triplet: Hashable
+    network: Hashable
+    credit: Hashable
+    waiting: Hashable
 
 
 class Stored(NamedTuple):
@@ -48,9 +51,14 @@ class PureGreylist:
     """A store with nothing but the greylist in it."""
 
     terms: Terms
-    stored: dict[bytes, Stored] = field(default_factory=dict)
+    stored: dict[Hashable, Stored] = field(default_factory=dict)
+    # When each key is looked at next, which is never later than it expires; and the same as a heap. A renewed
+    # key stays where it is until then: else each mail of a known sender would leave an entry.
+    _looks: dict[Hashable, int] = field(default_factory=dict)
+    _heap: list[tuple[int, int, Hashable]] = field(default_factory=list)
+    _pushed: int = 0
 
-    def touch(self, at: int, names: Sequence[bytes], delay: int) -> Touch:
+    def touch(self, at: int, names: Sequence[Hashable], delay: int) -> Touch:
         """One attempt at a time; times never go back."""
         keys, terms = Keys(*names), self.terms
         self.expire(at)
@@ -70,19 +78,38 @@ class PureGreylist:
 
     def expire(self, at: int) -> None:
         """Let go of what has expired."""
-        self.stored = {key: one for key, one in self.stored.items() if at < one.until}
+        while self._heap and self._heap[0][0] <= at:
+            look, _, key = heapq.heappop(self._heap)
+            if self._looks.get(key) != look:
+                continue
+            del self._looks[key]
+            one = self.stored.get(key)
+            if one is None or one.until <= at:
+                self.stored.pop(key, None)
+            else:
+                self._look(key, one.until)
+
+    def _store(self, key: Hashable, value: int | Slots, until: int) -> None:
+        self.stored[key] = Stored(value, until)
+        if until < self._looks.get(key, until + 1):
+            self._look(key, until)
+
+    def _look(self, key: Hashable, at: int) -> None:
+        self._looks[key] = at
+        self._pushed += 1  # two names need not have an order
+        heapq.heappush(self._heap, (at, self._pushed, key))
 
     def _new(self, at: int, keys: Keys, delay: int) -> Touch:
         if self.terms.max_waiting:
             if sum(self._waiting(at, keys.waiting).values()) >= self.terms.max_waiting:
                 return Touch(State.FULL, max(1, delay), 0)
             self._note(at, keys.waiting, at, 1)
-        self.stored[keys.triplet] = Stored(at, at + self.terms.retry_window)
+        self._store(keys.triplet, at, at + self.terms.retry_window)
         return Touch(State.NEW, max(1, delay), 0)
 
     def _passed(self, at: int, keys: Keys, first: int, passes: int) -> Touch:
         terms = self.terms
-        self.stored[keys.triplet] = Stored(-first, at + terms.lifetime)
+        self._store(keys.triplet, -first, at + terms.lifetime)
         if terms.max_waiting:
             self._note(at, keys.waiting, first, -1)
         last = self._number(keys.credit)
@@ -91,39 +118,39 @@ class PureGreylist:
         else:
             if terms.auto_allow_interval:
                 kept = max(terms.lifetime, terms.auto_allow_interval)
-                self.stored[keys.credit] = Stored(at, at + kept)
-            self.stored[keys.network] = Stored(passes + 1, at + terms.lifetime)
+                self._store(keys.credit, at, at + kept)
+            self._store(keys.network, passes + 1, at + terms.lifetime)
         return Touch(State.PASSED, 0, at - first)
 
-    def _number(self, key: bytes) -> int:
+    def _number(self, key: Hashable) -> int:
         value = self.stored[key].value if key in self.stored else 0
-        assert isinstance(value, int)
+        assert isinstance(value, int)  # noqa: S101 (no other kind of key has slots)
         return value
 
-    def _renew(self, key: bytes, at: int) -> None:
+    def _renew(self, key: Hashable, at: int) -> None:
         if key in self.stored:
-            self.stored[key] = self.stored[key]._replace(until=at + self.terms.lifetime)
+            self._store(key, self.stored[key].value, at + self.terms.lifetime)
 
     @property
     def _width(self) -> int:
         return -(-self.terms.retry_window // SLOTS)
 
-    def _waiting(self, at: int, key: bytes) -> dict[int, int]:
+    def _waiting(self, at: int, key: Hashable) -> dict[int, int]:
         """The slots that can have a waiting triplet in them."""
         value = self.stored[key].value if key in self.stored else ()
-        assert isinstance(value, tuple)
+        assert isinstance(value, tuple)  # noqa: S101 (the same the other way round)
         return {start: number for start, number in value if at < self._end(start)}
 
     def _end(self, start: int) -> int:
         return start + self._width + self.terms.retry_window
 
-    def _note(self, at: int, key: bytes, first: int, change: int) -> None:
+    def _note(self, at: int, key: Hashable, first: int, change: int) -> None:
         slots, start = self._waiting(at, key), first - first % self._width
         if change < 0 and start not in slots:
             return
         slots[start] = slots.get(start, 0) + change
         left = tuple(sorted((begin, number) for begin, number in slots.items() if number))
         if left:
-            self.stored[key] = Stored(left, self._end(left[-1][0]))
+            self._store(key, left, self._end(left[-1][0]))
         else:
             self.stored.pop(key, None)

@@ -1,0 +1,206 @@
+"""Messages as JSON lines: one mail to one recipient, its attempts, and what was known at each.
+
+    {"label": "ham", "kind": "login code", "sender": "a@example.org", "recipient": "b@example.net",
+     "attempts": [{"at": 1767225600, "client": "192.0.2.1", "host": null, "helo": "mx.example.org",
+                   "lists": {"zen.spamhaus.org": ["127.0.0.4"]}, "authenticated": false}]}
+
+`sender`, `recipient` and, of each attempt, `at` (Unix seconds) and `client` must be there. A fact that is
+absent is unknown, which is not the same as none: ``"host": null`` is a client without a verified name,
+``"helo": null`` one that has sent no HELO. So it is with each list: codes, ``[]`` for a client that it does
+not have, a text for an error, and absent for not known.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from enum import Enum
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
+
+from hybridgrey import address
+from hybridgrey.cleaning import clean
+
+MOST_ATTEMPTS: Final = 10_000
+MAX_TEXT: Final = 2000  # characters of an address or name; RFC 5321 allows far less
+LATEST: Final = 253_402_300_800  # the year 10000
+
+
+class Unknown(Enum):
+    """What stands for a fact that the record has not."""
+
+    UNKNOWN = "unknown"
+
+
+UNKNOWN: Final = Unknown.UNKNOWN
+
+Heard = tuple[tuple[str, tuple[bytes, ...] | str], ...]
+"""What lists have said, by name or label: the codes, none for "not listed", or the text of an error."""
+
+
+class DamageError(ValueError):
+    """A line that is no message; the text says why."""
+
+
+class Attempt(NamedTuple):
+    """One attempt and what was known then; `at` in Unix seconds. `heard` has the lists in the order of names.
+
+    `others_none`: lists that are not in `heard` did not have the client, if they were asked at all.
+    """
+
+    at: float
+    client: str
+    host: str | Unknown | None = UNKNOWN
+    helo: str | Unknown | None = UNKNOWN
+    authenticated: bool | Unknown = UNKNOWN
+    heard: Heard = ()
+    others_none: bool = False
+
+
+class Message(NamedTuple):
+    """One mail to one recipient. Attempts are in order of time.
+
+    `let_in`: whether the last attempt was let in when it was recorded, so that no retry can be known.
+    """
+
+    label: str
+    kind: str
+    sender: str
+    recipient: str
+    attempts: tuple[Attempt, ...]
+    let_in: bool = False
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_flag(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_texts(value: object) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+# Facts that no rule of this version can use.
+LEFT_ASIDE: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
+    {
+        "spf": _is_text,
+        "proved": _is_flag,
+        "pools": _are_texts,
+        "correspondent": _is_flag,
+        "expected": _is_flag,
+        "score": _is_number,
+    }
+)
+_OF_ATTEMPT: Final = frozenset({"at", "client", "host", "helo", "lists", "authenticated"})
+_OF_MESSAGE: Final = frozenset({"label", "kind", "sender", "recipient", "attempts"})
+
+
+def message(raw: Mapping[str, Any], seen: Callable[[str], None]) -> Message:
+    """A message as it stands in a line; `seen` hears the keys that mean nothing here. Raises DamageError."""
+    for key in raw.keys() - _OF_MESSAGE:
+        seen(key)
+    attempts = raw.get("attempts")
+    if not isinstance(attempts, list) or not 0 < len(attempts) <= MOST_ATTEMPTS:
+        raise DamageError(f"attempts must be a list of 1 to {MOST_ATTEMPTS}")
+    made = sorted((_attempt(one, seen) for one in attempts), key=lambda one: one.at)
+    return Message(
+        _name(raw, "label"),
+        _name(raw, "kind"),
+        _text(raw.get("sender"), "sender"),
+        _text(raw.get("recipient"), "recipient"),
+        tuple(made),
+    )
+
+
+def _attempt(raw: object, seen: Callable[[str], None]) -> Attempt:
+    if not isinstance(raw, dict):
+        raise DamageError("an attempt must be an object")
+    for key in raw.keys() - _OF_ATTEMPT:
+        _left_aside(key, raw[key])
+        seen(key)
+    authenticated = raw.get("authenticated", UNKNOWN)
+    if authenticated is not UNKNOWN and not isinstance(authenticated, bool):
+        raise DamageError("authenticated must be true or false")
+    return Attempt(
+        moment(raw.get("at")),
+        client(raw.get("client")),
+        name(raw, "host"),
+        name(raw, "helo"),
+        authenticated,
+        heard(raw["lists"]) if "lists" in raw else (),
+    )
+
+
+def _left_aside(key: str, value: object) -> None:
+    check = LEFT_ASIDE.get(key)
+    if check is not None and not check(value):
+        raise DamageError(f"{key} is of the wrong type")
+
+
+def moment(value: object) -> float:
+    """Unix seconds from 1 on, for the greylist knows no triplet of 0. Raises DamageError."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 1 <= value < LATEST:
+        raise DamageError("at must be a time in Unix seconds")
+    return value
+
+
+def client(value: object) -> str:
+    """A client's address; what is none (a Unix socket's) is kept as it is. Raises DamageError."""
+    return sys.intern(_text(value, "client"))
+
+
+def name(raw: Mapping[str, Any], key: str) -> str | Unknown | None:
+    """A host or HELO name, None for none. Raises DamageError."""
+    if key not in raw:
+        return UNKNOWN
+    return None if raw[key] is None else sys.intern(_text(raw[key], key))
+
+
+def heard(value: object) -> Heard:
+    """What lists have said; raises DamageError."""
+    if not isinstance(value, dict):
+        raise DamageError("lists must be an object")
+    if not value:
+        return ()
+    said = {_zone(zone): _said(zone, codes) for zone, codes in value.items()}
+    return tuple(sorted(said.items(), key=lambda item: item[0]))
+
+
+def _zone(text: str) -> str:
+    return sys.intern(text.strip().lower().removesuffix("."))
+
+
+def _said(zone: str, said: object) -> tuple[bytes, ...] | str:
+    if isinstance(said, str):
+        return said or "error"
+    if not isinstance(said, list):
+        raise DamageError(f"{clean(zone)}: codes must be a list, or the text of an error")
+    return tuple(_code(zone, code) for code in said)
+
+
+def _code(zone: str, code: object) -> bytes:
+    packed = address.packed(code) if isinstance(code, str) else None
+    if packed is None or len(packed) != 4:
+        raise DamageError(f"{clean(zone)}: a return code must be an IPv4 address")
+    return packed
+
+
+def _text(value: object, key: str) -> str:
+    if not isinstance(value, str):
+        raise DamageError(f"{key} must be a text")
+    if len(value) > MAX_TEXT:
+        raise DamageError(f"{key} is longer than {MAX_TEXT} characters")
+    return value
+
+
+def _name(raw: Mapping[str, Any], key: str) -> str:
+    value = raw.get(key)
+    return "" if value is None else sys.intern(_text(value, key))

@@ -36,7 +36,7 @@ def test_new_configuration_is_in_effect(daemon):
     daemon.configure({**daemon.settings, "mode": "observe", "workers": 1})
     done = run("reload", "-c", daemon.config)
     assert (done.status, done.error) == (0, "")
-    assert done.output == f"reloaded: process {daemon.pid}, 1 workers, mode observe\n"
+    assert done.output == f"reloaded: process {daemon.pid}, 1 worker, mode observe\n"
     assert daemon.events("reloaded")[-1]["mode"] == "observe"
 
 

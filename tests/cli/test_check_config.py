@@ -249,6 +249,8 @@ def test_group_answers(args, status):
         (["import", "postfx"], "postfix"),
         (["reprot"], "report"),
         (["xyzzy"], ""),
+        (["start"], ""),
+        (["restart"], ""),
     ],
 )
 def test_misspelt_commands(words, meant):

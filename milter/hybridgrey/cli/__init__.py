@@ -50,10 +50,14 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+# Less alike than this, and `start` would be called a `status`.
+_NEAR: Final = 0.75
+
+
 def nearest(word: str, names: Sequence[str]) -> str:
     """The name that was meant by a misspelt one or by the head of one, "" when none is near."""
     heads = {name.partition("-")[0]: name for name in names} | {name: name for name in names}
-    near = get_close_matches(word, heads, 1)
+    near = get_close_matches(word, heads, 1, _NEAR)
     return heads[near[0]] if near else ""
 
 

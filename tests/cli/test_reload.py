@@ -53,6 +53,7 @@ def test_bad_configuration_is_not_taken(daemon):
     done = run("reload", "-c", daemon.config)
     assert (done.status, done.output) == (78, "")
     assert "dns.nonsense" in done.error
+    assert done.error.endswith("\nnot reloaded: a running daemon keeps the configuration it has\n")
     assert not daemon.events("bad configuration")
 
 

@@ -117,12 +117,14 @@ def config_option(command: _F) -> _F:
     return option(command)
 
 
-def bad_config(problems: tuple[str, ...]) -> NoReturn:
+def bad_config(problems: tuple[str, ...], consequence: str = "") -> NoReturn:
     """Print what is wrong with the configuration, one problem a line, and end with status 78."""
     for problem in problems:
         click.secho(problem, fg="red", err=True)
     if f"{DEFAULT_CONFIG}: does not exist" in problems:
         click.echo(f"name another file with -c FILE, or in {VARIABLE}", err=True)
+    if consequence:
+        click.echo(consequence, err=True)
     raise SystemExit(EX_CONFIG)
 
 

@@ -38,7 +38,7 @@ def reload(config_path: Path, timeout: float) -> None:
       hybridgrey reload
       hybridgrey check-config -c new.toml && mv new.toml /etc/hybridgrey/hybridgrey.toml && hybridgrey reload
     """
-    config = as_written(config_path)
+    config = as_written(config_path, "not reloaded: a running daemon keeps the configuration it has")
     for warning in config.warnings:
         warn(warning)
     path = pidfile.place(config)

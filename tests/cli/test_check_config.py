@@ -238,6 +238,13 @@ def test_group_answers(args, status):
         assert "check-config" in done.stdout + done.stderr or args == ["nonsense"]
 
 
+def test_file_without_option():
+    """A file that is named without -c is refused with a word about how to name it."""
+    done = run("check-config", "new.toml")
+    assert done.returncode == 2
+    assert "(new.toml); the file is named with -c FILE" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "meant"),
     [
@@ -249,6 +256,8 @@ def test_group_answers(args, status):
         (["import", "postfx"], "postfix"),
         (["reprot"], "report"),
         (["xyzzy"], ""),
+        (["start"], ""),
+        (["restart"], ""),
     ],
 )
 def test_misspelt_commands(words, meant):

@@ -36,7 +36,7 @@ def test_new_configuration_is_in_effect(daemon):
     daemon.configure({**daemon.settings, "mode": "observe", "workers": 1})
     done = run("reload", "-c", daemon.config)
     assert (done.status, done.error) == (0, "")
-    assert done.output == f"reloaded: process {daemon.pid}, 1 workers, mode observe\n"
+    assert done.output == f"reloaded: process {daemon.pid}, 1 worker, mode observe\n"
     assert daemon.events("reloaded")[-1]["mode"] == "observe"
 
 
@@ -53,6 +53,7 @@ def test_bad_configuration_is_not_taken(daemon):
     done = run("reload", "-c", daemon.config)
     assert (done.status, done.output) == (78, "")
     assert "dns.nonsense" in done.error
+    assert done.error.endswith("\nnot reloaded: a running daemon keeps the configuration it has\n")
     assert not daemon.events("bad configuration")
 
 

@@ -10,7 +10,9 @@ import sys
 
 import pytest
 
-from hybridgrey.report.observed import Heaviest, VerdictReader
+from hybridgrey.cli import report_observed
+from hybridgrey.outcome import Outcome
+from hybridgrey.report.observed import Heaviest, Summary, VerdictReader
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -132,8 +134,24 @@ def test_text(world):
     assert "rejected 3 27.3 %" in lines
     assert "the rest 0 2 1 1" in lines
     assert "On a blocklist and on an allowlist: 1" in lines
-    assert lines[-1] == "3 lines were no JSON and were passed over"
+    assert lines[-1] == "3 lines passed over: no JSON"
     assert "\x1b" not in done.stdout
+
+
+@pytest.mark.parametrize(("number", "said"), [(1, "1 recipient from"), (1200, "1,200 recipients from")])
+def test_one_and_many(number, said, capsys):
+    """Nouns agree with their numbers."""
+    report_observed.print_text(Summary(verdicts=number), counted=True)
+    assert capsys.readouterr().out.startswith(said)
+
+
+def test_bounces_have_a_name(capsys):
+    """The sender of bounces is written as elsewhere, and not as if it were missing."""
+    heaviest = Heaviest.of([("b.example", 3), ("", 2)])
+    report_observed.print_text(Summary(verdicts=5, senders={Outcome.GREYLISTED: heaviest}), counted=True)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["b.example", "3"] in rows
+    assert ["<>", "2"] in rows
 
 
 def test_terminal(world):

@@ -240,6 +240,12 @@ def test_all_errors_at_once_in_order(tmp_path):
 SYNTAX = [
     # file, what is said of it
     ("listen = \n", "line 1, column 10: not valid TOML: invalid value"),
+    ("mode = observe\n", "line 1, column 8: not valid TOML: invalid value; text wants straight quotes"),
+    ("mode = \u201cobserve\u201d\n", "text wants straight quotes"),
+    (
+        "[rule]\nname = 'a'\n[rule]\n",
+        "line 3, column 6: not valid TOML: cannot declare twice; a table stands once",
+    ),
     ("a = 1\na = 2\n", "line 2, column 6: not valid TOML: cannot overwrite a value"),
     ("[a]\n[a]", "line 2, column 3: not valid TOML: cannot declare twice"),
     ("x = 1\na = [1,", "line 2, column 8 (end of file)"),

@@ -51,10 +51,14 @@ _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
+# Less alike than this, and `start` would be called a `status`.
+_NEAR: Final = 0.75
+
+
 def nearest(word: str, names: Sequence[str]) -> str:
     """The name that was meant by a misspelt one or by the head of one, "" when none is near."""
     heads = {name.partition("-")[0]: name for name in names} | {name: name for name in names}
-    near = get_close_matches(word, heads, 1)
+    near = get_close_matches(word, heads, 1, _NEAR)
     return heads[near[0]] if near else ""
 
 
@@ -114,12 +118,14 @@ def config_option(command: _F) -> _F:
     return option(command)
 
 
-def bad_config(problems: tuple[str, ...]) -> NoReturn:
+def bad_config(problems: tuple[str, ...], consequence: str = "") -> NoReturn:
     """Print what is wrong with the configuration, one problem a line, and end with status 78."""
     for problem in problems:
         click.secho(problem, fg="red", err=True)
     if f"{DEFAULT_CONFIG}: does not exist" in problems:
         click.echo(f"name another file with -c FILE, or in {VARIABLE}", err=True)
+    if consequence:
+        click.echo(consequence, err=True)
     raise SystemExit(EX_CONFIG)
 
 

@@ -49,12 +49,12 @@ def configured_if_any(path: Path) -> Config | None:
     return None
 
 
-def as_written(path: Path) -> Config:
-    """The configuration in the file; ends with status 78 and all that is wrong with it."""
+def as_written(path: Path, consequence: str = "") -> Config:
+    """The configuration in the file; ends with status 78, all that is wrong with it and the consequence."""
     try:
         return load(path)
     except ConfigError as error:
-        bad_config(error.problems)
+        bad_config(error.problems, consequence)
 
 
 def url_of(config: Config) -> str:

@@ -18,7 +18,20 @@ from hybridgrey.config.load import Config, ConfigError, load
 from hybridgrey.process import privileges
 
 
-@click.command()
+class _Command(click.Command):
+    """A command that says how a file is named, to those who name it without an option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """The arguments; raises UsageError with advice when there is one that no option wants."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            if type(error) is not click.UsageError:
+                raise
+            raise click.UsageError(f"{error.message}; the file is named with -c FILE", ctx) from None
+
+
+@click.command(cls=_Command)
 @config_option
 @click.option("--show", is_flag=True, help="Print the effective configuration.")
 @click.option("--json", "as_json", is_flag=True, help="Print errors, warnings and configuration as JSON.")

@@ -16,7 +16,7 @@ from hybridgrey.cli import Group, config_option, greylist_rows
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_entries, store_trouble
 from hybridgrey.cli.greylist_rows import ordered
 from hybridgrey.cli.moments import duration
-from hybridgrey.cli.output import fail, is_terminal, json_line
+from hybridgrey.cli.output import fail, is_terminal, json_line, several
 from hybridgrey.config import durations
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import networks
@@ -144,7 +144,7 @@ def list_(
         )
         count = greylist_rows.show(ordered(store.entries.find(query), limit), lines=lines)
     if is_terminal(sys.stdout) and not lines:
-        click.echo(f"{count:,} {'entry' if count == 1 else 'entries'}", err=True)
+        click.echo(several(count, "entry", "entries"), err=True)
 
 
 @greylist.command()
@@ -298,7 +298,7 @@ def forget(
     if lines:
         json_line({"forgotten": forgotten})
     else:
-        click.echo(f"forgot {forgotten:,} {'entry' if forgotten == 1 else 'entries'}")
+        click.echo(f"forgot {several(forgotten, 'entry', 'entries')}")
     raise SystemExit(0 if forgotten else 1)
 
 

@@ -76,6 +76,11 @@ def json_line(value: dict[str, Any]) -> None:
     click.echo(json.dumps(value, separators=(",", ":")))
 
 
+def several(number: int, one: str, many: str = "") -> str:
+    """A number and its noun: "1 entry", "1,200 entries"; `many` is `one` with an s unless given."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def span(seconds: float | None) -> str:
     """A time span in its two largest units: ``3d4h``."""
     if seconds is None:

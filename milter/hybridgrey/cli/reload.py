@@ -11,7 +11,7 @@ import click
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, as_written
-from hybridgrey.cli.output import fail, warn
+from hybridgrey.cli.output import fail, several, warn
 from hybridgrey.config.load import Config
 from hybridgrey.process import pidfile
 from hybridgrey.process.pidfile import PidFileError, Record
@@ -38,7 +38,7 @@ def reload(config_path: Path, timeout: float) -> None:
       hybridgrey reload
       hybridgrey check-config -c new.toml && mv new.toml /etc/hybridgrey/hybridgrey.toml && hybridgrey reload
     """
-    config = as_written(config_path)
+    config = as_written(config_path, "not reloaded: a running daemon keeps the configuration it has")
     for warning in config.warnings:
         warn(warning)
     path = pidfile.place(config)
@@ -86,4 +86,6 @@ def _tell(record: Record, config: Config) -> None:
         fail(f"reload failed, the old configuration stays: {'; '.join(map(clean, record.problems))}")
     for key in record.needs_restart:
         warn(f"{config.path}: {clean(key)}: a change needs a restart, the old value stays")
-    click.echo(f"reloaded: process {record.pid}, {record.workers} workers, mode {clean(record.mode)}")
+    click.echo(
+        f"reloaded: process {record.pid}, {several(record.workers, 'worker')}, mode {clean(record.mode)}"
+    )

@@ -17,7 +17,7 @@ from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, store_trouble, url_of
 from hybridgrey.cli.logfiles import STDIN, lines_of
 from hybridgrey.cli.moments import moment
-from hybridgrey.cli.output import as_json, fail, table, title
+from hybridgrey.cli.output import as_json, fail, several, table, title
 from hybridgrey.config.load import Config
 from hybridgrey.history import past
 from hybridgrey.history.reader import Reader
@@ -69,7 +69,7 @@ def report_observed(files: tuple[str, ...], since: float | None, json_: bool, co
     if json_:
         as_json(_document(summary, counted=counted))
     elif summary.verdicts:
-        _print(summary, counted=counted)
+        print_text(summary, counted=counted)
     if not summary.verdicts:
         fail(NO_LOG if counted else _nothing(summary))
 
@@ -148,11 +148,12 @@ def _list(summary: Summary, name: str) -> dict[str, int]:
     return {"listed": summary.lists[name], "errors": summary.trouble[name]}
 
 
-def _print(summary: Summary, *, counted: bool) -> None:
+def print_text(summary: Summary, *, counted: bool) -> None:
+    """Print the report for people; `counted` when it is of the history."""
     observing = summary.verdicts - summary.enforced
     source = ", as the store's history has it" if counted else ""
-    click.echo(f"{summary.verdicts} recipients from {summary.first} to {summary.last}{source}")
-    click.echo(f"{observing} of them in observe mode: for those it is what would have happened")
+    click.echo(f"{several(summary.verdicts, 'recipient')} from {summary.first} to {summary.last}{source}")
+    click.echo(f"{observing:,} of them in observe mode: for those it is what would have happened")
     title("Outcome")
     rows = [(name, summary.outcomes[name], _share(summary, name)) for name in OUTCOMES]
     table(["outcome", "recipients", "share"], rows)
@@ -170,7 +171,7 @@ def _print(summary: Summary, *, counted: bool) -> None:
         _print_heaviest(word, heaviest)
     _print_claims(summary)
     if summary.garbage:
-        click.echo(f"\n{summary.garbage} lines were no JSON and were passed over")
+        click.echo(f"\n{several(summary.garbage, 'line')} passed over: no JSON")
 
 
 def _share(summary: Summary, name: str) -> str:
@@ -182,7 +183,10 @@ def _print_heaviest(word: str, heaviest: dict[str, observed.Heaviest]) -> None:
         if name in heaviest:
             exact = "" if heaviest[name].exact else " (at least so many each)"
             title(f"Top {word}: {name}{exact}")
-            table([word[:-1], "recipients"], heaviest[name].top(TOP))
+            # In the history bounces are of the domain "".
+            table(
+                [word[:-1], "recipients"], [(key or "<>", number) for key, number in heaviest[name].top(TOP)]
+            )
 
 
 def _print_claims(summary: Summary) -> None:

@@ -15,7 +15,7 @@ from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option, liveness
 from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any
 from hybridgrey.cli.liveness import Host
-from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, span, table, title
+from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, several, span, table, title
 from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
 
 
@@ -193,7 +193,7 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
     title("Times")
     waits = (
         ("RCPT waits for lists and store", milliseconds(report["rcpt_wait"]), ""),
-        ("a call of the store", milliseconds(store["seconds"]), f"{store['failures']} failures"),
+        ("a call of the store", milliseconds(store["seconds"]), several(store["failures"], "failure")),
         ("a passed mail was delayed", span(report["greylist_delay"]), ""),
     )
     table(("what", "mean", "note"), waits)
@@ -205,7 +205,7 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
 def _store(store: Mapping[str, Any]) -> Iterator[str]:
     yield "reachable" if store["reachable"] else coloured("down")
     if store["keys"] is not None:
-        yield f"{store['keys']:,} keys (entries, their notes, history)"
+        yield f"{several(store['keys'], 'key')} (entries, their notes, history)"
     if store["memory"]:
         of = f" of {_mebibytes(store['memory_max'])}" if store["memory_max"] else ""
         yield f"memory {_mebibytes(store['memory'])}{of}"

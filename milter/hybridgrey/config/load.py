@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
@@ -137,6 +137,13 @@ def _parse(text: str, path: Path) -> Raw:
     raise ConfigError(_lines(path, [reason]))
 
 
+# For what beginners write: mode = observe, curly quotes, and [rule] for each rule.
+_ADVICE: Final = {
+    "invalid value": '; text wants straight quotes, as in mode = "observe"',
+    "cannot declare twice": "; a table stands once, and each rule begins with [[rule]]",
+}
+
+
 def _syntax(reason: str, text: str) -> str:
     """Tomllib's reason with the place first, and without the names of keys, which may be secret."""
     what, _, place = reason.rpartition(" (at ")
@@ -145,7 +152,8 @@ def _syntax(reason: str, text: str) -> str:
     if not where.startswith("line"):
         lines = text.split("\n")
         where = f"line {len(lines)}, column {len(lines[-1]) + 1} (end of file)"
-    return mistakes.one_line(f"{where}: not valid TOML: {what[:1].lower()}{what[1:]}")
+    what = what[:1].lower() + what[1:]
+    return mistakes.one_line(f"{where}: not valid TOML: {what}{_ADVICE.get(what, '')}")
 
 
 def _build(raw: Raw, path: Path | None, places: Lines, sources: _Sources) -> Config:

@@ -32,6 +32,8 @@ _REPLY_MAX: Final = 2**27  # bytes; a page of the fullest history has a tenth
 # many as it is told, gigabytes and a minute in which no other thread runs.
 _VAST: Final = re.compile(rb"\r\n[*~>%|][0-9]{7}")
 _VAST_LESS_ONE: Final = 9  # bytes of that without the last: what of a chunk may be its beginning
+# redis-py's words for a connection that failed; what `plain` says has the place and the reason.
+_REDIS_PY: Final = re.compile(r"\AError -?\d+ connecting to (\S+?)\. ([^.]+)\.?\Z")
 _INCOMPLETE: Final = object()
 _TEXT_MAX: Final = 4000  # characters of a server's text that are looked at; a line has fewer
 _ARGUMENTS: Final = re.compile(r",? with args beginning with:.*", re.DOTALL)
@@ -254,6 +256,7 @@ def reason(error: BaseException) -> str:
         return "no answer in time"
     # Not str of an OSError that has a number: the number says nothing to an admin.
     text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    text = _REDIS_PY.sub(r"\1: \2", text)
     return clean(text or type(error).__name__)
 
 

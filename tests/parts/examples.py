@@ -95,8 +95,15 @@ class World:
     @staticmethod
     def _verdict() -> str:
         now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-        event = {"ts": now, "event": "verdict", "action": "reject", "rule": "blocklists", "lists": {}}
-        event |= {"client": "192.0.2.1", "host": None, "helo": "x", "sender": "a@b", "recipient": "c@d"}
+        event: dict[str, object] = {"ts": now, "event": "verdict", "rule": "blocklists", "lists": {}}
+        event |= {
+            "action": "reject",
+            "client": "192.0.2.1",
+            "host": None,
+            "helo": "x",
+            "sender": "a@b",
+            "recipient": "c@d",
+        }
         return json.dumps(event) + "\n"
 
     @staticmethod

@@ -95,8 +95,9 @@ class World:
     @staticmethod
     def _verdict() -> str:
         now = time.strftime("%Y-%m-%dT%H:%M:%S.000Z", time.gmtime())
-        event = {"ts": now, "event": "verdict", "action": "reject", "rule": "blocklists", "lists": {}}
+        event: dict[str, object] = {"ts": now, "event": "verdict", "action": "reject", "rule": "blocklists"}
         event |= {"client": "192.0.2.1", "host": None, "helo": "x", "sender": "a@b", "recipient": "c@d"}
+        event["lists"] = {}
         return json.dumps(event) + "\n"
 
     @staticmethod

@@ -76,6 +76,7 @@ NO_LIST = {"lists": {zone: [] for zone in (ZEN, "bl.mailspike.net", "rep.mailspi
         ([verdict(0, "greylisted"), verdict(310, "accepted")], (End.DELAYED, "the rest", 310)),
         ([verdict(0, "accepted")], (End.UNTIL_UNKNOWN, "the rest", None)),
         ([verdict(0, "greylisted", enforced=False)], (End.UNTIL_UNKNOWN, "the rest", None)),
+        ([verdict(0, "rejected")], (End.UNTIL_UNKNOWN, "the rest", None)),
         ([verdict(0, "greylisted")], (End.GIVEN_UP, "the rest", None)),
         ([verdict(0, "accepted", reason="authenticated")], (End.AT_ONCE, "authenticated", 0)),
         ([verdict(0, "rejected", lists={ZEN: ["127.0.0.2"]})], (End.REJECTED, "blocklists", None)),

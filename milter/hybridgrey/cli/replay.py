@@ -46,7 +46,8 @@ def replay(ctx: click.Context, files: tuple[str, ...], configs: tuple[Path, ...]
     what lists said is in the record, and the greylist begins empty.
 
     A fact that is not in the record is unknown, and then no rule but one that greylists matches by it. A log
-    has no retries of mail that was let in: where stricter rules put it off, it is "until unknown".
+    has no retries of mail that was let in or rejected: where other rules put it off, it is "unknown" when it
+    would have come in.
 
     \b
     Examples:
@@ -66,7 +67,7 @@ def replay(ctx: click.Context, files: tuple[str, ...], configs: tuple[Path, ...]
     results = running.run(messages, trials)
     counts = [summary.counted(messages, one) for one in results]
     differences = summary.compared(messages, *results) if len(results) == len(NAMES) else None
-    shown = [os.fsdecode(path) for path in paths]
+    shown = [clean(os.fsdecode(path)) for path in paths]
     if json_:
         as_json(_document(reader, messages, shown, counts, differences))
     else:
@@ -81,7 +82,7 @@ def _read(files: tuple[str, ...]) -> Reader:
                 reader.read(file, lines)
     if reader.damaged:
         first = reader.damages[0]
-        where = f"{clean(first.file)}:{first.line}: {first.why}"
+        where = f"{first.file}:{first.line}: {first.why}"
         warn(f"{reader.damaged} damaged lines were passed over; the first is {where}")
     if reader.left_aside:
         warn(f"no rule of this version can use {', '.join(sorted(reader.left_aside))}; left aside")
@@ -174,7 +175,7 @@ def _print(
     click.echo(f"{len(messages)} messages, {attempts} attempts{of_log}")
     if len(names) > 1:
         for letter, name in zip(NAMES, names, strict=True):
-            click.echo(f"{letter}: {clean(name)}")
+            click.echo(f"{letter}: {name}")
     title("What becomes of them (delays of accepted messages, 0s for those not delayed)")
     head = ["label", "kind", *(["config"] if len(names) > 1 else []), "messages", "accepted", "delayed"]
     head += ["rejected", "never in", "unknown", "median", "p95", "over 10 min"]

@@ -61,7 +61,8 @@ class Attempt(NamedTuple):
 class Message(NamedTuple):
     """One mail to one recipient. Attempts are in order of time.
 
-    `let_in`: whether the last attempt was let in when it was recorded, so that no retry can be known.
+    `ended`: whether the last attempt was let in, or rejected for good, when it was recorded: then no retry
+    is known, whatever a client would have done that is put off.
     """
 
     label: str
@@ -69,7 +70,7 @@ class Message(NamedTuple):
     sender: str
     recipient: str
     attempts: tuple[Attempt, ...]
-    let_in: bool = False
+    ended: bool = False
 
 
 def _is_text(value: object) -> bool:

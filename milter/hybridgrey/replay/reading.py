@@ -55,7 +55,7 @@ class Reader:
             except DamageError as error:
                 self.damaged += 1
                 if len(self.damages) < MOST_TOLD:
-                    self.damages.append(Damage(file, number, str(error)))
+                    self.damages.append(Damage(clean(file), number, str(error)))
 
     def messages(self) -> list[Message]:
         """All messages, those of the log too."""

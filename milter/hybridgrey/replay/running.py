@@ -61,7 +61,7 @@ def run(messages: Sequence[Message], trials: Sequence[Trial]) -> list[list[Resul
                 continue
             first = put_off.setdefault(number, rule)
             if last:
-                end = End.UNTIL_UNKNOWN if message.let_in else End.GIVEN_UP
+                end = End.UNTIL_UNKNOWN if message.ended else End.GIVEN_UP
                 ends[number] = Result(end, put_off.pop(number, first), True)
     return [[one for one in ends if one is not None] for ends in results]
 

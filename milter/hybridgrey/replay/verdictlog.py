@@ -4,10 +4,10 @@ A verdict does not say which mail it is about. So verdicts of the same client ne
 by the folds of the greylist, are attempts of one message until one is accepted or rejected, or until
 `GIVE_UP` after the first. In observe mode all mail was let in: there each verdict is a message of its own.
 
-What the log does not say: retries of mail that was let in, for there were none; whether a client that was
-not let in for it had logged in; and which of the lists that were asked did not have the client. A list that
-the log names anywhere was asked, so where it is absent it counts as "not listed"; one that the log never
-names is unknown.
+What the log does not say: retries of mail that was let in or rejected, for there were none; whether a client
+that was not let in for it had logged in; and which of the lists that were asked did not have the client. A
+list that the log names anywhere was asked, so where it is absent it counts as "not listed"; one that the log
+never names is unknown.
 """
 
 from __future__ import annotations
@@ -30,13 +30,12 @@ PREFIXES: Final = (24, 64)
 
 
 class Logged(NamedTuple):
-    """A verdict: the attempt, and whether the client was let in or rejected for good."""
+    """A verdict: the attempt, and whether the message ended with it: let in, or rejected for good."""
 
     attempt: Attempt
     sender: str
     recipient: str
-    let_in: bool
-    rejected: bool
+    ended: bool
 
 
 def logged(event: Mapping[str, Any]) -> Logged:
@@ -55,8 +54,8 @@ def logged(event: Mapping[str, Any]) -> Logged:
         messages.heard(event.get("lists") or {}),
         True,
     )
-    let_in = outcome is Outcome.ACCEPTED or not carried_out
-    return Logged(attempt, sender, recipient, let_in, carried_out and outcome is Outcome.REJECTED)
+    ended = not carried_out or outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
+    return Logged(attempt, sender, recipient, ended)
 
 
 def _moment(text: object) -> float:
@@ -77,7 +76,7 @@ def grouped(verdicts: Iterable[Logged]) -> Iterator[Message]:
         if before and one.attempt.at - before[0].attempt.at > GIVE_UP:
             yield _message(open_.pop(key))
         open_.setdefault(key, []).append(one)
-        if one.let_in or one.rejected:
+        if one.ended:
             yield _message(open_.pop(key))
     yield from map(_message, open_.values())
 
@@ -93,4 +92,4 @@ def _folded(sender: str) -> str:
 def _message(verdicts: list[Logged]) -> Message:
     first, last = verdicts[0], verdicts[-1]
     attempts = tuple(one.attempt for one in verdicts)
-    return Message("", "", first.sender, first.recipient, attempts, last.let_in)
+    return Message("", "", first.sender, first.recipient, attempts, last.ended)

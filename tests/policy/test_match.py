@@ -95,6 +95,12 @@ MAILBOXES = [
     (["postmaster+*@"], "<postmaster+a@any.example>", True),
     (["user@example.org"], "<user+a@example.org>", False),
     (["example.org", "!user+*@example.org"], "<user+a@example.org>", False),
+    (["example.org", "!user+*@example.org"], "<user@example.org>", True),
+    # user+extension is delivered to user: an exclusion covers it, an entry that includes does not.
+    (["example.org", "!user@example.org"], "<user+a@example.org>", False),
+    (["example.org", "!user@"], "<user+a@example.org>", False),
+    (["example.org", "!user@example.org"], "<users+a@example.org>", True),
+    (["user@example.org"], "<user+a@example.org>", False),
     (["*@example.org"], "<x@example.org>", False),
 ]
 

@@ -306,12 +306,16 @@ class Index:
         if box.null:
             return self._result((NULL_SENDER,), 0, 0)
         keys = [f"{box.local}@{box.domain}", f"{box.local}@"]
+        miss = 0
         if "+" in box.local:
             name = box.local.partition("+")[0]
             keys += f"{name}+*@{box.domain}", f"{name}+*@"
+            # An MTA delivers user+extension to user, so who excludes the one means the other, too.
+            for key in (f"{name}@{box.domain}", f"{name}@"):
+                miss |= self._excluded.get(key, 0)
         if box.domain:
             keys += _parents(box.domain)
-        return self._result(keys, 0, 0)
+        return self._result(keys, 0, miss)
 
     def _result(self, keys: Iterable[str], hit: int, miss: int) -> int:
         for key in keys:

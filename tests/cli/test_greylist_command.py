@@ -225,6 +225,7 @@ def test_allow_network(config, server):
     (one,) = listed(config, "--state", "allowed")
     assert (one["network"], one["passed"]) == ("203.0.113.0/24", 5)
     assert 604800 - 20 < one["expires"] <= 604800
+    assert run("greylist", "show", "-c", config, "203.0.113.5").lines[-1].endswith("5 passed, or by hand")
 
 
 def test_allow_several_networks(config, server):

@@ -125,7 +125,7 @@ def list_(
     States: waiting   a triplet whose retry is awaited
             passed    a triplet whose mail is accepted
             counting  a network, with the number of its triplets that passed
-            allowed   a network that has enough of them, and is let in
+            allowed   a network that has enough of them, or was passed by hand
 
     \b
     Examples:

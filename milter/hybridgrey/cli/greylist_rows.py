@@ -19,7 +19,7 @@ import click
 
 from hybridgrey.cleaning import clean
 from hybridgrey.cli.output import coloured, json_line, span
-from hybridgrey.greylist.entries import Entry
+from hybridgrey.greylist.entries import Entry, Status
 
 FIRST: Final = 200
 """So many entries make the widths of the columns; the rest is printed as it comes."""
@@ -123,7 +123,9 @@ def _row(entry: Entry, widths: tuple[int, int]) -> str:
     expires = "never" if entry.expires < 0 else span(entry.expires)
     head = f"{coloured(entry.status, 8)}  {clean(entry.network):<{network}}  {span(entry.age) or '-':>7}"
     if entry.sender is None:
-        return f"{head}  {expires:>7}  {entry.passes} passed"
+        # `greylist pass` sets the same count, so which of the two it was is not known.
+        by_hand = ", or by hand" if entry.status is Status.ALLOWED else ""
+        return f"{head}  {expires:>7}  {entry.passes} passed{by_hand}"
     return f"{head}  {expires:>7}  {clean(entry.sender):<{sender}}  {clean(entry.recipient or '')}"
 
 

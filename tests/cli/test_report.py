@@ -639,7 +639,7 @@ def test_observed_from_the_store(world):
     lines = [" ".join(line.split()) for line in observed(world, "--since", "1d").output.splitlines()]
     assert "as the store's history has it" in lines[0]
     assert "192.0.2.0/24 3" in lines
-    assert "Top sender domains: delay" in lines
+    assert "Top sender domains: greylisted" in lines
 
 
 def test_observed_prefers_a_log(world):

@@ -46,6 +46,8 @@ class Node(Redis):
 
     def command(self) -> list[object]:  # type: ignore[override]
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]
+        # At SIGTERM a node waits for its replicas, ten seconds by default, also for one that has been killed.
+        options += ["--shutdown-timeout", "0"]
         # With one shard gone the others serve on; a replica need not be up to date to the second.
         options += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]
         return [

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 
 import redis
@@ -46,8 +49,6 @@ class Node(Redis):
 
     def command(self) -> list[object]:  # type: ignore[override]
         options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "1500"]
-        # At SIGTERM a node waits for its replicas, ten seconds by default, also for one that has been killed.
-        options += ["--shutdown-timeout", "0"]
         # With one shard gone the others serve on; a replica need not be up to date to the second.
         options += ["--cluster-require-full-coverage", "no", "--cluster-replica-validity-factor", "0"]
         return [
@@ -58,6 +59,16 @@ class Node(Redis):
             "--cluster-port",
             str(self.bus),
         ]
+
+    def stop(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> int | None:
+        """End the node; a replica that still writes its first append-only file refuses, and is asked again."""
+        process = self.process
+        end = time.monotonic() + timeout
+        while process is not None and process.poll() is None and time.monotonic() < end:
+            process.send_signal(number)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1.0)
+        return super().stop(number, timeout)
 
     def info(self, name: str) -> str:
         """A line of CLUSTER INFO."""

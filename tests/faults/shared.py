@@ -61,7 +61,7 @@ class Node(Redis):
         ]
 
     def stop(self, number: int = signal.SIGTERM, timeout: float = 20.0) -> int | None:
-        """End the node; a replica that still writes its first append-only file refuses, and is asked again."""
+        """End the node; a replica that writes its first append-only file refuses, and is asked again."""
         process = self.process
         end = time.monotonic() + timeout
         while process is not None and process.poll() is None and time.monotonic() < end:

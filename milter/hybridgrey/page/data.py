@@ -6,7 +6,6 @@ last verdicts, searched.  way: how one of them came about, by the rules of now.
 The store is asked for one thing at a time, and what it said is kept some seconds: however many pages are
 open, and whatever they ask, it is read a few times a minute.  While it is down, what was known before is
 shown, and the page says so.  All text goes out cleaned: a store that others write to may hold anything.
-
 """
 
 from __future__ import annotations

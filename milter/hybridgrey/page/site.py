@@ -52,7 +52,6 @@ HEADERS: Final[Mapping[str, str]] = {
 PLAIN: Final = "text/plain; charset=utf-8"
 JSON: Final = "application/json"
 FOR_EVER: Final = "private, max-age=31536000, immutable"
-NO_STORE: Final = "no-store"
 BUG: Final = "an error of the daemon's own; its log has more"
 MAX_PARAMETERS: Final = 8
 MAX_QUERY: Final = 1024  # characters

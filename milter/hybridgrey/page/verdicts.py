@@ -40,14 +40,14 @@ def shown(record: Mapping[str, object]) -> Verdict | None:
         return None
     made: Verdict = {name: _text(record.get(name)) for name in _TEXTS}
     outcome, state = record.get("outcome"), record.get("state")
-    reason = _text(record.get("reason"))
+    reason, age = _text(record.get("reason")), _number(record.get("age"))
     lists = record.get("lists")
     made |= {
         "t": float(moment),
         "outcome": LABELS[outcome_of(outcome) or Outcome.ACCEPTED],
-        "why": why(reason, _number(record.get("age"))) if reason else None,
+        "why": why(reason, age) if reason else None,
         "state": state if state in STATES else None,
-        "age": _number(record.get("age")),
+        "age": age,
         "wait_ms": _number(record.get("wait_ms")) or 0,
         "enforced": record.get("enforced") is not False,
         "lists": dict(map(_listing, list(lists.items())[:MOST_LISTS])) if isinstance(lists, Mapping) else {},

@@ -47,7 +47,6 @@ from hybridgrey.store.binary import EmbeddedError, find_binary
 MAX_SOCKET_PATH: Final = 103  # bytes; sun_path has 104 on the BSDs and 108 on Linux, with the final NUL
 _ANSWER_TIMEOUT: Final = 1.0  # s; for one PING
 _PAUSE: Final = 0.02  # s; between looks at a server that starts
-_LOG_LINES: Final = 5
 
 Progress = Callable[[str], None]
 

@@ -355,7 +355,8 @@ def test_a_client_in_a_pool_is_trusted_at_connect_unless_a_fact_could_refuse_it(
     policy = Policy([reject(by_hand=Hand.BLOCK), rule, REST])
     client = policy.connect(packed("192.0.2.1"), None, None, within)
     assert policy.trusted(client) is None
-    blocked = judge(policy, client._replace(by_hand=ByHand(blocked=True)))
+    said = Facts(client.maybe, client.maybe, by_hand=ByHand(blocked=True))
+    blocked = judge(policy, said)
     assert isinstance(blocked, Verdict)
     assert blocked.action is Action.REJECT
     assert isinstance(judge(policy, client), Awaited)

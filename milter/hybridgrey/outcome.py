@@ -50,6 +50,7 @@ class Reason(StrEnum):
     PASSED = "passed"
     KNOWN = "known"
     NETWORK = "network"
+    EXPECTED = "expected"
     STORE_DOWN = "store down"
 
 
@@ -64,6 +65,7 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.FULL: "too many first attempts of this client wait",
     Reason.KNOWN: "has passed before",
     Reason.NETWORK: "its network has proved itself",
+    Reason.EXPECTED: "mail for the recipient was expected",
 }
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from hybridgrey.clientaddress import Carried
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.hand import keptcopy
+from hybridgrey.hand.entries import Entry
 from hybridgrey.hand.register import Copy, FullError, Register
 from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.policy.conditions import ByHand, Unknown
@@ -107,6 +109,12 @@ class Follower:
         """Follow the store until `stop` is set."""
         while not stop.wait(SECONDS):
             self.look()
+
+    def entries(self) -> Sequence[Entry]:
+        """The entries that hold now, as far as they are known."""
+        known = self._known.entries() if self._known is not None else []
+        now = time.time() + self._bulletin.offset
+        return [entry for entry in known if not entry.over(now)]
 
     def look(self) -> None:
         """Look once, and take over what has changed.  Never raises for a bad world."""

@@ -18,7 +18,7 @@ from typing import Any
 import dns.message
 import dns.rrset
 
-from fuzz import protocol, stored
+from fuzz import byhand, protocol, stored
 from hybridgrey import cleaning, logs
 from hybridgrey.config import load
 from hybridgrey.config.lines import Lines
@@ -564,7 +564,8 @@ TARGETS = {
         10,
     ),
     "milter": Target(protocol.milter, protocol.SEEDS, protocol.WORDS, share=20),
-    # A real server answers some thirty calls for each input.
+    "byhand": Target(byhand.byhand, byhand.SEEDS, byhand.WORDS, share=10),
+    # A real server answers some forty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
     "host_name": Target(
         host_name,

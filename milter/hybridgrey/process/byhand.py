@@ -24,7 +24,7 @@ from hybridgrey.clientaddress import Carried
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.hand import keptcopy
-from hybridgrey.hand.entries import Entry
+from hybridgrey.hand.entries import Entry, parse
 from hybridgrey.hand.register import Copy, FullError, Register
 from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.policy.conditions import ByHand, Unknown
@@ -162,11 +162,12 @@ class Current:
         """`register` is read once if nothing was published yet: a host without a copy starts."""
         self._bulletin = bulletin
         self._generation = 0
+        self._read: dict[tuple[bytes, bytes], Entry | None] = {}
         self.table: Table = EMPTY
         """The entries that hold."""
         if not bulletin.generation:
             with contextlib.suppress(StoreError):  # the keeper goes on trying
-                self.table = Table(register.read().entries())
+                self._take(register.read())
         self.tick()
 
     def tick(self) -> None:
@@ -174,8 +175,14 @@ class Current:
         bulletin = self._bulletin
         if bulletin.generation != self._generation and (found := published(bulletin)) is not None:
             self._generation = found[0]
-            self.table = Table(found[1].entries())
+            self._take(found[1])
         self.table = self.table.at(time.time() + bulletin.offset)
+
+    def _take(self, copy: Copy) -> None:
+        """Read what is new of a copy: no mail should wait because of a change among thousands."""
+        before = self._read
+        self._read = {pair: before[pair] if pair in before else parse(*pair) for pair in copy.pairs}
+        self.table = Table(entry for entry in self._read.values() if entry is not None)
 
     def of(
         self,

@@ -256,6 +256,10 @@ def test_a_store_that_has_lost_them_gets_them_back(plain):
     register.take([A])
     assert not register.restore(copy)
     assert register.read().entries() == []
+    client.hset(register_.KEY, B.field, copy.pairs[0][1])
+    client.hdel(register_.KEY, b"version")
+    assert not register.restore(copy)
+    assert [e.subject for e in register.read().entries()] == [B]
 
 
 @pytest.mark.parametrize("reply", [[], ["x"], [1], [1, 2, 3], [b"1", 2]])

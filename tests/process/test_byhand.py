@@ -143,6 +143,18 @@ def test_a_store_that_has_lost_all_gets_it_back(host, server, register):
     assert host.look().said == []
 
 
+def test_another_store_has_entries_of_its_own(host, server, register):
+    """A reload that changes the store brings none along, neither to the workers nor into the store."""
+    register.put(Hand.BLOCK, [A], 0, **BY)
+    host.look()
+    with server.client() as client:
+        client.flushall()
+    Follower(register, host.bulletin, host.reports, store="another", path=None).look()
+    host.worker.tick()
+    assert host.said == []
+    assert register.look().version == 0
+
+
 def test_entries_end_while_the_store_is_down(host, server, register):
     """By the store's clock as it was last known."""
     register.put(Hand.BLOCK, [A], 60, **BY)

@@ -77,13 +77,13 @@ def start(bulletin: Bulletin, path: Path | None, store: str) -> None:
         logs.get().warning("the copy of the entries by hand is of no use", file=str(path), reason=reason)
 
 
-def published(bulletin: Bulletin) -> tuple[int, Copy] | None:
-    """The generation and the entries; None when there is nothing to be had now."""
+def published(bulletin: Bulletin) -> tuple[int, Copy, str] | None:
+    """The generation, the entries and the mark of their store; None when there is nothing to be had now."""
     found = bulletin.read()
     if found is None:
         return None
     try:
-        return found[0], keptcopy.parse(found[1])[0]
+        return found[0], *keptcopy.parse(found[1])
     except ValueError:
         return None
 
@@ -102,7 +102,8 @@ class Follower:
         self._path = path
         self._known: Copy | None = None
         last = published(bulletin)
-        if last is not None:
+        # A reload may have changed the store: what another one has is not given to this.
+        if last is not None and last[2] == store:
             self._known = last[1]
 
     def run(self, stop: threading.Event) -> None:

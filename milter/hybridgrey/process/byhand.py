@@ -151,7 +151,7 @@ class Follower:
         try:
             statefiles.replace(self._path, data)
         except OSError as error:
-            self._report.failing(_KIND, error=f"no copy can be kept in {self._path}: {error.strerror}")
+            self._report.failing(_KIND, file=str(self._path), error=error.strerror)
         else:
             self._report.recovered(_KIND)
 

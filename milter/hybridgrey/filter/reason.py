@@ -22,6 +22,8 @@ _FOUND: Final = {
 
 def reason_of(decision: Decision) -> Reason:
     """Why a decision is what it is."""
+    if decision.expected:
+        return Reason.EXPECTED
     if decision.touch is not None:
         return _FOUND[decision.touch.state]
     if decision.store_error:

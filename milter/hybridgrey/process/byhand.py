@@ -20,10 +20,12 @@ from typing import Final
 
 from hybridgrey import logs
 from hybridgrey.clientaddress import Carried
+from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.hand import keptcopy
 from hybridgrey.hand.register import Copy, FullError, Register
 from hybridgrey.hand.table import EMPTY, Table
+from hybridgrey.policy.conditions import ByHand, Unknown
 from hybridgrey.process import statefiles
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.store.connection import StoreError
@@ -38,6 +40,21 @@ _KIND: Final = "entries by hand"
 def new_bulletin() -> Bulletin:
     """Memory in which entries are published."""
     return Bulletin(keptcopy.MAX_BYTES)
+
+
+def place(config: Config) -> Path | None:
+    """Where this host's copy is, None for nowhere."""
+    folder = statefiles.folder(config)
+    return folder / FILE if folder is not None else None
+
+
+def kept(config: Config, url: str) -> Copy | None:
+    """The copy that this host has for the store at `url`; None if there is none that can be read."""
+    path = place(config)
+    with contextlib.suppress(OSError, ValueError):
+        copy, store = keptcopy.parse(statefiles.read(path, keptcopy.MAX_BYTES)) if path else (None, "")
+        return copy if store == keptcopy.mark(url) else None
+    return None
 
 
 def start(bulletin: Bulletin, path: Path | None, store: str) -> None:
@@ -159,6 +176,6 @@ class Current:
         host: str | None,
         sender: Mailbox,
         recipient: Mailbox,
-    ) -> int:
+    ) -> ByHand | Unknown:
         """What is said by hand (`Table.of`)."""
         return self.table.of(packed, carried, host, sender, recipient)

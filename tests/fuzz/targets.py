@@ -6,7 +6,7 @@ is printable and on one line. `TARGETS` has them by name, with inputs to begin f
 
 from __future__ import annotations
 
-from fuzz import protocol, stored
+from fuzz import byhand, protocol, stored
 from fuzz.answers import dns_datagram, dns_reply, replies, spf_reply, spf_rows
 from fuzz.base import TESTS, Target
 from fuzz.clients import ADDRESSES, envelope, header, host_name, path, shown
@@ -120,7 +120,8 @@ TARGETS = {
         10,
     ),
     "milter": Target(protocol.milter, protocol.SEEDS, protocol.WORDS, share=20),
-    # A real server answers some thirty calls for each input.
+    "byhand": Target(byhand.byhand, byhand.SEEDS, byhand.WORDS, share=10),
+    # A real server answers some forty calls for each input.
     "stored": Target(stored.stored, stored.SEEDS, stored.WORDS, share=1),
     "host_name": Target(
         host_name,

@@ -142,26 +142,13 @@ def explain(
     result = decision.spf if isinstance(decision.spf, Spf) else Spf("")
     entries = by_hand.naming(*about)
     labels = {zone.name: zone.label for zone in built}
+    looked_up = client.lookup is not None
+    way = steps(policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known)
     return Explanation(
         action=decision.verdict.action,
         rule=rule.name if rule else None,
         reply=_reply_text(decision),
-        steps=tuple(
-            _with_entry(step, one, entries)
-            for step, one in zip(
-                steps(
-                    policy,
-                    decision.verdict,
-                    asked,
-                    answers,
-                    labels,
-                    looked_up=client.lookup is not None,
-                    facts=known,
-                ),
-                policy.rules,
-                strict=True,
-            )
-        ),
+        steps=tuple(_with_entry(*pair, entries) for pair in zip(way, policy.rules, strict=True)),
         lists=tuple(lists),
         touch=decision.touch,
         delay=config.greylist.delay if decision.verdict.delay is None else decision.verdict.delay,

@@ -154,7 +154,7 @@ class Assembly:
                 follower.run,
             ],
             checks={"store": partial(_reachable, store)},
-            site=partial(self._site, chronicle),
+            site=partial(self._site, chronicle, follower),
         )
         os._exit(status)
 
@@ -165,7 +165,7 @@ class Assembly:
         mark = keptcopy.mark(self._store_url)
         return byhand.Follower(Register(store), self._bulletin, reports, store=mark, path=self._hand_file)
 
-    def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
+    def _site(self, chronicle: Chronicle, follower: byhand.Follower, health: Callable[[], list[str]]) -> Site:
         """What is served over HTTP."""
         from hybridgrey.page import (  # only where it is served: what else the page needs costs memory
             data,
@@ -187,6 +187,7 @@ class Assembly:
             shared=self.shared,
             chronicle=chronicle,
             health=health,
+            entries=follower.entries,
         )
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)

@@ -104,7 +104,8 @@ def _host_name(config: Config, client: str, given: str | None, by_hand: Table) -
         return HostName(address.host(given), "as given")
     keys: list[object] = [entry.key for rule in config.rules for entry in rule.clients or ()]
     keys += [e.subject.key for e in by_hand.entries if e.subject.about is About.CLIENT]
-    if not any(isinstance(key, str) for key in keys):
+    wanted = any(isinstance(key, str) for key in keys)
+    if not wanted and all(rule.rdns is None for rule in config.rules):
         return HostName("", "not looked up: no rule wants one")
     packed = config.dns.clients.read(client.partition("%")[0]).packed
     if packed is None:
@@ -139,6 +140,9 @@ def _print(config: Config, asked: Question, named: HostName, found: Explanation)
     let_in = f'let in, for mode is "observe"; would get: {found.reply}' if config.observe else found.reply
     click.echo(f"client gets: {'let in' if found.passes else let_in}")
     click.echo(f"host name: {clean(', '.join(part for part in named if part))}")
+    if found.spf:
+        proof = f"proves {clean(found.proved)}" if found.proved else "proves nobody"
+        click.echo(f"SPF: {found.spf}, {proof}")
     missing = [
         f"--{name}" for name, value in (("from", asked.sender), ("to", asked.recipient)) if value is None
     ]
@@ -179,6 +183,10 @@ def _print_greylist(found: Explanation) -> None:
         finding = _FINDINGS[touch.state].format(
             delay=span(found.delay), age=span(touch.age), left=span(touch.seconds_left)
         )
+        if found.domain and touch.state is State.NETWORK:
+            finding = "the sender's domain has passed often enough, and SPF proves the client; let in"
+        elif found.domain:
+            finding += f", for SPF proves {clean(found.domain)}"
         click.echo(f"{coloured(touch.state)}: {finding}")
         if found.expected:
             click.echo("mail for the recipient is expected (hybridgrey expect): let in all the same")

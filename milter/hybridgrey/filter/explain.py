@@ -121,7 +121,7 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         ),
         lists=tuple(lists),
         touch=decision.touch,
-        delay=config.greylist.delay if rule is None or rule.delay is None else rule.delay,
+        delay=config.greylist.delay if decision.verdict.delay is None else decision.verdict.delay,
         store_error=decision.store_error,
         nameserver_error=_nameserver_error(answers, servers),
         no_list_works=none_works(str(one.state) for one in health),

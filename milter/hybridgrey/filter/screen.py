@@ -24,6 +24,7 @@ from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.outcome import Outcome
+from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
@@ -204,7 +205,9 @@ class Screen:
         if client.lookup:
             client.lookup.peek()
         while True:
-            outcome = judge(self.policy, Facts(mask, mask, answers))
+            # What nobody can ask about yet is unknown for good.
+            facts = Facts(mask, mask, answers, client.facts.unclear, UNKNOWN, NO_ENTRY, UNKNOWN, UNKNOWN)
+            outcome = judge(self.policy, facts)
             if isinstance(outcome, Verdict):
                 return outcome
             if client.lookup is None:
@@ -219,8 +222,8 @@ class Screen:
         sender, listed = transaction.sender, transaction.client.source.listed
         rule = verdict.rule
         delay = self._delay
-        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
-            delay = rule.delay
+        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
+            delay = verdict.delay
         asked = time.monotonic()
         reply = touch = None
         error, expected = "", False

@@ -8,10 +8,10 @@ that mail goes the same way with each, and `explain` too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from hybridgrey.clientaddress import ClientAddress
+from hybridgrey.clientaddress import Carried, ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.awaited import Call, Steps
@@ -24,12 +24,16 @@ from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.outcome import Outcome
-from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN
+from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN, ByHand, Unknown
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
 # Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
 MOST_PLANS = 4096
+
+
+Said = Callable[[bytes | None, Carried | None, str | None, Mailbox, Mailbox], ByHand | Unknown]
+"""What entries by hand say of a client, its sender and a recipient (`hand.table.Table.of`)."""
 
 
 class Triplets(Protocol):
@@ -126,13 +130,16 @@ class Screen:
         resolver: Resolver,
         greylist: Triplets,
         expected: Expected | None = None,
+        by_hand: Said | None = None,
     ) -> None:
+        """`by_hand` is asked for each recipient, so what it knows may change meanwhile."""
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._greylist = greylist
         self._expected = expected
+        self._by_hand = by_hand
         self._delay = config.greylist.delay
         self._code = config.greylist.code
         self._text = config.greylist.text
@@ -184,7 +191,9 @@ class Screen:
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
-        verdict = yield from self._verdict(client, self.policy.recipient(transaction.rules, recipient))
+        mask = self.policy.recipient(transaction.rules, recipient)
+        by_hand = self._said(transaction, recipient, mask)
+        verdict = yield from self._verdict(client, mask, by_hand)
         match verdict.action:
             case Action.ACCEPT:
                 return Decision(verdict, waited=time.monotonic() - started)
@@ -200,13 +209,21 @@ class Screen:
             case _:
                 return (yield from self._greylisted(transaction, verdict, recipient, started))
 
-    def _verdict(self, client: Client, mask: int) -> Steps[Verdict]:
+    def _said(self, transaction: Transaction, recipient: Mailbox, mask: int) -> ByHand | Unknown:
+        """What entries by hand say, where a rule of the mask wants to know."""
+        if self._by_hand is None or not mask & self.policy.by_hand:
+            return NO_ENTRY
+        client = transaction.client
+        source = client.source
+        return self._by_hand(source.packed, source.carried, client.host, transaction.sender, recipient)
+
+    def _verdict(self, client: Client, mask: int, by_hand: ByHand | Unknown) -> Steps[Verdict]:
         answers = client.lookup.answers if client.lookup else {}
         if client.lookup:
             client.lookup.peek()
         while True:
             # What nobody can ask about yet is unknown for good.
-            facts = Facts(mask, mask, answers, client.facts.unclear, UNKNOWN, NO_ENTRY, UNKNOWN, UNKNOWN)
+            facts = Facts(mask, mask, answers, client.facts.unclear, UNKNOWN, by_hand, UNKNOWN, UNKNOWN)
             outcome = judge(self.policy, facts)
             if isinstance(outcome, Verdict):
                 return outcome

@@ -24,7 +24,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.policy.judge import REFUSING
 from hybridgrey.policy.trace import Question
-from hybridgrey.process import assembly
+from hybridgrey.process import assembly, pools
 from hybridgrey.store.connection import StoreError
 
 _NO_HELP = '"hybridgrey greylist pass" does not help'
@@ -88,7 +88,8 @@ def explain_(
     named = _host_name(config, client, host)
     asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
     with closing(open_store(config)) as store:
-        found = explain(config, assembly.open_greylist(config, store), store, asked)
+        known = pools.present(config)
+        found = explain(config, assembly.open_greylist(config, store), store, asked, pools=known)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 

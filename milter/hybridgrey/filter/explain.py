@@ -23,7 +23,7 @@ from hybridgrey.config.load import Config
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.reply import printable
-from hybridgrey.filter.screen import Client, Decision, Screen
+from hybridgrey.filter.screen import Client, Decision, InPools, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import question, zones
@@ -33,7 +33,7 @@ from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
-from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Verdict
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Pools, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 from hybridgrey.store.connection import Store
 
@@ -90,19 +90,27 @@ class Peek:
         return self._greylist.glance(client, sender, recipient, delay)
 
 
-def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -> Explanation:
-    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
+def explain(
+    config: Config, greylist: Greylist, store: Store, asked: Question, *, pools: InPools | None = None
+) -> Explanation:
+    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised.
+
+    `pools`: as for `Screen`.
+    """
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
     policy = Policy(config.rules, config.dns.clients)
     source = policy.clients.read(asked.client)
     suspended = bytearray(len(built))
-    facts = policy.connect(source.packed, asked.host, source.carried)
+    within = Pools(unknown=frozenset(policy.pools))
+    if pools and policy.pools:
+        within = pools(source.packed, source.carried)
+    facts = policy.connect(source.packed, asked.host, source.carried, within)
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     expected = Expected(config.store.key_secret.get_secret_value())
-    screen = Screen(config, policy, built, resolver, Peek(greylist), expected)
+    screen = Screen(config, policy, built, resolver, Peek(greylist), expected, pools=pools)
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
@@ -117,7 +125,15 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         rule=rule.name if rule else None,
         reply=_reply_text(decision),
         steps=tuple(
-            steps(policy, decision.verdict, asked, answers, labels, looked_up=client.lookup is not None)
+            steps(
+                policy,
+                decision.verdict,
+                asked,
+                answers,
+                labels,
+                looked_up=client.lookup is not None,
+                pools=within,
+            )
         ),
         lists=tuple(lists),
         touch=decision.touch,

@@ -25,7 +25,7 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.outcome import Outcome
 from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN, ByHand, Unknown
-from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
+from hybridgrey.policy.judge import Action, Facts, Policy, Pools, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
 # Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
@@ -34,6 +34,10 @@ MOST_PLANS = 4096
 
 Said = Callable[[bytes | None, Carried | None, str | None, Mailbox, Mailbox], ByHand | Unknown]
 """What entries by hand say of a client, its sender and a recipient (`hand.table.Table.of`)."""
+
+
+InPools = Callable[[bytes | None, Carried | None], Pools]
+"""The pools that a client is in (`spf.poolindex.PoolIndex.of`)."""
 
 
 class Triplets(Protocol):
@@ -131,8 +135,13 @@ class Screen:
         greylist: Triplets,
         expected: Expected | None = None,
         by_hand: Said | None = None,
+        *,
+        pools: InPools | None = None,
     ) -> None:
-        """`by_hand` is asked for each recipient, so what it knows may change meanwhile."""
+        """`by_hand` is asked for each recipient, so what it knows may change meanwhile.
+
+        `pools` is asked for each client; without it nothing is known of any pool.
+        """
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
@@ -140,6 +149,9 @@ class Screen:
         self._greylist = greylist
         self._expected = expected
         self._by_hand = by_hand
+        # What is known where nobody is asked: nothing, if rules name pools.
+        self._no_pool = Pools(unknown=frozenset(policy.pools))
+        self._pools = pools if policy.pools else None
         self._delay = config.greylist.delay
         self._code = config.greylist.code
         self._text = config.greylist.text
@@ -148,7 +160,8 @@ class Screen:
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
         source = self.policy.clients.read(text)
-        facts = self.policy.connect(source.packed, host, source.carried)
+        pools = self._pools(source.packed, source.carried) if self._pools else self._no_pool
+        facts = self.policy.connect(source.packed, host, source.carried, pools)
         return self._looked_up(Client(source, host, facts))
 
     def _looked_up(self, client: Client) -> Client:

@@ -20,6 +20,7 @@ from typing import Final
 from hybridgrey import logs
 from hybridgrey.clientaddress import Carried
 from hybridgrey.config.load import Config
+from hybridgrey.filter.screen import InPools
 from hybridgrey.lists.awaited import run
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
@@ -79,10 +80,18 @@ def kept(path: Path | None, widest: Widths) -> States:
     return NONE if path is None else poolstate.parse(statefiles.read(path, poolstate.MAX_BYTES), widest)
 
 
-def start(bulletin: Bulletin, path: Path | None, widest: Widths) -> None:
+def domains(config: Config) -> tuple[str, ...]:
+    """The domains whose pools rules name."""
+    return tuple(dict.fromkeys(str(entry.key) for rule in config.rules for entry in rule.pools or ()))
+
+
+def start(bulletin: Bulletin, config: Config) -> None:
     """Publish what an earlier daemon has left on disk; in the master, once, before it forks."""
+    if not domains(config):
+        return
+    path = place(config)
     try:
-        states = kept(path, widest)
+        states = kept(path, widths(config))
         if states:
             bulletin.publish(poolstate.dump(states))
     except FileNotFoundError:
@@ -256,12 +265,37 @@ class Current:
         return self.index.of(packed, carried)
 
 
-def resolved(by: Carrier, domains: Sequence[str]) -> Iterator[tuple[str, Pool]]:
+def resolved(by: Carrier, names: Sequence[str]) -> Iterator[tuple[str, Pool]]:
     """Resolve pools now, some at a time; in the order of the domains.  For the command line."""
-    for first in range(0, len(domains), _AT_ONCE):
-        chains = {domain: by.pool(domain) for domain in domains[first : first + _AT_ONCE]}
+    for first in range(0, len(names), _AT_ONCE):
+        chains = {domain: by.pool(domain) for domain in names[first : first + _AT_ONCE]}
         for domain, chain in chains.items():
             run(chain.collect())
             chain.close()
             if chain.outcome is not None:
                 yield domain, chain.outcome
+
+
+def present(config: Config) -> InPools | None:
+    """The pools as a daemon has them, from its state; those that it has not, resolved now.
+
+    For the command line; None where rules name none.
+    """
+    names = domains(config)
+    if not names:
+        return None
+    states = dict(last(config))
+    missing = [domain for domain in names if domain not in states]
+    for domain, pool in resolved(carrier(config, config.dns.timeout), missing):
+        state = poolstate.renewed(None, pool, time.time())
+        if state is not None and not pool.partial:
+            states[domain] = state
+    return PoolIndex(names, states).of
+
+
+def last(config: Config) -> States:
+    """What a daemon has left on disk, nothing where that cannot be read; for the command line."""
+    try:
+        return kept(place(config), widths(config))
+    except (OSError, ValueError):
+        return NONE

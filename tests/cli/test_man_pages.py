@@ -111,6 +111,7 @@ NEGATIVE = (
     "greylist forget",
     "report observed --since 2d",
     "hybridgrey zones",
+    "hybridgrey pools",
     "hybridgrey status",
 )
 LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []

@@ -167,6 +167,21 @@ def test_what_was_good_stays(dns, tmp_path):
     assert third.reports.kinds == {}
 
 
+def test_a_confirmation_outlives_a_reload(dns, tmp_path):
+    """The keeper of a new configuration knows when each domain was resolved last, though nothing is new."""
+    spf(dns, A, "ip4:192.0.2.0/24 -all")
+    host = Host(dns, tmp_path)
+    host.round()
+    host.keeper._states[A] = host.keeper._states[A]._replace(at=5.0)
+    host.keeper._publish()
+    host.round()
+    assert host.bulletin.generation == 2
+    after = Resolving(
+        host.names, host.keeper._carrier, host.bulletin, host.board, host.reports, path=host.keeper._path
+    )
+    assert after._states[A].at == pytest.approx(time.time(), abs=60)
+
+
 def test_a_part_is_better_than_nothing(dns, tmp_path):
     """A pool that was never whole: who is in it is, of the others nobody knows."""
     spf(dns, A, "ip4:192.0.2.0/24 include:more.test -all")

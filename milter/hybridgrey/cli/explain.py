@@ -14,6 +14,8 @@ from hybridgrey import address
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured, open_store, store_trouble
+from hybridgrey.cli.hand import by_hand
+from hybridgrey.cli.hand_rows import HEAD, fields, row
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
 from hybridgrey.config.load import Config
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
@@ -88,8 +90,9 @@ def explain_(
     named = _host_name(config, client, host)
     asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
     with closing(open_store(config)) as store:
-        known = pools.present(config)
-        found = explain(config, assembly.open_greylist(config, store), store, asked, pools=known)
+        known, entries = pools.present(config), by_hand(config, store)
+        greylist = assembly.open_greylist(config, store)
+        found = explain(config, greylist, store, asked, entries, pools=known)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 
@@ -116,6 +119,7 @@ def _print_json(config: Config, asked: Question, named: HostName, found: Explana
     }
     parts |= asdict(found)
     del parts["touch"]
+    parts["entries"] = [fields(entry) for entry in found.entries]
     names = ("state", "seconds_left", "age", "accepted")
     parts["greylist"] = found.touch and {name: getattr(found.touch, name) for name in names}
     as_json(parts)
@@ -140,6 +144,9 @@ def _print(config: Config, asked: Question, named: HostName, found: Explanation)
         click.echo(f"{' and '.join(missing)} not given: judged for an unknown one")
     title("Rules")
     table(("rule", "action", "outcome", "why"), ([s.rule, s.action, s.outcome, s.why] for s in found.steps))
+    if found.entries:
+        title("By hand")
+        table(HEAD, map(row, found.entries))
     if found.lists:
         title("Lists")
         table(

@@ -10,6 +10,7 @@ What is on disk is read by the master at its start, so a restart with dead names
 
 from __future__ import annotations
 
+import contextlib
 import random
 import threading
 import time
@@ -107,6 +108,17 @@ def _published(bulletin: Bulletin, widest: Widths) -> tuple[int, States] | None:
     return None if found is None else (found[0], poolstate.parse(found[1], widest))
 
 
+def _newest(names: Sequence[str], bulletin: Bulletin, path: Path | None, widest: Widths) -> dict[str, State]:
+    """What is known of domains: what is published, or the file, which also has each new confirmation."""
+    found = _published(bulletin, widest)
+    states = dict(found[1]) if found else {}
+    with contextlib.suppress(OSError, ValueError):  # told at the start; it is replaced soon
+        for domain, state in kept(path, widest).items():
+            if domain not in states or state.at > states[domain].at:
+                states[domain] = state
+    return {domain: state for domain, state in states.items() if domain in names}
+
+
 class Resolving:
     """The keeper's part."""
 
@@ -126,10 +138,7 @@ class Resolving:
         self._board = board
         self._report = report
         self._path = path
-        found = _published(bulletin, carrier.widths)
-        self._states: dict[str, State] = {
-            domain: state for domain, state in (found[1] if found else NONE).items() if domain in domains
-        }
+        self._states = _newest(domains, bulletin, path, carrier.widths)
         self._problems: dict[str, str] = {}
         self._failures: dict[str, int] = {}
         # What is unknown comes first.

@@ -40,6 +40,7 @@ from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.keeper import Task
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.spf.carrier import Carrier
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
 
@@ -125,9 +126,18 @@ class Assembly:
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
         self.by_hand = byhand.Current(self._bulletin, Register(store))
+        spf = Carrier(resolver, pools.widths(config), reporter=reports)
         self.pools = pools.Current(policy.pools, self._pooled, pools.widths(config))
         screen = Screen(
-            config, policy, self.zones, resolver, greylist, expected, self.by_hand.of, pools=self.pools.of
+            config,
+            policy,
+            self.zones,
+            resolver,
+            greylist,
+            expected,
+            self.by_hand.of,
+            spf=spf,
+            pools=self.pools.of,
         )
         return screen, store
 
@@ -163,7 +173,7 @@ class Assembly:
                 *self._resolving(reports),
             ],
             checks={"store": partial(_reachable, store)},
-            site=partial(self._site, chronicle),
+            site=partial(self._site, chronicle, follower),
         )
         os._exit(status)
 
@@ -184,7 +194,7 @@ class Assembly:
         mark = keptcopy.mark(self._store_url)
         return byhand.Follower(Register(store), self._bulletin, reports, store=mark, path=self._hand_file)
 
-    def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
+    def _site(self, chronicle: Chronicle, follower: byhand.Follower, health: Callable[[], list[str]]) -> Site:
         """What is served over HTTP."""
         from hybridgrey.page import (  # only where it is served: what else the page needs costs memory
             data,
@@ -206,6 +216,7 @@ class Assembly:
             shared=self.shared,
             chronicle=chronicle,
             health=health,
+            entries=follower.entries,
         )
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)

@@ -301,8 +301,11 @@ def test_a_daemon_from_its_first_start_on(dns, tmp_path):
 def test_no_rule_names_a_pool(dns, tmp_path):
     """Nothing is asked, kept or shown."""
     rules = [{"name": "rest", "action": "greylist"}]
+    plain = {"sender_pools": False}
     store = {"url": f"embedded:{tmp_path}/store"}
-    with Daemon({"dns": {"nameservers": [dns.address]}, "store": store, "rule": rules}) as daemon:
+    with Daemon(
+        {"dns": {"nameservers": [dns.address]}, "store": store, "rule": rules, "greylist": plain}
+    ) as daemon:
         assert judged(daemon, "b@a.test")["outcome"] == "greylisted"
         assert not list(tmp_path.rglob(pools.FILE))
     assert [query for query in dns.queries if query.kind == "TXT"] == []

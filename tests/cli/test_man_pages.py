@@ -112,6 +112,7 @@ NEGATIVE = (
     "hybridgrey entries",
     "report observed --since 2d",
     "hybridgrey zones",
+    "hybridgrey pools",
     "hybridgrey status",
 )
 LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []

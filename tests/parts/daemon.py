@@ -11,6 +11,7 @@ the product's. Leaving a daemon fails when its log has a traceback, unless `cras
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
@@ -23,7 +24,10 @@ from parts.base import LOOPBACK, Part, PartError, accepts, free_port, wait_until
 from parts.namespace import Namespace
 
 Settings = Mapping[str, Any]
+ENGINE = os.environ.get("HYBRIDGREY_ENGINE", "auto")
+"""What the daemons of tests run on that do not choose themselves."""
 DEFAULTS: Settings = {
+    "engine": ENGINE,
     "workers": 2,
     "drain_timeout": "5s",
     "greylist": {"delay": "2s"},

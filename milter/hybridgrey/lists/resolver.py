@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from hybridgrey.lists.cache import Cache
 from hybridgrey.lists.exchange import Exchange
@@ -10,6 +11,9 @@ from hybridgrey.lists.texts import Reasons
 from hybridgrey.lists.upstream import Lists, Nameservers, NoReporter
 from hybridgrey.lists.zones import Zone
 from hybridgrey.trouble.reporter import Report
+
+MakeExchange: TypeAlias = Callable[[Nameservers, float], Exchange[Zone]]
+"""Makes the wire of one client."""
 
 
 class Resolver:
@@ -24,7 +28,7 @@ class Resolver:
         suspended: Sequence[int] | bytearray | memoryview = b"",
         reporter: Report | None = None,
         cache: Cache | None = None,
-        exchange: Callable[[Nameservers, float], Exchange[Zone]] = Exchange,
+        exchange: MakeExchange = Exchange,
     ) -> None:
         """`nameservers`: at least one; `suspended`: a byte for each zone, by its index.
 

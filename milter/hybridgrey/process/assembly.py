@@ -12,13 +12,14 @@ import sys
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
+from hybridgrey.eventloop import Loop
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
-from hybridgrey.filter.followup import Events
+from hybridgrey.filter.followup import Events, InTurns
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
@@ -26,22 +27,30 @@ from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.lists import zones
+from hybridgrey.lists.channels import Channels
+from hybridgrey.lists.exchange import Exchange
 from hybridgrey.lists.health import Prober
 from hybridgrey.lists.resolv import nameservers
-from hybridgrey.lists.resolver import Resolver
+from hybridgrey.lists.resolver import MakeExchange, Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
 from hybridgrey.process import keeper, store_memory, store_size
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.process.native_helpers import Helpers
+from hybridgrey.process.native_task import Calls, Threaded
 from hybridgrey.store.connection import Store, StoreError
+from hybridgrey.store.pipeline import Pipeline
 from hybridgrey.trouble.reporter import Channel, Report
 
 if TYPE_CHECKING:
     from hybridgrey.page.site import Site
 
 WATCH_SECONDS = 1.0
+STORE_THREADS = 32
+
+E = TypeVar("E", bound=Events)
 
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
@@ -77,14 +86,25 @@ class Assembly:
         reports = self._channel.reporter()
         pool = Pool()
         screen, store = self.screen(reports)
+        events = self._events(slot, screen, reports, Events)
+        return Worker(screen, store, self._config, reports, events, pool)
+
+    def native(self, slot: int, loop: Loop) -> NativeWorker:
+        """Build the filter on a loop; in the worker's process."""
+        reports = self._channel.reporter()
+        channels = Channels(loop, partial(_broken, reports))
+        screen, store = self.screen(reports, channels.exchange)
+        events = self._events(slot, screen, reports, InTurns)
+        return NativeWorker(screen, store, self._config, reports, events, loop)
+
+    def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
-        events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        return Worker(screen, store, self._config, reports, events, pool)
+        return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
 
-    def screen(self, reports: Report) -> tuple[Screen, Store]:
-        """The filter without its milter."""
+    def screen(self, reports: Report, exchange: MakeExchange = Exchange) -> tuple[Screen, Store]:
+        """The filter without its milter; `exchange` makes the wire of look-ups."""
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -93,6 +113,7 @@ class Assembly:
             timeout=config.dns.timeout,
             suspended=self.shared.flags.view,
             reporter=reports,
+            exchange=exchange,
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
@@ -201,6 +222,72 @@ class Worker:
         """Tell what has not been told, and let go of the store."""
         self._events.settle()
         self._store.close()
+
+
+class NativeWorker:
+    """A worker's part without libmilter: `native_worker.Registration`."""
+
+    def __init__(
+        self,
+        screen: Screen,
+        store: Store,
+        config: Config,
+        reports: Report,
+        events: InTurns,
+        loop: Loop,
+    ) -> None:
+        self._store = store
+        self._reports = reports
+        self._events = events
+        self._probing = False
+        self._helpers = Helpers(loop, STORE_THREADS, "store")
+        where = store.where
+        self.calls: Calls = (
+            Pipeline(store, where, loop, self._helpers.run)
+            if where is not None
+            else Threaded(store, self._helpers)
+        )
+        self.sessions = Sessions(
+            screen,
+            config,
+            log=logs.get(),
+            events=events,
+            reports=reports,
+            store_well=lambda: store.available,
+        )
+
+    def turned(self) -> None:
+        """Tell all that has happened in a turn."""
+        self._events.turned()
+
+    def full(self, error: OSError | None) -> None:
+        """Tell of connections that cannot be taken."""
+        if error is not None:
+            self._reports.failing("connections", error=error.strerror)
+        else:
+            self._reports.recovered("connections")
+
+    def tick(self) -> None:
+        """Look whether a store that was given up is back; by a helper, for it may not answer."""
+        if not self._store.available and not self._probing:
+            self._probing = True
+            self._helpers.run(self._store.probe, self._probed)
+
+    def _probed(self, found: bool | BaseException) -> None:
+        self._probing = False
+        if isinstance(found, BaseException):
+            _broken(self._reports, found)
+
+    def close(self) -> None:
+        """Tell what has not been told, and let go of the store."""
+        self._events.settle()
+        self._store.close()
+
+
+def _broken(reports: Report, error: BaseException) -> None:
+    """A bug beside any session."""
+    reports.failing("callback", step="loop", error=repr(error))
+    logs.get().error("callback failed", step="loop", exc_info=error)
 
 
 def store_url(config: Config, embedded_url: str) -> str:

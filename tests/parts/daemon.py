@@ -11,7 +11,6 @@ the product's. Leaving a daemon fails when its log has a traceback, unless `cras
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
 import sys
@@ -20,12 +19,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from parts.base import LOOPBACK, Part, PartError, accepts, free_port, wait_until
+from parts.base import ENGINE, LOOPBACK, Part, PartError, accepts, free_port, wait_until
 from parts.namespace import Namespace
 
 Settings = Mapping[str, Any]
-ENGINE = os.environ.get("HYBRIDGREY_ENGINE", "auto")
-"""What the daemons of tests run on that do not choose themselves."""
 DEFAULTS: Settings = {
     "engine": ENGINE,
     "workers": 2,

@@ -38,7 +38,7 @@ class Stream:
         family, address = where
         self._loop = loop
         self._unreachable = unreachable
-        self._connected = False
+        self._connected = self._heard = False
         self._output = b""
         self._input = b""
         self.server = server
@@ -108,6 +108,7 @@ class Stream:
             message = data[at + _SIZE : end]
             exchange: SharedExchange[Any] | None = self.taken.get(message[:2])
             if exchange is not None and exchange.deliver(self.server, message):
+                self._heard = True
                 woken.append(exchange)
             at = end
         self._input = data[at:]
@@ -130,4 +131,8 @@ class Stream:
             self._unreachable()
         self._loop.release(self._sock.fileno(), self._sock.close)
         for exchange in {one for one in self.taken.values() if one is not None}:
-            exchange.lost(self.server, error)
+            if self._heard:
+                # Servers close when they have answered enough: no reason to wait.
+                exchange.displaced()
+            else:
+                exchange.lost(self.server, error)

@@ -59,8 +59,8 @@ class BareDaemon(Part):
 
     def configure(self, *, extra: str = "", **keys: object) -> None:
         """Write the config file; keys of the top level by name."""
-        own = {"listen": self.listen, "engine": self.engine, "workers": 2, "drain_timeout": "10s"}
-        values = {**own, **keys}
+        own = {"listen": self.listen, "workers": 2, "drain_timeout": "10s"}
+        values = {**own, **keys, "engine": self.engine}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         store = "" if "[store]" in extra else '[store]\nurl = "redis://127.0.0.1:1"\n'
         tail = f'[metrics]\nlisten = ""\n[log]\nlevel = "debug"\nformat = "json"\n{store}{extra}'

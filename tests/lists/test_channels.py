@@ -20,12 +20,14 @@ from hybridgrey.lists.awaited import Steps
 from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
-from hybridgrey.lists.zones import Zone
 from hybridgrey.policy.judge import Action, Answer
+from hybridgrey.spf.carrier import Carrier
+from hybridgrey.spf.record import Result
 from lists.test_lookup import BEHAVIOURS, CLIENT, LISTED, Told, build, packed, shown, sockets
 from parts.base import LOOPBACK, free_port
 from parts.fakedns import FakeDns
 from parts.looped import Looped
+from spf.test_carrier import begin, spf
 
 CLIENTS = [f"192.0.2.{i}" for i in range(1, 41)]
 MANY = dict.fromkeys(CLIENTS[::3], "127.0.0.2")
@@ -440,21 +442,17 @@ def test_a_socket_that_cannot_be_had(looped):
     assert errno.EACCES  # what connect(2) says to a broadcast address
 
 
-def test_spf_kinds_of_questions(looped, dns_server):
-    """Any subject and question goes over the same wire: the exchange reads what it was asked."""
-    by = resolver(looped, place(dns_server))
-    dns_server.record("txt.test", "TXT", '"v=spf1 -all"')
-    exchange = looped.channels.exchange(by.servers, time.monotonic())
-    (zone,) = by.zones.values()
-    assert isinstance(zone, Zone)
-    exchange.ask(b"\x03txt\x04test", [(zone, b"\x00\x00\x10\x00\x01")], 7)
-    said = []
-
-    def come() -> bool:
-        said.extend(exchange.receive())
-        return bool(said)
-
-    looped.until(come)
-    ((subject, purpose, reply, server),) = said
-    assert (subject, purpose, reply.text, server) == (zone, 7, "v=spf1 -all", 0)
-    exchange.close()
+def test_spf_over_the_same_sockets(looped, dns_server):
+    """Evaluations of several senders at once, over the wire of the look-ups."""
+    by = Carrier(resolver(looped, place(dns_server)))
+    for number in range(20):
+        spf(dns_server, f"d{number}.example.org", f"v=spf1 a:h{number}.example.org -all")
+        dns_server.record(f"h{number}.example.org", "A", CLIENT if number % 2 else "192.0.2.200")
+    chains = [begin(by, f"d{number}.example.org", CLIENT) for number in range(20)]
+    over: list[None] = []
+    for chain in chains:
+        looped.start(chain.collect(), over.append)
+    looped.until(lambda: len(over) == len(chains))
+    assert [chain.outcome.result for chain in chains if chain.outcome] == [Result.FAIL, Result.PASS] * 10
+    for chain in chains:
+        chain.close()

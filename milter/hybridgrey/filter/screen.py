@@ -8,26 +8,32 @@ that mail goes the same way with each, and `explain` too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Protocol
 
-from hybridgrey.clientaddress import ClientAddress
+from hybridgrey.clientaddress import Carried, ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.reply import DENIED, LATER, STORE_DOWN, Reply, blocked, worded
 from hybridgrey.greylist.triplets import State, Touch
+from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
 from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.outcome import Outcome
+from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN, ByHand, Unknown
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
 # Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
 MOST_PLANS = 4096
+
+
+Said = Callable[[bytes | None, Carried | None, str | None, Mailbox, Mailbox], ByHand | Unknown]
+"""What entries by hand say of a client, its sender and a recipient (`hand.table.Table.of`)."""
 
 
 class Triplets(Protocol):
@@ -42,7 +48,7 @@ class Decision(NamedTuple):
 
     `reply` is None when it passes.  `touch` is the greylist's answer, None where it was not asked or, with
     `store_error`, could not be.  `waited` is the time spent in `judge`, `stored` the part of it that the
-    store took, both in seconds.
+    store took, both in seconds.  `expected`: it would be delayed, but its mail is expected.
     """
 
     verdict: Verdict
@@ -51,6 +57,7 @@ class Decision(NamedTuple):
     store_error: str = ""
     waited: float = 0.0
     stored: float = 0.0
+    expected: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -122,12 +129,17 @@ class Screen:
         zones: Sequence[Zone],
         resolver: Resolver,
         greylist: Triplets,
+        expected: Expected | None = None,
+        by_hand: Said | None = None,
     ) -> None:
+        """`by_hand` is asked for each recipient, so what it knows may change meanwhile."""
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._greylist = greylist
+        self._expected = expected
+        self._by_hand = by_hand
         self._delay = config.greylist.delay
         self._code = config.greylist.code
         self._text = config.greylist.text
@@ -179,7 +191,9 @@ class Screen:
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
-        verdict = yield from self._verdict(client, self.policy.recipient(transaction.rules, recipient))
+        mask = self.policy.recipient(transaction.rules, recipient)
+        by_hand = self._said(transaction, recipient, mask)
+        verdict = yield from self._verdict(client, mask, by_hand)
         match verdict.action:
             case Action.ACCEPT:
                 return Decision(verdict, waited=time.monotonic() - started)
@@ -195,12 +209,22 @@ class Screen:
             case _:
                 return (yield from self._greylisted(transaction, verdict, recipient, started))
 
-    def _verdict(self, client: Client, mask: int) -> Steps[Verdict]:
+    def _said(self, transaction: Transaction, recipient: Mailbox, mask: int) -> ByHand | Unknown:
+        """What entries by hand say, where a rule of the mask wants to know."""
+        if self._by_hand is None or not mask & self.policy.by_hand:
+            return NO_ENTRY
+        client = transaction.client
+        source = client.source
+        return self._by_hand(source.packed, source.carried, client.host, transaction.sender, recipient)
+
+    def _verdict(self, client: Client, mask: int, by_hand: ByHand | Unknown) -> Steps[Verdict]:
         answers = client.lookup.answers if client.lookup else {}
         if client.lookup:
             client.lookup.peek()
         while True:
-            outcome = judge(self.policy, Facts(mask, mask, answers))
+            # What nobody can ask about yet is unknown for good.
+            facts = Facts(mask, mask, answers, client.facts.unclear, UNKNOWN, by_hand, UNKNOWN, UNKNOWN)
+            outcome = judge(self.policy, facts)
             if isinstance(outcome, Verdict):
                 return outcome
             if client.lookup is None:
@@ -215,23 +239,27 @@ class Screen:
         sender, listed = transaction.sender, transaction.client.source.listed
         rule = verdict.rule
         delay = self._delay
-        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
-            delay = rule.delay
+        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
+            delay = verdict.delay
         asked = time.monotonic()
         reply = touch = None
-        error = ""
+        error, expected = "", False
         try:
             call = self._greylist.attempt(listed, sender.key, recipient.key, delay)
             touch = Touch.read((yield call))
+            if not touch.accepted and self._expected is not None:
+                expected = self._expected.read((yield self._expected.ask(recipient)))
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:
                 reply = worded("451", STORE_DOWN)
-        if touch is not None and not touch.accepted:
+        if expected:
+            reply = None
+        elif touch is not None and not touch.accepted:
             text = (_rule_text(verdict) or self._text).replace("{seconds}", str(touch.seconds_left))
             reply = worded(self._code, text)
         now = time.monotonic()
-        return Decision(verdict, reply, touch, error, waited=now - started, stored=now - asked)
+        return Decision(verdict, reply, touch, error, now - started, now - asked, expected)
 
     def _refusal(self, client: Client, verdict: Verdict) -> Steps[Reply]:
         text = _rule_text(verdict)

@@ -32,7 +32,9 @@ from functools import partial
 from typing import Any, Final
 
 from hybridgrey.eventloop import Loop
+from hybridgrey.lists import question
 from hybridgrey.lists.exchange import MAX_BATCH, MAX_DATAGRAM
+from hybridgrey.lists.question import Form
 from hybridgrey.lists.shared import Carrier, SharedExchange
 from hybridgrey.lists.stream import Stream
 from hybridgrey.lists.upstream import Nameservers
@@ -158,9 +160,11 @@ class Channels:
         self._besieged_until = 0.0
         self._told = True
 
-    def exchange(self, servers: Nameservers, now: float) -> SharedExchange[Any]:
-        """The wire of one client (`Resolver.exchange`)."""
-        return SharedExchange(self, servers, now)
+    def exchange(
+        self, servers: Nameservers, now: float, form: Form = question.LISTS, /
+    ) -> SharedExchange[Any]:
+        """As in `exchange.MakeExchange`."""
+        return SharedExchange(self, servers, now, form)
 
     def pick(self, servers: Nameservers, server: int, chance: int, questions: int) -> Carrier:
         """As in Carriers."""

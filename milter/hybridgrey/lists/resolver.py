@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Sequence
 
 from hybridgrey.lists.cache import Cache
-from hybridgrey.lists.exchange import Exchange
+from hybridgrey.lists.exchange import Exchange, MakeExchange
 from hybridgrey.lists.texts import Reasons
 from hybridgrey.lists.upstream import Lists, Nameservers, NoReporter
 from hybridgrey.lists.zones import Zone
 from hybridgrey.trouble.reporter import Report
-
-MakeExchange: TypeAlias = Callable[[Nameservers, float], Exchange[Zone]]
-"""Makes the wire of one client."""
 
 
 class Resolver:
@@ -32,7 +28,7 @@ class Resolver:
     ) -> None:
         """`nameservers`: at least one; `suspended`: a byte for each zone, by its index.
 
-        `exchange` makes the wire of a client, from the nameservers and the time in monotonic seconds.
+        `exchange` makes the wire of a client.
         """
         reporter = reporter or NoReporter()
         self.zones = {z.name: z for z in zones}

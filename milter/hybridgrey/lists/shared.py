@@ -13,6 +13,7 @@ from typing import Any, Generic, Protocol
 
 from hybridgrey.lists import question
 from hybridgrey.lists.exchange import AT_ONCE, Came, Exchange, Subject
+from hybridgrey.lists.question import Form
 from hybridgrey.lists.upstream import Nameservers
 
 
@@ -49,8 +50,10 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
 
     __slots__ = ("_carriers", "_inbox", "_used", "waiter")
 
-    def __init__(self, carriers: Carriers, servers: Nameservers, now: float) -> None:
-        super().__init__(servers, now)
+    def __init__(
+        self, carriers: Carriers, servers: Nameservers, now: float, form: Form = question.LISTS
+    ) -> None:
+        super().__init__(servers, now, form)
         self._carriers = carriers
         # Of this client's questions: most often one.
         self._used: list[Carrier] = []
@@ -68,7 +71,7 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
 
     def ask(self, name: bytes, wanted: Sequence[tuple[Subject, bytes]], purpose: int) -> None:
         """As in Exchange."""
-        open_, server, count = self.open, self._server(), len(wanted)
+        open_, server, count, form = self.open, self._server(), len(wanted), self._form
         bits = os.urandom(2 * count + 1)
         carrier = self._carrier(server, bits[-1], count)
         at = 0
@@ -82,7 +85,7 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
             if carrier is not None:
                 carrier.taken[ident] = self
                 try:
-                    carrier.transmit(ident + question.HEADER + ask)
+                    carrier.transmit(ident + form.head + ask + form.foot)
                 except OSError as e:
                     self._unreachable(server, e)
 
@@ -109,8 +112,9 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
             if not self._may(carrier, ident):
                 carrier = None  # somebody else's id there: one in hundreds
         carrier.taken[ident] = self
+        form = self._form
         try:
-            carrier.transmit(ident + question.HEADER + ask)
+            carrier.transmit(ident + form.head + ask + form.foot)
         except OSError as e:
             self._unreachable(server, e)
 

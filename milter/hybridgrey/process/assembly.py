@@ -23,41 +23,42 @@ from hybridgrey.filter.followup import Events, InTurns
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.hand import keptcopy
+from hybridgrey.hand.expected import Expected
+from hybridgrey.hand.register import Register
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.lists import zones
 from hybridgrey.lists.channels import Channels
-from hybridgrey.lists.exchange import Exchange
+from hybridgrey.lists.exchange import Exchange, MakeExchange
 from hybridgrey.lists.health import Prober
 from hybridgrey.lists.resolv import nameservers
-from hybridgrey.lists.resolver import MakeExchange, Resolver
+from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import keeper, store_memory, store_size
+from hybridgrey.process import byhand, keeper, native_parts, store_memory, store_size
+from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
-from hybridgrey.process.native_helpers import Helpers
-from hybridgrey.process.native_task import Calls, Threaded
 from hybridgrey.store.connection import Store, StoreError
-from hybridgrey.store.pipeline import Pipeline
 from hybridgrey.trouble.reporter import Channel, Report
 
 if TYPE_CHECKING:
     from hybridgrey.page.site import Site
 
 WATCH_SECONDS = 1.0
-STORE_THREADS = 32
 
 E = TypeVar("E", bound=Events)
 
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
     """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
+    bulletin = byhand.new_bulletin()
 
     def build(config: Config, before: Shared | None) -> Assembly:
-        return Assembly(config, before, embedded_url, channel)
+        return Assembly(config, before, embedded_url, channel, bulletin)
 
     return build
 
@@ -65,13 +66,27 @@ def assemble(embedded_url: str, channel: Channel) -> Build:
 class Assembly:
     """The parts of one configuration; made in the master, used in its children (`generation.Parts`)."""
 
-    def __init__(self, config: Config, before: Shared | None, embedded_url: str, channel: Channel) -> None:
+    def __init__(
+        self,
+        config: Config,
+        before: Shared | None,
+        embedded_url: str,
+        channel: Channel,
+        bulletin: Bulletin | None = None,
+    ) -> None:
+        """`bulletin`: where entries by hand are published; it outlives reloads."""
         self._config = config
         self._channel = channel
         self._master = os.getpid()
         self._store_url = store_url(config, embedded_url)
+        self._bulletin = byhand.new_bulletin() if bulletin is None else bulletin
+        self._hand_file = byhand.place(config)
+        if before is None:
+            byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
         self._name = config.hostname or socket.gethostname()
         self._recorded = config.metrics.history or config.metrics.listen is not None
+        self.by_hand: byhand.Current
+        """The entries by hand of this process, once it has its `screen`."""
         self.zones = zones.build(config.rules, config.zones)
         rules = [(rule.name, rule.action.value) for rule in config.rules]
         labels = [(zone.name, zone.label) for zone in self.zones]
@@ -87,15 +102,15 @@ class Assembly:
         pool = Pool()
         screen, store = self.screen(reports)
         events = self._events(slot, screen, reports, Events)
-        return Worker(screen, store, self._config, reports, events, pool)
+        return Worker(screen, store, self._config, reports, events, pool, self.by_hand)
 
-    def native(self, slot: int, loop: Loop) -> NativeWorker:
+    def native(self, slot: int, loop: Loop) -> native_parts.NativeWorker:
         """Build the filter on a loop; in the worker's process."""
         reports = self._channel.reporter()
-        channels = Channels(loop, partial(_broken, reports))
+        channels = Channels(loop, partial(native_parts.broken, reports))
         screen, store = self.screen(reports, channels.exchange)
         events = self._events(slot, screen, reports, InTurns)
-        return NativeWorker(screen, store, self._config, reports, events, loop)
+        return native_parts.NativeWorker(screen, store, self._config, reports, events, loop, self.by_hand)
 
     def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
@@ -104,7 +119,10 @@ class Assembly:
         return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
 
     def screen(self, reports: Report, exchange: MakeExchange = Exchange) -> tuple[Screen, Store]:
-        """The filter without its milter; `exchange` makes the wire of look-ups."""
+        """The filter without its milter; `exchange` makes the wire of look-ups.
+
+        `by_hand.tick` is to be called once a second from then on.
+        """
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -117,7 +135,9 @@ class Assembly:
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
-        return Screen(config, policy, self.zones, resolver, greylist), store
+        expected = Expected(config.store.key_secret.get_secret_value())
+        self.by_hand = byhand.Current(self._bulletin, Register(store))
+        return Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -133,6 +153,8 @@ class Assembly:
         # A store of its own: what the history waits for says nothing to the check of the mail's.
         own = Store.open(self._store_url, max(timeout, LEAST_TIMEOUT))
         chronicler = Chronicler(chronicle, self.shared, own, reports)
+        follower = self._follower(reports)
+        follower.look()
         ready()
         status = keeper.run(
             self.shared,
@@ -145,11 +167,19 @@ class Assembly:
                 partial(store_memory.watch, store, reports, self.shared.board.set_store_memory),
                 partial(store_size.watch, store, self.shared.board.set_store),
                 chronicler.run,
+                follower.run,
             ],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle),
         )
         os._exit(status)
+
+    def _follower(self, reports: Report) -> byhand.Follower:
+        """What follows the entries by hand."""
+        # A store of its own, as for the history: to read them all may take longer than a mail may wait.
+        store = Store.open(self._store_url, max(self._config.store.timeout, LEAST_TIMEOUT))
+        mark = keptcopy.mark(self._store_url)
+        return byhand.Follower(Register(store), self._bulletin, reports, store=mark, path=self._hand_file)
 
     def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
         """What is served over HTTP."""
@@ -190,6 +220,7 @@ class Worker:
         reports: Report,
         events: Events,
         pool: Pool,
+        by_hand: byhand.Current,
     ) -> None:
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.process.libmilter_engine import Engine
@@ -197,6 +228,7 @@ class Worker:
         sys.excepthook = _one_line
         self.pool = pool
         self._store = store
+        self._by_hand = by_hand
         self._events = events
         self._sessions = Sessions(
             screen,
@@ -215,79 +247,14 @@ class Worker:
         return self._sessions.live
 
     def tick(self) -> None:
-        """Look whether a store that was given up is back."""
+        """Take over what was said by hand; look whether a store that was given up is back."""
+        self._by_hand.tick()
         self._store.probe()
 
     def close(self) -> None:
         """Tell what has not been told, and let go of the store."""
         self._events.settle()
         self._store.close()
-
-
-class NativeWorker:
-    """A worker's part without libmilter: `native_worker.Registration`."""
-
-    def __init__(
-        self,
-        screen: Screen,
-        store: Store,
-        config: Config,
-        reports: Report,
-        events: InTurns,
-        loop: Loop,
-    ) -> None:
-        self._store = store
-        self._reports = reports
-        self._events = events
-        self._probing = False
-        self._helpers = Helpers(loop, STORE_THREADS, "store")
-        where = store.where
-        self.calls: Calls = (
-            Pipeline(store, where, loop, self._helpers.run)
-            if where is not None
-            else Threaded(store, self._helpers)
-        )
-        self.sessions = Sessions(
-            screen,
-            config,
-            log=logs.get(),
-            events=events,
-            reports=reports,
-            store_well=lambda: store.available,
-        )
-
-    def turned(self) -> None:
-        """Tell all that has happened in a turn."""
-        self._events.turned()
-
-    def full(self, error: OSError | None) -> None:
-        """Tell of connections that cannot be taken."""
-        if error is not None:
-            self._reports.failing("connections", error=error.strerror)
-        else:
-            self._reports.recovered("connections")
-
-    def tick(self) -> None:
-        """Look whether a store that was given up is back; by a helper, for it may not answer."""
-        if not self._store.available and not self._probing:
-            self._probing = True
-            self._helpers.run(self._store.probe, self._probed)
-
-    def _probed(self, found: bool | BaseException) -> None:
-        self._probing = False
-        if isinstance(found, BaseException):
-            _broken(self._reports, found)
-
-    def close(self) -> None:
-        """Tell what has not been told, and let go of the store."""
-        self._events.settle()
-        self._store.close()
-
-
-def _broken(reports: Report, error: BaseException) -> None:
-    """A bug beside any session."""
-    reports.failing("callback", step="loop", error=repr(error))
-    logs.get().error("callback failed", step="loop", exc_info=error)
 
 
 def store_url(config: Config, embedded_url: str) -> str:

@@ -84,7 +84,7 @@ def check() -> None:
     if sys.version_info >= (3, 14) and _has_pool(str(milter.__file__)):
         raise UnfitError(
             "Python 3.14 or newer crashes with this libmilter, which has a pool of workers "
-            "(_FFR_WORKERS_POOL, as in Debian): set engine = \"native\", or run Python 3.11 to 3.13"
+            '(_FFR_WORKERS_POOL, as in Debian): set engine = "native", or run Python 3.11 to 3.13'
         )
 
 

@@ -18,7 +18,8 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import ADDRESS_PREFIXES
 from hybridgrey.outcome import Outcome
-from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Verdict, judge
+from hybridgrey.policy import conditions
+from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Pools, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.replay.greylist import PureGreylist
 from hybridgrey.replay.messages import UNKNOWN, Attempt, Heard
@@ -82,8 +83,8 @@ class Trial:
             case _ if source.packed is None:
                 return Done(Outcome.ACCEPTED, name)
         delay, rule = self._delay, verdict.rule
-        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
-            delay = rule.delay
+        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
+            delay = verdict.delay
         touch = self._greylist.touch(int(at.at), self.names(at.client, sender.key, recipient.key), delay)
         return Done(Outcome.ACCEPTED if touch.accepted else Outcome.GREYLISTED, name)
 
@@ -105,10 +106,11 @@ class Trial:
         policy = self._policy(Missing(*missing, unheard))
         host = at.host if isinstance(at.host, str) else None
         helo = at.helo if isinstance(at.helo, str) else None
-        client = policy.connect(source.packed, host, source.carried)
+        client = policy.connect(source.packed, host, source.carried, Pools(unknown=frozenset(policy.pools)))
         mask = policy.transaction(client, helo, sender, authenticated=at.authenticated is True)
         mask = policy.recipient(mask, recipient)
-        verdict = judge(policy, Facts(mask, mask, answers))
+        unknown = (conditions.UNKNOWN,) * 4
+        verdict = judge(policy, Facts(mask, mask, answers, client.unclear, *unknown))
         assert not isinstance(verdict, Awaited)  # noqa: S101 (no list that is asked for is missing)
         return verdict
 

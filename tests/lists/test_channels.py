@@ -23,7 +23,7 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Action, Answer
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.record import Result
-from lists.test_lookup import BEHAVIOURS, CLIENT, LISTED, Told, build, packed, shown, sockets
+from lists.test_lookup import BEHAVIOURS, CLIENT, LISTED, Told, build, packed, shown
 from parts.base import LOOPBACK, free_port
 from parts.fakedns import FakeDns
 from parts.looped import Looped
@@ -201,16 +201,17 @@ def test_a_socket_is_renewed(looped, dns_server, monkeypatch):
     monkeypatch.setattr(channels, "CHANNELS", 1)
     monkeypatch.setattr(channels, "MOST_QUESTIONS", 3)
     monkeypatch.setattr(channels, "LINGER", 0.3)
-    before = sockets()
+    watched = looped.loop._watchers
+    before = len(watched)
     dns_server.zone("bl.test", listed=MANY, delay=0.1)
     by = resolver(looped, place(dns_server))
     said: list[dict[str, Answer]] = []
     for client in CLIENTS:
         looped.start(gathered(asked(by, client), by), said.append)
-    assert sockets() - before == 14
+    assert len(watched) - before == 14
     looped.until(lambda: len(said) == len(CLIENTS))
     looped.turn_for(0.5)
-    assert sockets() - before == 1
+    assert len(watched) - before == 1
 
 
 def test_a_socket_ages(looped, dns_server, monkeypatch):

@@ -160,7 +160,9 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
             # Not open: the same came twice.
             came = asked and self._read(server, ident, asked, datagram)
             if came:
-                self._let_go(ident)
+                for carrier in self._used:
+                    if carrier.taken.get(ident) is self:
+                        carrier.taken[ident] = None
                 yield came
 
     def _let_go(self, ident: bytes) -> None:

@@ -23,7 +23,7 @@ from hybridgrey.filter.reply import Reply
 from hybridgrey.filter.session import Context, Session
 from hybridgrey.process.native_task import Task, Waits
 from hybridgrey.protocol import events, replies, wire
-from hybridgrey.protocol.connection import Connection
+from hybridgrey.protocol.connection import MOST_OUTPUT, Connection
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError
 
@@ -167,6 +167,9 @@ class Peer:
                 if not output:
                     break
                 connection.sent(self._send(output))
+                if connection.output or len(output) < MOST_OUTPUT:
+                    # The rest when the MTA has read; or nothing was held back for lack of room.
+                    break
         except BlockingIOError:
             pass  # the rest when the MTA has read
         except (ProtocolError, OSError):

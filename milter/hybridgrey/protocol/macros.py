@@ -11,6 +11,8 @@ message speaks for the next:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from hybridgrey.protocol import wire
 
 FOR_CONNECT, FOR_HELO, FOR_MAIL, FOR_RCPT, FOR_DATA, FOR_END_OF_HEADERS, FOR_END_OF_MESSAGE = range(7)
@@ -29,15 +31,18 @@ _NONE: list[bytes | dict[bytes, bytes] | None] = [None] * len(_STAGES)
 # A command of these stages ends what was sent for later ones.
 _ENDS_LATER = FOR_RCPT
 _SHORT = len("{i}")
+_NOTHING: Mapping[bytes, bytes] = {}
 
 
 class Macros:
     """The macros of one connection, by stage; a list is taken apart when it is first asked for."""
 
-    __slots__ = ("_fresh", "_sent")
+    __slots__ = ("_fresh", "_now", "_sent")
 
     def __init__(self) -> None:
         self._sent = _NONE.copy()
+        # All of them, those of a later stage over those of an earlier one; None: to be put together.
+        self._now: dict[bytes, bytes] | None = None
         # A bit for each stage whose macros have come and whose command has not.
         self._fresh = 0
 
@@ -47,10 +52,12 @@ class Macros:
         if stage is not None:
             self._sent[stage] = payload
             self._fresh |= 1 << stage
+            self._now = None
 
     def begin(self, stage: int) -> None:
         """The command of a stage has come."""
         fresh = self._fresh
+        self._now = None
         if not fresh >> stage & 1:
             self._sent[stage] = None
         if stage <= _ENDS_LATER:
@@ -63,6 +70,7 @@ class Macros:
     def forget(self, stage: int) -> None:
         """End the macros of a stage and of later ones."""
         self._sent[stage:] = _NONE[stage:]
+        self._now = None
 
     def get(self, name: bytes) -> bytes | None:
         """A macro's value, of the latest stage that has it; None if the MTA has sent none.
@@ -70,18 +78,34 @@ class Macros:
         Names are as the MTA sends them, `{client_addr}`, `i`; those of one letter also with braces or
         without (smfi_getsymval).
         """
-        other = _other_form(name) if len(name) <= _SHORT else b""
-        stage = FOR_END_OF_MESSAGE
-        for sent in self._sent[::-1]:
-            if sent is not None:
-                if isinstance(sent, bytes):
-                    sent = self._sent[stage] = _taken_apart(sent)
-                if name in sent:
-                    return sent[name]
-                if other in sent:
-                    return sent[other]
-            stage -= 1
+        if len(name) > _SHORT:
+            now = self._now
+            return (self._together() if now is None else now).get(name)
+        other = _other_form(name)
+        for stage in range(FOR_END_OF_MESSAGE, -1, -1):
+            sent = self._of(stage)
+            if name in sent:
+                return sent[name]
+            if other in sent:
+                return sent[other]
         return None
+
+    def _together(self) -> dict[bytes, bytes]:
+        """All of them in one, for several are asked for at each command."""
+        now = self._now = {}
+        for stage, sent in enumerate(self._sent):
+            if sent is not None:
+                now.update(self._of(stage))
+        return now
+
+    def _of(self, stage: int) -> Mapping[bytes, bytes]:
+        """The macros of one stage."""
+        sent = self._sent[stage]
+        if sent is None:
+            return _NOTHING
+        if isinstance(sent, bytes):
+            sent = self._sent[stage] = _taken_apart(sent)
+        return sent
 
 
 def _other_form(name: bytes) -> bytes:

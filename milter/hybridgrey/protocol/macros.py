@@ -11,8 +11,6 @@ message speaks for the next:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from hybridgrey.protocol import wire
 
 FOR_CONNECT, FOR_HELO, FOR_MAIL, FOR_RCPT, FOR_DATA, FOR_END_OF_HEADERS, FOR_END_OF_MESSAGE = range(7)
@@ -31,11 +29,10 @@ _NONE: list[bytes | dict[bytes, bytes] | None] = [None] * len(_STAGES)
 # A command of these stages ends what was sent for later ones.
 _ENDS_LATER = FOR_RCPT
 _SHORT = len("{i}")
-_NOTHING: Mapping[bytes, bytes] = {}
 
 
 class Macros:
-    """The macros of one connection, by stage; a list is taken apart when it is first asked for."""
+    """The macros of one connection, by stage; lists are taken apart when one is first asked for."""
 
     __slots__ = ("_fresh", "_now", "_sent")
 
@@ -78,34 +75,29 @@ class Macros:
         Names are as the MTA sends them, `{client_addr}`, `i`; those of one letter also with braces or
         without (smfi_getsymval).
         """
-        if len(name) > _SHORT:
-            now = self._now
-            return (self._together() if now is None else now).get(name)
-        other = _other_form(name)
-        for stage in range(FOR_END_OF_MESSAGE, -1, -1):
-            sent = self._of(stage)
-            if name in sent:
-                return sent[name]
-            if other in sent:
-                return sent[other]
-        return None
+        now = self._now
+        if now is None:
+            now = self._together()
+        value = now.get(name)
+        if value is None and len(name) <= _SHORT:
+            return now.get(_other_form(name))
+        return value
 
     def _together(self) -> dict[bytes, bytes]:
         """All of them in one, for several are asked for at each command."""
-        now = self._now = {}
+        now: dict[bytes, bytes] = {}
         for stage, sent in enumerate(self._sent):
-            if sent is not None:
-                now.update(self._of(stage))
+            if sent is None:
+                continue
+            if isinstance(sent, bytes):
+                sent = self._sent[stage] = _taken_apart(sent)
+            for name in sent:
+                if len(name) <= _SHORT:
+                    # Of an earlier stage, by its other name.
+                    now.pop(_other_form(name), None)
+            now.update(sent)
+        self._now = now
         return now
-
-    def _of(self, stage: int) -> Mapping[bytes, bytes]:
-        """The macros of one stage."""
-        sent = self._sent[stage]
-        if sent is None:
-            return _NOTHING
-        if isinstance(sent, bytes):
-            sent = self._sent[stage] = _taken_apart(sent)
-        return sent
 
 
 def _other_form(name: bytes) -> bytes:

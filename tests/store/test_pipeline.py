@@ -213,7 +213,7 @@ def test_a_late_answer_is_never_read_by_another(server, looped):
 
 
 def test_a_call_with_less_time_than_others(server, looped, changes):
-    """It ends in its own time, which is not held against the store, and only once; the next ones are right."""
+    """It ends in its own time and only once; the store is not blamed, and the next answers are right."""
     looped.ask(echo(1))
     server.freeze()
     hasty = Call(ECHO, (), (111,), TIMEOUT / 20)

@@ -2,8 +2,9 @@
 
 An *entry* is a triplet (waiting or passed) or a client network's count of passed triplets (counting, or
 allowed once there are enough).  In a network's place there may be a sender's domain, ``spf=example.org``.
-Millions are looked through a page at a time, so memory does not grow with their number; SCAN may then show an entry twice while the server grows its table. *Notes* (when a network's
-count grew, how many triplets of an address wait) are no entries, and are forgotten with what they are about.
+Millions are looked through a page at a time, so memory does not grow with their number; SCAN may then show
+an entry twice while the server grows its table. *Notes* (when a network's count grew, how many triplets of an
+address wait) are no entries, and are forgotten with what they are about.
 
 A `Query` says which entries: exact values are compared in their stored form, so that addresses hidden as
 HMACs are found too; patterns (``*``, ``?``, ``[…]``) and wide networks need clear text.

@@ -50,11 +50,14 @@ class Decision(NamedTuple):
 
 
 class Client:
-    """A connected client: what is known of it, and its look-up under way."""
+    """A connected client: what is known of it, and its look-up under way; `pools` are those that it is in."""
 
-    __slots__ = ("facts", "host", "lookup", "source", "trusted")
+    __slots__ = ("facts", "host", "lookup", "pools", "source", "trusted")
 
-    def __init__(self, source: ClientAddress, host: str | None, facts: Facts) -> None:
+    def __init__(
+        self, source: ClientAddress, host: str | None, facts: Facts, pools: frozenset[str] = frozenset()
+    ) -> None:
+        self.pools = pools
         self.source = source
         self.host = host
         self.facts = facts

@@ -212,6 +212,20 @@ def test_a_late_answer_is_never_read_by_another(server, looped):
     assert looped.ask(echo(222), echo(333)) == [[222, 0], [333, 0]]
 
 
+def test_a_call_with_less_time_than_others(server, looped, changes):
+    """It ends in its own time and only once; the store is not blamed, and the next answers are right."""
+    looped.ask(echo(1))
+    server.freeze()
+    hasty = Call(ECHO, (), (111,), TIMEOUT / 20)
+    begin = time.monotonic()
+    answers = looped.ask(*[hasty] * 4)
+    assert time.monotonic() - begin < TIMEOUT
+    assert {str(one) for one in answers} == {"no answer in time"}
+    server.thaw()
+    assert looped.ask(echo(222), echo(333)) == [[222, 0], [333, 0]]
+    assert changes.seen == []
+
+
 def test_a_connection_that_hangs_is_given_up():
     """One on which nothing comes for twice the time makes way for a new one."""
     server = Recorder(0, hang=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.eventloop import Loop
 from hybridgrey.filter.followup import InTurns
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
-from hybridgrey.process import byhand
 from hybridgrey.process.native_helpers import Helpers
 from hybridgrey.process.native_task import Calls, Threaded
 from hybridgrey.store.connection import Store
@@ -29,10 +30,10 @@ class NativeWorker:
         reports: Report,
         events: InTurns,
         loop: Loop,
-        by_hand: byhand.Current,
+        ticks: Sequence[Callable[[], None]],
     ) -> None:
         self._store = store
-        self._by_hand = by_hand
+        self._ticks = tuple(ticks)
         self._reports = reports
         self._events = events
         self._probing = False
@@ -64,8 +65,9 @@ class NativeWorker:
             self._reports.recovered("connections")
 
     def tick(self) -> None:
-        """Take over what was said by hand; look whether a store that was given up is back."""
-        self._by_hand.tick()
+        """Do what is to be done once a second; look whether a store that was given up is back."""
+        for tick in self._ticks:
+            tick()
         if not self._store.available and not self._probing:
             # By a helper, for it may not answer.
             self._probing = True

@@ -64,13 +64,16 @@ class Store:
         """Why a call failed; "" when the last one to each shard did not."""
         return self._breakers.reason
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
-        """Run a script that returns integers: one round trip. Raises StoreError.
+    def run(
+        self, script: Script, keys: Sequence[bytes], args: Arguments, seconds: float | None = None
+    ) -> list[int]:
+        """Run a script that returns integers: one round trip, of at most `seconds`. Raises StoreError.
 
         The keys of one call must share a hash tag. A connection found dead is replaced once and the call
         repeated, so the script must bear being run twice.
         """
-        return self._attempt(self.admitted(keys), script, keys, args)
+        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
+        return self._attempt(self.admitted(keys), script, keys, args, timeout)
 
     @property
     def where(self) -> Where | None:
@@ -139,11 +142,13 @@ class Store:
         self._backend.close()
 
     def _try(self, breaker: Breaker, key: bytes) -> None:
-        self._attempt(breaker, self._probe, (key,), (_PROBE_SECONDS,))
+        self._attempt(breaker, self._probe, (key,), (_PROBE_SECONDS,), self._timeout)
 
-    def _attempt(self, breaker: Breaker, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
+    def _attempt(
+        self, breaker: Breaker, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float
+    ) -> list[int]:
         try:
-            reply = self._backend.evaluate(script, keys, args, self._timeout)
+            reply = self._backend.evaluate(script, keys, args, timeout)
         except StoreError as error:
             self.failed(breaker, str(error), keys)
             raise

@@ -1,7 +1,8 @@
 """The store over one connection that never waits: calls go out one after the other, answers come in order.
 
 Each call has the time that one has with a connection of its own (`link`), connecting included; who has waited
-so long gets a StoreError, and the answer that comes too late is thrown away when it is its turn.  The
+so long gets a StoreError, and the answer that comes too late is thrown away when it is its turn.  A call may
+have less time than others; that it has been too little is not held against the store.  The
 connection is made by somebody who may wait, a helper; what is asked meanwhile goes out when it stands.
 
 A call whose command may have been carried out is not repeated: where the connection breaks, all that are on
@@ -62,13 +63,31 @@ class _Asked:
 
     def command(self) -> bytes:
         """By the script's digest."""
-        script, keys, args = self.call
+        script, keys, args, _ = self.call
         return pack("EVALSHA", script.sha, len(keys), *keys, *args)
 
     def whole_command(self) -> bytes:
         """For a server that does not know the script."""
-        script, keys, args = self.call
+        script, keys, args, _ = self.call
         return pack("EVAL", script.text, len(keys), *keys, *args)
+
+
+class _Hasty:
+    """What takes the answer of a call that has less time than the store has."""
+
+    __slots__ = ("_answered",)
+
+    def __init__(self, answered: Answered) -> None:
+        self._answered: Answered | None = answered
+
+    def __call__(self, answer: list[int] | StoreError) -> None:
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(answer)
+
+    def expire(self, _number: int) -> None:
+        """Its time is over."""
+        self(StoreError(_TOO_LATE))
 
 
 class Pipeline:
@@ -109,6 +128,9 @@ class Pipeline:
         if self._link is not None and not self._sent and now - self._used > MAX_AGE:
             # A firewall on the way may have forgotten it.
             self._drop()
+        if call.seconds is not None and call.seconds < self._store.timeout:
+            asked.answered = hasty = _Hasty(answered)
+            self._loop.at(now + call.seconds, hasty.expire)
         self._put(asked)
         if not self._timing:
             self._timing = True

@@ -109,6 +109,7 @@ NEGATIVE = (
     "explain --exit-code",
     "greylist show",
     "greylist forget",
+    "hybridgrey entries",
     "report observed --since 2d",
     "hybridgrey zones",
     "hybridgrey pools",

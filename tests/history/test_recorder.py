@@ -33,7 +33,7 @@ from parts.redisserver import Redis
 
 RULES = [("blocklists", "reject"), ("the rest", "greylist")]
 ZONES = [("bl.test", "bl.test"), ("wl.test", "wl.test")]
-TERMS = Terms("mx1", "enforce", {"rules": "1", "greylist": "1"})
+TERMS = Terms("mx1", "enforce", {"rules": "1", "greylist": "1"}, verdicts=7 * 86400)
 EVENT = {"client": "192.0.2.7", "sender": "a@example.org", "outcome": "rejected", "mx": "mx1"}
 FAR = 10 * 366 * 86400
 
@@ -65,6 +65,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """In-process chroniclers look and write several times a second."""
     monkeypatch.setattr(recorder, "TICK", 0.1)
     monkeypatch.setattr(recorder, "FLUSH", 0.2)
+    monkeypatch.setattr(recorder, "SHIP", 0.2)
 
 
 class Host:
@@ -267,7 +268,7 @@ def test_a_suspended_list_is_marked(server: Redis, reader: Reader) -> None:
 
 def test_with_a_key_secret_no_address_reaches_the_store(server: Redis, reader: Reader) -> None:
     """Counts and marks are written, clients and senders are not; this host's page knows them still."""
-    private = replace(TERMS, private=True)
+    private = replace(TERMS, private=True, verdicts=0)
     with Host(server, private) as host:
         host.reject(3)
         wait_until(lambda: rejected(reader) == 3, "the store has the counts")
@@ -289,7 +290,7 @@ def test_with_a_key_secret_no_address_reaches_the_store(server: Redis, reader: R
 
 def test_without_a_history_nothing_is_written(server: Redis) -> None:
     """With history = false the store sees nothing of it, and the page has what there was since the start."""
-    with Host(server, replace(TERMS, kept=False)) as host:
+    with Host(server, replace(TERMS, kept=False, verdicts=0)) as host:
         host.reject(3)
         wait_until(lambda: rejected(host.chronicle) == 3, "the page has it")
         assert host.chronicle.hosts() == ["mx1"]

@@ -52,6 +52,7 @@ OUTCOMES: Final = series.OUTCOMES
 NOTED: Final = "noted"
 
 _UNSAFE = re.compile(r"[%:\x00-\x1f\x7f]")
+_UNTAGGED = re.compile(r"[{}]")
 _FIELD = re.compile(rb"([0-9]{2}) (.+)", re.DOTALL)
 
 
@@ -128,6 +129,13 @@ def field(step: Step, moment: float, series: str) -> bytes:
 def key(*names: str) -> bytes:
     """A key of the history."""
     return ":".join((NAMESPACE, *map(escaped, names))).encode("utf-8", "surrogatepass")
+
+
+def verdict_keys(host: str) -> tuple[bytes, bytes]:
+    """The keys of a host's verdicts and of what they take, which may be large: each host has its own tag."""
+    name = _UNTAGGED.sub(lambda match: f"%{ord(match[0]):02X}", escaped(host))
+    whole = f"hg1:verdicts:{{host={name}}}".encode("utf-8", "surrogatepass")
+    return whole, whole + b":size"
 
 
 def day(moment: float) -> str:

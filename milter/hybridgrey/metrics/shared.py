@@ -108,7 +108,7 @@ class Board:
     """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 80)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 104)).cast("d")
         self.started = time.time()
         """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
@@ -149,6 +149,24 @@ class Board:
     def store_keys(self) -> int | None:
         """Keys in the store, None while they are unknown."""
         return int(self._cells[8]) if self.store_up and self._cells[8] >= 0 else None
+
+    def set_verdicts(self, size: int, number: int) -> None:
+        """Say what the verdicts of this host take in the store: bytes, and how many. Keeper only."""
+        self._cells[10], self._cells[11] = size, number
+
+    def set_dropped(self, number: int) -> None:
+        """Say how many verdicts have waited for the store in vain. Keeper only."""
+        self._cells[12] = number
+
+    @property
+    def verdicts(self) -> tuple[int, int]:
+        """Bytes that the verdicts of this host take in the store, and how many there are."""
+        return int(self._cells[10]), int(self._cells[11])
+
+    @property
+    def dropped(self) -> int:
+        """Verdicts that have waited for the store in vain."""
+        return int(self._cells[12])
 
     def served(self, address: str) -> bool:
         """Note where metrics are served; whether that is new. Keeper only."""

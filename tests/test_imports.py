@@ -14,7 +14,17 @@ import hybridgrey
 
 ROOT = Path(hybridgrey.__file__).parent
 
-LEAVES = {"address", "clientaddress", "cleaning", "envelope", "folders", "logs", "logfile", "outcome"}
+LEAVES = {
+    "address",
+    "clientaddress",
+    "cleaning",
+    "envelope",
+    "folders",
+    "logs",
+    "logfile",
+    "logline",
+    "outcome",
+}
 """Modules that any package may use; they use each other only."""
 
 MAY_IMPORT = {

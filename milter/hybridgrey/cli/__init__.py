@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "greylist": "hybridgrey.cli.greylist:greylist",
     "import": "hybridgrey.cli.import_:import_",
     "report": "hybridgrey.cli.report:report",
+    "log": "hybridgrey.cli.log:log",
     "replay": "hybridgrey.cli.replay:replay",
     "completion": "hybridgrey.cli.completion:completion",
     "help": "hybridgrey.cli.help_:help_",

@@ -44,7 +44,7 @@ MOST_MARKS: Final = 500
 MOST_TOPS: Final = 10
 MOST_OF_A_KIND: Final = 100  # heaviest by one outcome, to find the heaviest by all of them
 MOST_VERDICTS: Final = 2000
-MOST_SHOWN: Final = 500
+MOST_SHOWN: Final = 1000
 MOST_SEARCHED: Final = 450  # characters
 
 

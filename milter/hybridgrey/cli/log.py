@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ from hybridgrey.cli.log_filters import Holds
 from hybridgrey.cli.log_sources import FromDaemon, FromLogs, FromStore, Source, journal, why_not_stored
 from hybridgrey.cli.logfiles import STDIN
 from hybridgrey.cli.moments import local_moment
-from hybridgrey.cli.output import fail, json_line, several, warn
+from hybridgrey.cli.output import fail, json_line, warn
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
 from hybridgrey.history.reader import Reader
@@ -107,14 +107,13 @@ def log(
             printer.at_once = STDIN in files or follow
         else:
             assert config is not None  # noqa: S101 (else it would have ended)
-            source = _kept(stack, config, given["host"])
+            source = _kept(stack, config, given)
         _show(source, printer, span, lines, follow=follow and not of_journal)
     if not printer.shown:
-        looked = several(printer.looked, "verdict")
-        fail(f"no verdict matches, of {looked} in that time; {source.covers()}")
+        fail(f"no verdict matches; {source.covers()}")
 
 
-def _kept(stack: ExitStack, config: Config, hosts: Sequence[str]) -> Source:
+def _kept(stack: ExitStack, config: Config, given: Mapping[str, Sequence[str]]) -> Source:
     """The store, or the daemon where the store has none."""
     if why_not_stored(config):
         warn(f"{why_not_stored(config)}: these are the last verdicts of this host's daemon")
@@ -123,8 +122,7 @@ def _kept(stack: ExitStack, config: Config, hosts: Sequence[str]) -> Source:
         reader = stack.enter_context(closing(Reader.open(url_of(config), config.store.timeout)))
     except StoreError as error:
         fail(store_trouble(config, error), UNAVAILABLE)
-    plain = [host for host in hosts if not any(char in host for char in "*?[")]
-    return FromStore(config, reader, plain if len(plain) == len(hosts) else ())
+    return FromStore(config, reader, log_filters.needles(given))
 
 
 def _logs(
@@ -149,13 +147,12 @@ class _Printer:
         self._tests = tests
         self._utc = utc
         self._json = json_
-        self.looked = self.shown = 0
+        self.shown = 0
         self.at_once = False
 
     def matching(self, records: Iterable[dict[str, Any]]) -> Iterator[Verdict]:
         """Those that match, made safe."""
         for record in records:
-            self.looked += 1
             one = verdicts.safe(record)
             if one is not None and log_filters.holds(self._tests, one):
                 yield one

@@ -15,12 +15,24 @@ from hybridgrey.page.verdicts import Search, Verdict, Word
 
 Holds = Callable[[Verdict], bool]
 
+_LITERAL: Final = frozenset(("from", "to", "rule", "list"))
+_PLAIN: Final = re.compile(r"[a-z0-9@._ +-]+")
 _GLOB: Final = frozenset("*?[")
 
 
 def made(given: Mapping[str, Sequence[str]], clients: ClientReader) -> list[Holds]:
     """A test for each condition; `given`: its values by the name of the option."""
     return [_any(_one(name, value, clients) for value in values) for name, values in given.items() if values]
+
+
+def needles(given: Mapping[str, Sequence[str]]) -> list[list[bytes]]:
+    """What a record must have in it for these conditions, as far as plain words say it (`history.chunks`)."""
+    groups = [
+        [value.strip().lower().lstrip("@.") for value in values]
+        for name, values in given.items()
+        if name in _LITERAL and values
+    ]
+    return [[one.encode() for one in some] for some in groups if all(map(_PLAIN.fullmatch, some))]
 
 
 def holds(tests: Sequence[Holds], one: Verdict) -> bool:

@@ -24,7 +24,7 @@ from hybridgrey.cli.log_words import when
 from hybridgrey.cli.logfiles import is_regular, last_change, lines_of
 from hybridgrey.cli.output import fail, several
 from hybridgrey.config.load import Config
-from hybridgrey.history.chunks import time_of
+from hybridgrey.history.chunks import Needles, time_of
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.view import Terms
 from hybridgrey.store.connection import StoreError
@@ -54,26 +54,26 @@ class Source(Protocol):
 class FromStore:
     """What all hosts have written to the store."""
 
-    def __init__(self, config: Config, reader: Reader, hosts: Sequence[str]) -> None:
-        """`hosts`: those that are wanted, none for all."""
+    def __init__(self, config: Config, reader: Reader, needles: Needles) -> None:
+        """`needles`: what matches must have, as `history.chunks` has it."""
         self._config = config
         self._reader = reader
-        self._hosts = hosts or None
+        self._needles = needles
 
     def records(self, since: float, until: float) -> Iterator[Record]:
         """See `Source`; ends with a line when the store does not serve."""
         with self._told():
-            yield from self._reader.verdicts(since, until, self._hosts)
+            yield from self._reader.verdicts(since, until, needles=self._needles)
 
     def newest(self, since: float, until: float) -> Iterator[Record]:
         """See `Source`."""
         with self._told():
-            yield from self._reader.verdicts(since, until, self._hosts, newest_first=True)
+            yield from self._reader.verdicts(since, until, newest_first=True, needles=self._needles)
 
     def covers(self) -> str:
         """See `Source`."""
         with self._told():
-            kept = self._reader.kept(self._hosts)
+            kept = self._reader.kept()
         known = {host: one for host, one in kept.items() if one.since is not None}
         if not known:
             return "the store has no verdict yet: a host writes them some 10 s after they are given"

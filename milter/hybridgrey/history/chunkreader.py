@@ -13,14 +13,16 @@ from collections.abc import Iterator, Sequence
 from typing import Final, NamedTuple, cast
 
 from hybridgrey.history import layout
-from hybridgrey.history.chunks import CHUNK_MAX, SPAN_MAX, Chunk, Record, head, time_of, unpacked
+from hybridgrey.history.chunks import CHUNK_MAX, SPAN_MAX, Chunk, Needles, Record, head, time_of, unpacked
 from hybridgrey.history.chunkwriter import Size
 from hybridgrey.store.connection import Script, Store, StoreError
 
 _PAGE: Final = 32  # chunks a call
 _PAGE_BYTES: Final = 192 * 1024
-_HELD_MAX: Final = 4000
-"""Records that wait for their turn: our chunks overlap by a second or so, others' may by years."""
+_OVERLAP: Final = 5.0
+"""Seconds by which chunks of one host may overlap: a worker's verdicts are read up to a second late."""
+_HELD_MAX: Final = 8000
+"""Records that wait for their turn: what somebody else made may overlap by years."""
 
 # Gives pairs of score and chunk, as many as one call may cost, at least one; what is too large comes as "".
 _READ: Final = Script(f"""
@@ -53,10 +55,16 @@ class Kept(NamedTuple):
 
 
 def records(
-    store: Store, hosts: Sequence[str], since: float, until: float, *, newest_first: bool = False
+    store: Store,
+    hosts: Sequence[str],
+    since: float,
+    until: float,
+    *,
+    newest_first: bool = False,
+    needles: Needles = (),
 ) -> Iterator[Record]:
-    """The verdicts of some hosts in a time, both ends included, in order."""
-    rows = [_of_host(store, host, since, until, down=newest_first) for host in hosts]
+    """The verdicts of some hosts in a time, both ends included, in order; those that may have the needles."""
+    rows = [_of_host(store, host, since, until, needles, down=newest_first) for host in hosts]
     return heapq.merge(*rows, key=time_of, reverse=newest_first)
 
 
@@ -69,19 +77,22 @@ def kept(store: Store, host: str) -> Kept:
     return Kept(Size(*numbers), first.first if first else None)
 
 
-def _of_host(store: Store, host: str, since: float, until: float, *, down: bool) -> Iterator[Record]:
+def _of_host(
+    store: Store, host: str, since: float, until: float, needles: Needles, *, down: bool
+) -> Iterator[Record]:
     """The records of one host, sorted across its chunks.
 
-    What is later than the begin of the next chunk waits for its turn (backwards: earlier than its end).
+    What is later than the begin of the next chunk waits for its turn (backwards: earlier than its end), and
+    a little longer, for the one after that may begin before it.
     """
     sign = -1 if down else 1
     held: list[tuple[float, int, Record]] = []
     number = 0
     for chunk in _chunks(store, host, since, until, down=down):
-        edge = sign * (chunk.last if down else chunk.first)
+        edge = sign * (chunk.last if down else chunk.first) - _OVERLAP
         while held and (held[0][0] < edge or len(held) > _HELD_MAX):
             yield heapq.heappop(held)[2]
-        for record in unpacked(chunk):
+        for record in unpacked(chunk, needles):
             if since <= (moment := time_of(record)) <= until:
                 number += 1
                 heapq.heappush(held, (sign * moment, number, record))

@@ -14,7 +14,7 @@ from typing import Final, cast
 
 from hybridgrey.history import chunkreader, layout
 from hybridgrey.history.chunkreader import Kept
-from hybridgrey.history.chunks import Record
+from hybridgrey.history.chunks import Needles, Record
 from hybridgrey.history.layout import LAYOUTS, Step
 from hybridgrey.history.records import (
     DAY_MAX,
@@ -125,10 +125,21 @@ class Reader:
         return list(islice(self.verdicts(0, _EVER, hosts, newest_first=True), limit))
 
     def verdicts(
-        self, since: float, until: float, hosts: Sequence[str] | None = None, *, newest_first: bool = False
+        self,
+        since: float,
+        until: float,
+        hosts: Sequence[str] | None = None,
+        *,
+        newest_first: bool = False,
+        needles: Needles = (),
     ) -> Iterator[Record]:
-        """Recorded verdicts of a time, both ends included, one after another in their order."""
-        return chunkreader.records(self._store, self._chosen(hosts), since, until, newest_first=newest_first)
+        """Recorded verdicts of a time, both ends included, one after another in their order.
+
+        Those that have no needle (see `chunks`) are passed over, others may be.
+        """
+        return chunkreader.records(
+            self._store, self._chosen(hosts), since, until, newest_first=newest_first, needles=needles
+        )
 
     def kept(self, hosts: Sequence[str] | None = None) -> dict[str, Kept]:
         """How many verdicts there are of each host, and since when."""

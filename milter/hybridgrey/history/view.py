@@ -19,6 +19,7 @@ import orjson
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
 from hybridgrey.history import layout
+from hybridgrey.history.chunks import Needles, Record
 from hybridgrey.history.layout import LAYOUTS, Step
 from hybridgrey.history.ledger import Ledger
 from hybridgrey.history.reader import Reader
@@ -147,12 +148,12 @@ class Chronicle:
         return newest([*own, *theirs], limit)
 
     def verdicts(
-        self, since: float, until: float, hosts: Sequence[str] | None = None
-    ) -> Iterator[dict[str, object]]:
+        self, since: float, until: float, hosts: Sequence[str] | None = None, needles: Needles = ()
+    ) -> Iterator[Record]:
         """Those of a time that the store has, the newest first, one after another; none where it has none."""
         if not self.terms.verdicts:
             return iter(())
-        return self.reader.verdicts(since, until, hosts, newest_first=True)
+        return self.reader.verdicts(since, until, hosts, newest_first=True, needles=needles)
 
     @property
     def _in_store(self) -> bool:

@@ -112,6 +112,7 @@ NEGATIVE = (
     "report observed --since 2d",
     "hybridgrey zones",
     "hybridgrey status",
+    "hybridgrey log",
 )
 LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []
 

@@ -292,6 +292,21 @@ WARNINGS = [
     ("[metrics]\nlisten = '192.0.2.1:9893'\npassword = 'sesame, open'", []),
     ("[metrics]\nlisten = '127.0.0.9:9893'", []),
     ("[metrics]\nlisten = ''", []),
+    ("[metrics]\nhistory = false", []),
+    ("[metrics]\nhistory = false\nkeep_verdicts = '0'", []),
+    (
+        "[metrics]\nhistory = false\nkeep_verdicts = '7d'",
+        ["metrics.keep_verdicts: without [metrics] history"],
+    ),
+    (
+        "[metrics]\nkeep_verdicts = '7d'\n[store]\nkey_secret = 'k'",
+        ["metrics.keep_verdicts: with [store] key_secret no verdict is kept"],
+    ),
+    ("[metrics]\nkeep_verdicts = '31d'", []),
+    (
+        "[metrics]\nkeep_verdicts = '365d'",
+        ["metrics.keep_verdicts: the bounds on number and size come first"],
+    ),
     (rule("clients = ['127.0.0.1']\naction = 'accept'"), []),
     (rule("clients = ['0.0.0.0/0', '!127.0.0.1']\naction = 'accept'"), ["rule: mail of this host itself"]),
     ("[[rule]]\naction = 'greylist'", ["rule: mail of this host itself"]),

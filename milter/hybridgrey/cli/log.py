@@ -87,9 +87,9 @@ def log(
       hybridgrey log --to joe@example.org --since yesterday
       hybridgrey log --client 192.0.2.0/24 --outcome rejected
       hybridgrey log --from '*@*.example.com' --list zen.spamhaus.org --since 2d --until 1d
-      hybridgrey log --follow
       hybridgrey log --json --since 7d | hybridgrey replay -
-      hybridgrey log --outcome deferred /var/log/hybridgrey.log.*.xz
+      hybridgrey log --outcome deferred /var/log/hybridgrey.log.*.gz /var/log/hybridgrey.log
+      hybridgrey log --journal --rule blocklists --since 30d
     """
     logs = bool(files or of_journal)
     if follow and files:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 
+from hybridgrey import outcome
 from hybridgrey.outcome import Outcome, Reason, outcome_of
 from hybridgrey.page.verdicts import Verdict
 
@@ -17,7 +18,6 @@ COLOURS: Final = {
     Outcome.DEFERRED: "yellow",
 }
 _WIDTH: Final = max(map(len, Outcome))
-_STATES: Final = {"new": Reason.NEW, "early": Reason.EARLY, "passed": Reason.PASSED, "full": Reason.FULL}
 
 
 def when(moment: float, *, utc: bool = False, precise: bool = True) -> str:
@@ -29,12 +29,12 @@ def when(moment: float, *, utc: bool = False, precise: bool = True) -> str:
 
 def line(one: Verdict, *, utc: bool = False) -> str:
     """The line of a verdict that `page.verdicts.safe` has made."""
-    outcome = outcome_of(one["outcome"]) or Outcome.ACCEPTED
+    got = outcome_of(one["outcome"]) or Outcome.ACCEPTED
     client = f"{one['client']} ({one['host']})" if one["host"] else one["client"]
     words = [
         when(one["t"], utc=utc),
         one["mx"] or "-",
-        click.style(f"{outcome:<{_WIDTH}}", fg=COLOURS[outcome]),
+        click.style(f"{got:<{_WIDTH}}", fg=COLOURS[got]),
         client,
         f"from {one['sender'] or '<>'} to {one['recipient'] or '?'}: {why(one)}",
     ]
@@ -60,17 +60,13 @@ def _reason(one: Verdict) -> str:
         )
     if reason == Reason.EARLY and one["age"] is not None:
         return f"came back too early, after {one['age']:g} s"
-    if reason == Reason.NO_RULE:
-        return "no rule matched"
-    if reason == Reason.PASSED:
-        return "passed" if one["age"] is None else f"passed after {one['age']:g} s"
-    return one["why"] or reason
+    return outcome.why(reason, one["age"])
 
 
 def _older(one: Verdict) -> str:
-    """The reason in a record of version 0.1, which has none."""
+    """The reason in a record of version 0.1, which has none; states are reasons."""
     if one["state"]:
-        return str(_STATES.get(one["state"], one["state"]))
+        return str(one["state"])
     if any(not isinstance(said, str) for said in one["lists"].values()):
         return Reason.LIST
     return Reason.RULE if one["rule"] else Reason.NO_RULE

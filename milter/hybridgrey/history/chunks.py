@@ -27,6 +27,7 @@ SPAN_MAX: Final = 3600.0
 CHUNK_MAX: Final = 512 * 1024
 """Bytes of a chunk, of which ours have a tenth."""
 _RAW_MAX: Final = 2 * 2**20  # bytes; 500 records have at most 500 KiB
+_LINE_MAX: Final = 8192  # bytes; a record has an eighth
 _LEVEL: Final = 3  # a tenth smaller than 1; 6 saves as much again for twice the time
 _WINDOW: Final = -15  # a bare stream: a header of zlib's would say nothing that ours does not
 
@@ -118,7 +119,9 @@ def unpacked(chunk: Chunk, needles: Needles = ()) -> Iterator[Record]:
     if needles and not _may_have(raw, needles):
         return
     for line in raw.split(b"\n", MOST_RECORDS)[:MOST_RECORDS]:
-        if (not needles or _may_have(line, needles)) and (record := read_record(line)) is not None:
+        if len(line) > _LINE_MAX or (needles and not _may_have(line, needles)):
+            continue
+        if (record := read_record(line)) is not None:
             yield record
 
 

@@ -137,6 +137,20 @@ class Search:
         return True
 
 
+_ADDRESS_LIKE: Final = re.compile(r"[a-z0-9._+-]*@[a-z0-9@._+-]+|[a-z][a-z0-9-]*\.[a-z][a-z0-9.-]+")
+
+
+def needles(wanted: Iterable[Word]) -> list[list[bytes]]:
+    """What a record must have in it to have these words (`history.chunks`): addresses and names of hosts.
+
+    Of other words it may have what is not in the record: what we say of it.
+    """
+    literal = ("", "from", "to", "domain", "list")
+    return [
+        [one.text.encode()] for one in wanted if one.field in literal and _ADDRESS_LIKE.fullmatch(one.text)
+    ]
+
+
 def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:
     """The verdicts that have every word of `wanted`."""
     return list(filter(Search(words(wanted), clients).finds, verdicts))

@@ -29,7 +29,7 @@ async function ask(name, parameters = {}, signal = undefined) {
 }
 
 const showVerdicts = verdicts();
-const list = latest({ ask, onSearch: () => update("latest") });
+const list = latest({ ask, host: () => chosen().host, onSearch: () => update("latest") });
 let running = new AbortController();
 let timer = 0;
 let last = 0;

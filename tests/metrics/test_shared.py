@@ -465,6 +465,7 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_lists_healthy": (),
         "hybridgrey_no_list_works": (),
         "hybridgrey_outcomes": ("enforced", "outcome", "rule"),
+        "hybridgrey_reasons": (),  # shown as they are counted
         "hybridgrey_rcpt_wait_seconds": (),
         "hybridgrey_records_lost": (),
         "hybridgrey_sessions": (),

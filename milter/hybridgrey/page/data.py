@@ -160,6 +160,7 @@ class Data:
         self._host = host
         self._policy = policy
         self._zones = zones
+        self._order = [(rule.name, rule.action.value) for rule in policy.rules]
         self._shared = shared
         self._chronicle = chronicle
         self._health = health
@@ -219,7 +220,9 @@ class Data:
             marks = [
                 mark for mark in chronicle.marks(span.start(now), now) if hosts is None or mark.host in hosts
             ]
-            return spans.shown(name, now, counts) | {"marks": list(map(_mark, marks[-MOST_MARKS:]))}
+            return spans.shown(name, now, counts, self._order) | {
+                "marks": list(map(_mark, marks[-MOST_MARKS:]))
+            }
 
         key = ("history", name, tuple(hosts or ()))
         kept = self._ask(key, FRESH[name], of)

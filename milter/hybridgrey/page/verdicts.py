@@ -192,6 +192,7 @@ FIELDS: Final[Mapping[str, Callable[[Verdict, str], bool]]] = {
     "from": _is("sender"),
     "to": _is("recipient"),
     "helo": _is("helo"),
+    "reason": _is("reason"),
     "outcome": lambda one, text: outcome_of(text) == outcome_of(one["outcome"]),
 }
 """What a word of a search may be about.

@@ -114,6 +114,7 @@ NEGATIVE = (
     "hybridgrey zones",
     "hybridgrey pools",
     "hybridgrey status",
+    "hybridgrey log",
 )
 LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []
 

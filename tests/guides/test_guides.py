@@ -46,6 +46,7 @@ NEGATIVE = (
     "greylist show",
     "greylist forget",
     "greylist list",
+    "hybridgrey log",
 )
 
 

@@ -1,4 +1,4 @@
-"""contrib/setup/packages in a clean machine: what it installs is neither started nor left to start at a boot."""
+"""contrib/setup/packages in a clean machine: what it installs is not started, nor will be at a boot."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ from parts.namespace import CLONE_NEWNET
 
 T = TypeVar("T")
 HOME = Path(__file__).parent.parent.parent / ".work" / "cleanroot"
-# What our package and an environment of Python depend on, so that they install without a network; init systems.
+# What our package and a Python environment depend on, so that they install without a network; init systems.
 INCLUDED = ("adduser", "libmilter1.0.1", "logrotate", "python3", "python3-venv", "systemd", "systemd-sysv")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAKING = 600.0  # s, from a slow mirror
@@ -200,7 +200,10 @@ class CleanRoot(Part):
     def run(
         self, *words: str, check: bool = True, timeout: float = 100.0, network: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside; PartError with what it said when it fails and `check`. `network`: the machine's own."""
+        """Run a command inside; PartError with what it said when it fails and `check`.
+
+        With `network` it has the machine's own, else the one around it.
+        """
         spaces = ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--root", *(["--net"] if network else [])]
         enter = ["nsenter", f"--target={self.first}", *spaces, "--"]
         clean = [
@@ -227,7 +230,7 @@ class CleanRoot(Part):
         return done
 
     def fetch(self, *packages: str) -> None:
-        """Let the machine's apt download packages by the network of this one: it can install them without any."""
+        """Let the machine's apt download packages by the network around it; it can install them without."""
         inside = (
             "cp /tmp/resolv.conf /etc/resolv.conf; apt-get -qq update && apt-get -qq install --download-only"
         )

@@ -1,4 +1,4 @@
-"""Source archive and wheel of this tree, and a folder with all that they need from the Python index; made once."""
+"""Source archive and wheel of this tree, made once, and a folder with all that they need from the index."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@
 # make dist           source archive, wheel and Debian package, in dist/
 # make package        a Debian package of this tree, in dist/; MAINTAINER="Name <address>" answers for it
 # make screenshot     the picture of the page in the guides, from a real run
-# make package-test   that package in clean machines: with systemd, without, upgraded, removed
+# make package-test   all of them in clean machines: with systemd, without, upgraded, removed
 # make check  style and types
 # make man    renew the man page of the commands from the program's help
 
@@ -94,13 +94,13 @@ package: setup-package
 	@contrib/debian/build
 
 package-test: setup
-	@$(PYTHON) -m pytest tests/install/test_debian.py tests/install/test_init.py $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest tests/install/test_debian.py tests/install/test_dist.py tests/install/test_init.py $(PYTEST_ARGS)
 
 check: setup-check
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
+	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py contrib/page/screenshot.py
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8

@@ -20,11 +20,11 @@ class _Connection(socketserver.BaseRequestHandler):
 
     def handle(self) -> None:
         window = cast("Window", self.server)
-        with window.host.make_socket(socket.AF_INET, socket.SOCK_STREAM) as inner:
-            # Whoever hangs up ends it; a host whose daemon is dead is told by the closed connection
-            with contextlib.suppress(OSError):
-                inner.connect((LOOPBACK, window.port))
-                _carry(self.request, inner)
+        inner = window.host.make_socket(socket.AF_INET, socket.SOCK_STREAM)
+        # Whoever hangs up ends it; that nobody listens there is told by the closed connection
+        with inner, contextlib.suppress(OSError):
+            inner.connect((LOOPBACK, window.port))
+            _carry(self.request, inner)
 
 
 def _carry(one: socket.socket, other: socket.socket) -> None:

@@ -153,6 +153,7 @@ def settings(redis: Redis, dns: FakeDns, name: str, port: int) -> dict[str, Any]
         "hostname": name,
         "store": {"url": redis.unix_url},
         "dns": {"nameservers": [dns.address]},
+        "greylist": {"delay": "5m", "retry_window": "2d", "lifetime": "36d"},
         "metrics": {"listen": f"{LOOPBACK}:{port}"},
         "rule": list(RULES),
     }

@@ -138,7 +138,7 @@ def test_commands_work(host, block):
 
 def test_the_package_is_tried_elsewhere():
     """`make package`, which the guide calls, has what it builds from, and a script with a test of its own."""
-    assert "package: setup-run\n" in (ROOT / "Makefile").read_text()
+    assert "package: setup-package\n" in (ROOT / "Makefile").read_text()
     assert os.access(ROOT / "contrib/debian/build", os.X_OK)
     assert "debianpackage" in (ROOT / "tests/install/test_debian.py").read_text()
 

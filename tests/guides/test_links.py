@@ -38,7 +38,7 @@ def test_links_lead_somewhere(page):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_to_elsewhere_are_addresses(page):
-    """One that leads out of the tree is an https address of a named host, without blanks or a loose bracket."""
+    """One that leads out of the tree is an https address of a named host, without blanks or brackets."""
     for target in re.findall(r"\]\(([^)]*)\)", prose(page)):
         if "://" not in target:
             assert LINK.fullmatch(f"]({target})"), target

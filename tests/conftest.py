@@ -13,15 +13,32 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TESTS = Path(__file__).parent
+
 SUITES = ("mta", "field", "faults", "page", "guides", "install", "upgrade", "harness")
 """Folders whose tests are about real servers."""
 
-_SERVERS = re.compile(r"^from (?:parts|faults)(?:\.(?!base\b|configfile\b)\w+)? import", re.MULTILINE)
+NO_SERVERS = frozenset({"base", "configfile", "forked", "greyterms", "laws"})
+"""The parts that start none."""
+
+SKIPPED = ("program", "slow")
+"""Marks of tests that `--unit` leaves out (pyproject.toml says what they mean)."""
+
+_IMPORT = re.compile(r"^from (\w+)(?:\.([\w.]+))? import (.+)", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--unit`` leaves out all test modules that start servers or processes of their own."""
-    parser.addoption("--unit", action="store_true", help="only tests without servers")
+    """``--unit`` leaves out all tests that start servers or programs, or take seconds."""
+    parser.addoption("--unit", action="store_true", help="only tests without servers, in seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--unit`` a law is tried on a quarter of the examples."""
+    if config.getoption("unit"):
+        from hypothesis import settings  # half a second, for who asks for one test of another kind
+
+        settings.register_profile("unit", max_examples=25)
+        settings.load_profile("unit")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -32,7 +49,26 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True if collection_path.name in SUITES else None
     if not collection_path.match("test_*.py"):
         return None
-    return True if _SERVERS.search(collection_path.read_text(encoding="utf-8")) else None
+    return True if _parts(collection_path) - NO_SERVERS else None
+
+
+def _parts(file: Path) -> set[str]:
+    """The parts that a module imports, itself or by way of another module of the tests."""
+    parts = set()
+    for package, module, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
+        if package in ("parts", "faults"):
+            parts |= {module} if module else set(names.split(", "))
+        elif (other := TESTS / package / f"{module.replace('.', '/')}.py").is_file():
+            parts |= _parts(other)
+    return parts
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--unit``: no test that starts a program or needs seconds."""
+    if config.getoption("unit"):
+        left_out = [item for item in items if any(map(item.get_closest_marker, SKIPPED))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture(scope="session")

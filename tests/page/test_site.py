@@ -16,6 +16,7 @@ import pytest
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config import load
+from hybridgrey.hand.entries import parse
 from hybridgrey.history import layout
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
@@ -23,7 +24,7 @@ from hybridgrey.lists import zones
 from hybridgrey.metrics.series import DELAY_BUCKETS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page import data as page_data
-from hybridgrey.page import files, spans, verdicts
+from hybridgrey.page import files, hand, spans, verdicts
 from hybridgrey.page import site as page_site
 from hybridgrey.policy.judge import Policy
 from hybridgrey.store.connection import StoreError
@@ -505,23 +506,22 @@ def test_outcomes_of_both_versions(word: str, key: str) -> None:
     assert verdicts.search([one], f"outcome:{word}", ClientReader()) == [one]
 
 
+def _way(matching: int) -> list[str]:
+    """The outcomes of the ten default rules, of which this one matches."""
+    return ["no match"] * matching + ["matches"] + ["not reached"] * (9 - matching)
+
+
 WAYS = [
     # what is different; whether the default rules lead there; the outcome of each rule
-    ({}, True, ["no match", "no match", "no match", "matches", "not reached", "not reached"]),
-    ({"lists": {"zen.spamhaus.org": "timeout"}, "rule": "the rest"}, True, ["no match"] * 5 + ["matches"]),
-    (
-        {"lists": {}, "rule": "authenticated"},
-        True,
-        ["matches"] + ["not reached"] * 5,
-    ),
-    (
-        {"client": "127.0.0.1", "rule": "local", "lists": {}},
-        True,
-        ["no match", "matches"] + ["not reached"] * 4,
-    ),
-    ({"lists": {"zen.spamhaus.org": ["127.255.255.254"]}}, False, ["no match"] * 5 + ["matches"]),
-    ({"rule": "one of long ago"}, False, ["no match"] * 3 + ["matches"] + ["not reached"] * 2),
-    ({"client": "nobody", "lists": {}, "rule": "the rest"}, True, ["no match"] * 5 + ["matches"]),
+    ({}, True, _way(5)),
+    ({"lists": {"zen.spamhaus.org": "timeout"}, "rule": "the rest"}, True, _way(9)),
+    ({"lists": {}, "rule": "authenticated"}, True, _way(0)),
+    ({"client": "127.0.0.1", "rule": "local", "lists": {}}, True, _way(1)),
+    ({"rule": "allowed by hand"}, True, _way(3)),
+    ({"lists": {}, "rule": "correspondents"}, True, _way(7)),
+    ({"lists": {"zen.spamhaus.org": ["127.255.255.254"]}}, False, _way(9)),
+    ({"rule": "one of long ago"}, False, _way(5)),
+    ({"client": "nobody", "lists": {}, "rule": "the rest"}, True, _way(9)),
 ]
 
 
@@ -621,6 +621,22 @@ def test_history_of_all_and_of_one(data: page_data.Data) -> None:
     one: Any = data.answer("history", {"span": "hour", "host": "mx2"})
     assert (sum(one["outcomes"]["reject"]), [mark["host"] for mark in one["marks"]]) == (1, ["mx2"])
     assert every["trouble"] == ""
+
+
+def test_entries_by_hand_are_bounded_and_clean(data: page_data.Data) -> None:
+    """The newest come first, and hundreds are enough; what others have put in is one clean line."""
+    assert data.answer("hand", {}) == {"count": 0, "entries": []}
+    made = [
+        parse(f"client 10.0.{n // 256}.{n % 256}".encode(), f"{n} 0 {VALUE}".encode()) for n in range(1, 1001)
+    ]
+    shown: Any = hand.shown([entry for entry in made if entry is not None])
+    assert (shown["count"], len(shown["entries"])) == (1000, hand.MOST_SHOWN)
+    first = shown["entries"][0]
+    assert (first["subject"], first["since"], first["until"]) == ("10.0.3.232", 1000, None)
+    assert (first["kind"], first["who"], first["comment"]) == ("block", "a b", "")
+
+
+VALUE = r'{"kind":"block","who":"a\u001bb","host":"h","comment":7}'
 
 
 def test_the_store_is_asked_seldom(data: page_data.Data, past: Past) -> None:
@@ -749,8 +765,8 @@ def test_latest_and_way(data: page_data.Data, past: Past) -> None:
     found: Any = data.answer("latest", {"q": "192.0.2.7 rejected", "limit": "5"})
     assert (found["found"], len(found["verdicts"])) == (11, 5)
     way: Any = data.answer("way", {"id": found["verdicts"][0]["id"]})
-    assert (way["agrees"], way["steps"][3]["outcome"]) == (True, "matches")
-    assert way["steps"][3]["why"] == "dns: zen.spamhaus.org=127.0.0.[2..11]"
+    assert (way["agrees"], way["steps"][5]["outcome"]) == (True, "matches")
+    assert way["steps"][5]["why"] == "dns: zen.spamhaus.org=127.0.0.[2..11]"
     with pytest.raises(page_site.GoneError):
         data.answer("way", {"id": "0" * 20})
 

@@ -13,6 +13,7 @@ from hybridgrey.replay import running, summary
 from hybridgrey.replay.reading import Reader
 from hybridgrey.replay.running import End
 from hybridgrey.replay.trial import Trial
+from parts.laws import examples
 
 BEGIN = 1_767_225_600
 DEFAULT = load.default()
@@ -200,7 +201,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_configuration_does_not_differ_from_itself(lines):
     """And each message has one result."""
     _, messages, results = replayed(lines, DEFAULT, DEFAULT)
@@ -209,7 +210,7 @@ def test_a_configuration_does_not_differ_from_itself(lines):
 
 
 @given(LINES, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_order_of_lines_is_no_matter(lines, chance: random.Random):
     """The same messages have the same results."""
     shuffled = chance.sample(lines, len(lines))
@@ -232,18 +233,10 @@ CASES = st.tuples(
 
 
 @given(CASES, CASES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_names_are_alike_where_keys_are(one, other):
     """The names of an attempt's keys here tell apart what the store's keys tell apart."""
-    terms = DEFAULT.greylist
-    grey = Greylist(
-        None,
-        retry_window=terms.retry_window,
-        lifetime=terms.lifetime,
-        ipv4_prefix=terms.ipv4_prefix,
-        ipv6_prefix=terms.ipv6_prefix,
-        auto_allow_after=0,
-    )
+    grey = Greylist(None, DEFAULT.greylist)
     trial = Trial(DEFAULT)
     keys = [grey.attempt(*case, 1).keys for case in (one, other)]
     names = [trial.names(*case) for case in (one, other)]

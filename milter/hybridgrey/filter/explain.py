@@ -10,7 +10,7 @@ What is not given (sender, recipient) stands for somebody of whom no rule knows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dns.exception
 import dns.message
@@ -25,6 +25,9 @@ from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
+from hybridgrey.hand.entries import Entry
+from hybridgrey.hand.expected import Expected
+from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.lists import question, zones
 from hybridgrey.lists.awaited import run
 from hybridgrey.lists.health import Health, Prober
@@ -32,8 +35,11 @@ from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
-from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Verdict
+from hybridgrey.policy.conditions import Spf
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Rule, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
+from hybridgrey.spf.carrier import Carrier
+from hybridgrey.spf.proof import Widths
 from hybridgrey.store.connection import Store
 
 TEXT_TIMEOUT = 2.0
@@ -55,7 +61,10 @@ class Explanation:
     """The verdict and the way to it.
 
     `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
-    `too_late` are rules that would let the client in, but stand below the one that refuses it.
+    `too_late` are rules that would let the client in, but stand below the one that refuses it.  `expected`:
+    it would be delayed, but mail for the recipient is expected.  `entries` are those by hand that name them.
+    `spf` is its result, "" where nobody has asked, `proved` the domain that it proves; `domain` is that one
+    if the greylist lets it in for that.
     """
 
     action: Action
@@ -69,6 +78,11 @@ class Explanation:
     nameserver_error: str
     no_list_works: bool = False
     too_late: tuple[str, ...] = ()
+    expected: bool = False
+    entries: tuple[Entry, ...] = ()
+    spf: str = ""
+    proved: str = ""
+    domain: str = ""
 
     @property
     def passes(self) -> bool:
@@ -86,9 +100,22 @@ class Peek:
         """What an attempt would meet now."""
         return self._greylist.glance(client, sender, recipient, delay)
 
+    def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
+        """The same for a client that SPF proves."""
+        return self._greylist.glance_by_domain(domain, sender, recipient, delay, network)
 
-def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -> Explanation:
-    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
+    def hand_over(self, _client: str, _sender: str, _recipient: str, _domain: Touch) -> Call | None:
+        """Nothing is changed."""
+        return None
+
+
+def explain(
+    config: Config, greylist: Greylist, store: Store, asked: Question, by_hand: Table = EMPTY
+) -> Explanation:
+    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised.
+
+    `by_hand` are the entries by hand.
+    """
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
     policy = Policy(config.rules, config.dns.clients)
@@ -98,7 +125,10 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
-    screen = Screen(config, policy, built, resolver, Peek(greylist))
+    expected = Expected(config.store.key_secret.get_secret_value())
+    # Of somebody who is not given there is no record to be asked for.
+    spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
+    screen = Screen(config, policy, built, resolver, Peek(greylist), expected, by_hand.of, spf=spf)
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
@@ -107,21 +137,47 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         client.close()
     answers = client.lookup.answers if client.lookup else {}
     rule = decision.verdict.rule
+    about = (source.packed, source.carried, asked.host, asked.from_, asked.to)
+    known = Facts(0, 0, spf=decision.spf, by_hand=by_hand.of(*about), correspondent=decision.correspondent)
+    result = decision.spf if isinstance(decision.spf, Spf) else Spf("")
+    entries = by_hand.naming(*about)
     labels = {zone.name: zone.label for zone in built}
+    looked_up = client.lookup is not None
+    way = steps(policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known)
     return Explanation(
         action=decision.verdict.action,
         rule=rule.name if rule else None,
         reply=_reply_text(decision),
-        steps=tuple(
-            steps(policy, decision.verdict, asked, answers, labels, looked_up=client.lookup is not None)
-        ),
+        steps=tuple(_with_entry(*pair, entries) for pair in zip(way, policy.rules, strict=True)),
         lists=tuple(lists),
         touch=decision.touch,
-        delay=config.greylist.delay if rule is None or rule.delay is None else rule.delay,
+        delay=config.greylist.delay if decision.verdict.delay is None else decision.verdict.delay,
         store_error=decision.store_error,
         nameserver_error=_nameserver_error(answers, servers),
         no_list_works=none_works(str(one.state) for one in health),
         too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
+        expected=decision.expected,
+        entries=tuple(entries),
+        spf=result.result,
+        proved=result.proved,
+        domain=decision.domain,
+    )
+
+
+def _with_entry(step: Step, rule: Rule, entries: Sequence[Entry]) -> Step:
+    """A step with the entries by hand that its rule heeds."""
+    first = {entry.subject.about: entry for entry in reversed(entries)}  # the most specific of each
+    said = [f"{e.subject.text}, by {e.who}" for e in first.values() if e.kind is rule.by_hand]
+    if not said:
+        return step
+    return replace(
+        step,
+        conditions=tuple(
+            replace(one, because="; ".join([*sorted(said), *filter(None, [one.because])]))
+            if one.name == "by_hand"
+            else one
+            for one in step.conditions
+        ),
     )
 
 
@@ -180,7 +236,10 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
 
 def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
     transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
-    return screen.judge(transaction, asked.to)
+    try:
+        return (yield from screen.judge(transaction, asked.to))
+    finally:
+        transaction.close()
 
 
 def _too_late(policy: Policy, verdict: Verdict, facts: Facts, asked: Question) -> Iterator[str]:

@@ -22,6 +22,9 @@ from hybridgrey.filter.followup import Events
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.hand import keptcopy
+from hybridgrey.hand.expected import Expected
+from hybridgrey.hand.register import Register
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
@@ -31,10 +34,13 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import keeper, store_memory, store_size
+from hybridgrey.process import byhand, keeper, store_memory, store_size
+from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.spf.carrier import Carrier
+from hybridgrey.spf.proof import Widths
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
 
@@ -46,9 +52,10 @@ WATCH_SECONDS = 1.0
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
     """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
+    bulletin = byhand.new_bulletin()
 
     def build(config: Config, before: Shared | None) -> Assembly:
-        return Assembly(config, before, embedded_url, channel)
+        return Assembly(config, before, embedded_url, channel, bulletin)
 
     return build
 
@@ -56,13 +63,27 @@ def assemble(embedded_url: str, channel: Channel) -> Build:
 class Assembly:
     """The parts of one configuration; made in the master, used in its children (`generation.Parts`)."""
 
-    def __init__(self, config: Config, before: Shared | None, embedded_url: str, channel: Channel) -> None:
+    def __init__(
+        self,
+        config: Config,
+        before: Shared | None,
+        embedded_url: str,
+        channel: Channel,
+        bulletin: Bulletin | None = None,
+    ) -> None:
+        """`bulletin`: where entries by hand are published; it outlives reloads."""
         self._config = config
         self._channel = channel
         self._master = os.getpid()
         self._store_url = store_url(config, embedded_url)
+        self._bulletin = byhand.new_bulletin() if bulletin is None else bulletin
+        self._hand_file = byhand.place(config)
+        if before is None:
+            byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
         self._name = config.hostname or socket.gethostname()
         self._recorded = config.metrics.history or config.metrics.listen is not None
+        self.by_hand: byhand.Current
+        """The entries by hand of this process, once it has its `screen`."""
         self.zones = zones.build(config.rules, config.zones)
         rules = [(rule.name, rule.action.value) for rule in config.rules]
         labels = [(zone.name, zone.label) for zone in self.zones]
@@ -81,10 +102,10 @@ class Assembly:
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        return Worker(screen, store, self._config, reports, events, pool)
+        return Worker(screen, store, self._config, reports, events, pool, self.by_hand)
 
     def screen(self, reports: Report) -> tuple[Screen, Store]:
-        """The filter without its milter."""
+        """The filter without its milter; `by_hand.tick` is to be called once a second from then on."""
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -96,7 +117,11 @@ class Assembly:
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
-        return Screen(config, policy, self.zones, resolver, greylist), store
+        expected = Expected(config.store.key_secret.get_secret_value())
+        self.by_hand = byhand.Current(self._bulletin, Register(store))
+        spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6), reporter=reports)
+        screen = Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of, spf=spf)
+        return screen, store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -112,6 +137,8 @@ class Assembly:
         # A store of its own: what the history waits for says nothing to the check of the mail's.
         own = Store.open(self._store_url, max(timeout, LEAST_TIMEOUT))
         chronicler = Chronicler(chronicle, self.shared, own, reports)
+        follower = self._follower(reports)
+        follower.look()
         ready()
         status = keeper.run(
             self.shared,
@@ -124,13 +151,21 @@ class Assembly:
                 partial(store_memory.watch, store, reports, self.shared.board.set_store_memory),
                 partial(store_size.watch, store, self.shared.board.set_store),
                 chronicler.run,
+                follower.run,
             ],
             checks={"store": partial(_reachable, store)},
-            site=partial(self._site, chronicle),
+            site=partial(self._site, chronicle, follower),
         )
         os._exit(status)
 
-    def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
+    def _follower(self, reports: Report) -> byhand.Follower:
+        """What follows the entries by hand."""
+        # A store of its own, as for the history: to read them all may take longer than a mail may wait.
+        store = Store.open(self._store_url, max(self._config.store.timeout, LEAST_TIMEOUT))
+        mark = keptcopy.mark(self._store_url)
+        return byhand.Follower(Register(store), self._bulletin, reports, store=mark, path=self._hand_file)
+
+    def _site(self, chronicle: Chronicle, follower: byhand.Follower, health: Callable[[], list[str]]) -> Site:
         """What is served over HTTP."""
         from hybridgrey.page import (  # only where it is served: what else the page needs costs memory
             data,
@@ -152,6 +187,7 @@ class Assembly:
             shared=self.shared,
             chronicle=chronicle,
             health=health,
+            entries=follower.entries,
         )
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)
@@ -169,6 +205,7 @@ class Worker:
         reports: Report,
         events: Events,
         pool: Pool,
+        by_hand: byhand.Current,
     ) -> None:
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.process.libmilter_engine import Engine
@@ -176,6 +213,7 @@ class Worker:
         sys.excepthook = _one_line
         self.pool = pool
         self._store = store
+        self._by_hand = by_hand
         self._events = events
         self._sessions = Sessions(
             screen,
@@ -194,7 +232,8 @@ class Worker:
         return self._sessions.live
 
     def tick(self) -> None:
-        """Look whether a store that was given up is back."""
+        """Take over what was said by hand; look whether a store that was given up is back."""
+        self._by_hand.tick()
         self._store.probe()
 
     def close(self) -> None:
@@ -222,19 +261,8 @@ def open_store(config: Config, url: str, reports: Report) -> Store:
 
 def open_greylist(config: Config, store: Store) -> Greylist:
     """The greylist of a configuration."""
-    terms = config.greylist
-    return Greylist(
-        store,
-        retry_window=terms.retry_window,
-        lifetime=terms.lifetime,
-        ipv4_prefix=terms.ipv4_prefix,
-        ipv6_prefix=terms.ipv6_prefix,
-        auto_allow_after=terms.auto_allow_after,
-        auto_allow_interval=terms.auto_allow_interval,
-        max_waiting=terms.max_waiting,
-        key_secret=config.store.key_secret.get_secret_value(),
-        clients=config.dns.clients,
-    )
+    secret = config.store.key_secret.get_secret_value()
+    return Greylist(store, config.greylist, key_secret=secret, clients=config.dns.clients)
 
 
 def _reachable(store: Store) -> str:

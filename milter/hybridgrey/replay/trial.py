@@ -18,9 +18,10 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.greylist import normalise
 from hybridgrey.greylist.triplets import ADDRESS_PREFIXES
 from hybridgrey.outcome import Outcome
-from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Verdict, judge
+from hybridgrey.policy import conditions
+from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Pools, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
-from hybridgrey.replay.greylist import PureGreylist, Terms
+from hybridgrey.replay.greylist import PureGreylist
 from hybridgrey.replay.messages import UNKNOWN, Attempt, Heard
 from hybridgrey.replay.unknown import Missing, without
 
@@ -57,15 +58,7 @@ class Trial:
         self._reader = config.dns.clients
         self._prefixes = terms.ipv4_prefix, terms.ipv6_prefix
         self._delay = terms.delay
-        self._greylist = PureGreylist(
-            Terms(
-                retry_window=terms.retry_window,
-                lifetime=terms.lifetime,
-                auto_allow_after=terms.auto_allow_after,
-                auto_allow_interval=terms.auto_allow_interval,
-                max_waiting=terms.max_waiting,
-            )
-        )
+        self._greylist = PureGreylist(terms)
         names = dict.fromkeys(entry.zone for rule in config.rules for entry in rule.lists)
         self._zones = {name: _zone(config, name) for name in names}
         self._named = {z for z, (label, _) in self._zones.items() if z in named or label.lower() in named}
@@ -90,8 +83,8 @@ class Trial:
             case _ if source.packed is None:
                 return Done(Outcome.ACCEPTED, name)
         delay, rule = self._delay, verdict.rule
-        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
-            delay = rule.delay
+        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
+            delay = verdict.delay
         touch = self._greylist.touch(int(at.at), self.names(at.client, sender.key, recipient.key), delay)
         return Done(Outcome.ACCEPTED if touch.accepted else Outcome.GREYLISTED, name)
 
@@ -113,10 +106,11 @@ class Trial:
         policy = self._policy(Missing(*missing, unheard))
         host = at.host if isinstance(at.host, str) else None
         helo = at.helo if isinstance(at.helo, str) else None
-        client = policy.connect(source.packed, host, source.carried)
+        client = policy.connect(source.packed, host, source.carried, Pools(unknown=frozenset(policy.pools)))
         mask = policy.transaction(client, helo, sender, authenticated=at.authenticated is True)
         mask = policy.recipient(mask, recipient)
-        verdict = judge(policy, Facts(mask, mask, answers))
+        unknown = (conditions.UNKNOWN,) * 4
+        verdict = judge(policy, Facts(mask, mask, answers, client.unclear, *unknown))
         assert not isinstance(verdict, Awaited)  # noqa: S101 (no list that is asked for is missing)
         return verdict
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -223,6 +224,17 @@ def test_guides_and_their_links(package, tmp_path):
     for page in pages:
         for target in re.findall(r"\]\(([^()\s#]+)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), (page.name, target)
+
+
+def test_a_maintainer_must_be_one(tmp_path):
+    """Whoever cannot be written to is refused at once."""
+    for wrong in ("nobody", "<a@example.org>", "A <a@example.org> <b@example.org>", "A\n<a@example.org>"):
+        command = [debianpackage.ROOT / "contrib/debian/build", tmp_path]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "MAINTAINER": wrong}
+        )
+        assert (done.returncode, list(tmp_path.iterdir())) == (2, []), wrong
+        assert "set MAINTAINER" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")

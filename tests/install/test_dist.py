@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 import tarfile
 import urllib.request
 import zipfile
@@ -78,6 +80,28 @@ def test_links_of_the_readme_hold(files, tmp_path):
             assert "://" in target or (page.parent / target).exists(), (page.name, target)
 
 
+def test_without_the_library_nothing_is_built(tmp_path):
+    """A tree for which the page's library was not fetched says so; it makes nothing with a page of tables."""
+    script = tmp_path / "contrib/dist/build"
+    script.parent.mkdir(parents=True)
+    shutil.copy(distribution.ROOT / "contrib/dist/build", script)
+    done = subprocess.run([script, tmp_path / "dist"], capture_output=True, text=True)
+    assert (done.returncode, list(tmp_path.glob("dist/*"))) == (1, [])
+    assert "run contrib/setup/page run" in done.stderr
+
+
+@pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed")
+def test_scripts_are_sound():
+    """shellcheck finds nothing in the scripts that set up and build."""
+    files = [*distribution.ROOT.glob("contrib/*/*"), distribution.ROOT / ".ci/run"]
+    scripts = [
+        path for path in files if path.is_file() and path.read_bytes().startswith(b"#!/usr/bin/env bash")
+    ]
+    assert len(scripts) >= 8
+    done = subprocess.run(["shellcheck", *scripts], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 def put_in(machine: CleanRoot, file: Path, extras: str) -> None:
     """Install as README says, but from a folder; there is nothing to compile with and nobody to ask."""
     for tool in ("gcc", "cc", "node", "npm"):
@@ -92,17 +116,7 @@ def put_in(machine: CleanRoot, file: Path, extras: str) -> None:
 
 def start(machine: CleanRoot) -> str:
     """Run the daemon as a user of its own, on the sample configuration; its process id."""
-    sample = f"{DOC}/etc"
-    machine.run(
-        "install",
-        "-D",
-        "-m",
-        "644",
-        f"{sample}/hybridgrey.toml",
-        f"{sample}/allow_clients",
-        "-t",
-        "/etc/hybridgrey",
-    )
+    machine.run("sh", "-c", f"install -D -m 644 {DOC}/etc/* -t /etc/hybridgrey")
     machine.run("useradd", "--system", "--user-group", "--home-dir", "/var/lib/hybridgrey", "hybridgrey")
     machine.run("install", "-d", "-o", "hybridgrey", "/var/lib/hybridgrey")
     command = ["start-stop-daemon", "--start", "--background", "--make-pidfile", "--pidfile", "/run/test.pid"]

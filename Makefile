@@ -37,7 +37,7 @@ setup-check: setup-run
 
 setup-demo:
 	@contrib/setup/packages demo
-	@contrib/setup/venv run
+	@contrib/setup/venv demo
 
 setup-lab:
 	@contrib/setup/packages lab

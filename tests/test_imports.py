@@ -20,6 +20,7 @@ LEAVES = {
     "clientaddress",
     "cleaning",
     "envelope",
+    "eventloop",
     "folders",
     "logs",
     "logfile",

@@ -2,5 +2,5 @@
 
 In reading order: `site` (what is served, and to whom), `data` (the answers to the page's questions),
 `spans` (counts for charts and tables), `flow` (what became of the mail), `verdicts` (recorded verdicts,
-searched), `past` (those before the latest), `files` (what is in static/).
+searched), `past` (those before the latest), `hand` (entries by hand), `files` (what is in static/).
 """

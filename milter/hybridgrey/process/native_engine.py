@@ -77,7 +77,9 @@ class Served(Protocol):
 class Engine:
     """What all connections of a worker share."""
 
-    def __init__(self, loop: Loop, sessions: Served, waits: Waits) -> None:
+    def __init__(self, loop: Loop, sessions: Served, waits: Waits, *, over_tcp: bool = False) -> None:
+        """`over_tcp`: whether connections are not those of a unix socket."""
+        self._over_tcp = over_tcp
         self.loop = loop
         self.sessions = sessions
         self.waits = waits
@@ -88,7 +90,7 @@ class Engine:
     def accept(self, sock: socket.socket) -> None:
         """Serve a connection."""
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if self._over_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = Peer(self, sock)
         self.peers.add(peer)
@@ -180,7 +182,9 @@ class Peer:
         if connection.closed and not connection.output:
             self.close()
             return
-        wanted = WRITE if connection.output else 0 if connection.full else READ
+        # Without a verdict under way all that has come is taken.
+        full = self._task is not None and connection.full
+        wanted = WRITE if connection.output else 0 if full else READ
         if wanted != self._watched:
             self._watched = wanted
             self._engine.loop.change(self._fd, wanted)
@@ -258,20 +262,22 @@ class Peer:
 
     def _judged(self, reply: Reply | None) -> None:
         self._task = None
+        if self._turning:
+            self._say(reply)
+            return
+        # Called by whoever has brought the last answer, who has nothing to do with what fails here.
+        try:
+            self._say(reply)
+            self._turn(b"")
+        except Exception as e:
+            self.failed(e)
+
+    def _say(self, reply: Reply | None) -> None:
         self._connection.reply(replies.CONTINUE if reply is None else self._refusal("envrcpt", reply))
-        if not self._turning:
-            self._go_on()
 
     def _not_judged(self, error: Exception) -> None:
         self._sessions.failed("envrcpt", error)
         self._judged(None)
-
-    def _go_on(self) -> None:
-        """The verdict is there: send it, and see to what has come meanwhile."""
-        try:
-            self._turn(b"")
-        except Exception as e:
-            self.failed(e)
 
     def _refusal(self, step: str, reply: Reply) -> bytes:
         try:

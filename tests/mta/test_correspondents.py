@@ -11,7 +11,7 @@ from faults.shared import cluster
 from hybridgrey.hand.correspondents import COUNT, PREFIX
 from mta.conftest import require
 from mta.talk import opened, rcpt, send
-from parts import sendmail
+from parts import sasl, sendmail
 from parts.base import wait_until
 from parts.commandline import run
 from parts.daemon import Daemon
@@ -20,6 +20,7 @@ from parts.milterpeer import MilterPeer
 from parts.postfix import Postfix
 from parts.redisserver import Redis
 from parts.sendmail import Sendmail
+from parts.smtp import Client
 
 pytestmark = pytest.mark.mta
 
@@ -264,13 +265,18 @@ def test_observe_learns(dns, redis, with_postfix):
 def test_sendmail(dns, redis, with_sendmail, mailer, wanted):
     """The same; but with a plain SMART_HOST all mail goes by the mailer relay, and teaches nothing."""
     require(sendmail.missing())
-    lines = f"define(`SMART_HOST', `{mailer}:[127.0.0.1]')\ndefine(`ESMTP_MAILER_ARGS', `TCP $h 1')"
+    lines = f"""define(`SMART_HOST', `{mailer}:[127.0.0.1]')
+define(`ESMTP_MAILER_ARGS', `TCP $h 1')
+DAEMON_OPTIONS(`Family=inet, Name=MSA, Addr=127.0.0.1, Port=587, M=Ea')"""
     with (
         Daemon(settings(redis.url, dns), unix=True) as daemon,
         Sendmail(daemon.spec, lines) as mta,
     ):
-        for login, client, to in (("joe", US, BOB), ("", "127.0.0.1", "local@far.example")):
-            with opened(mta, client, login=login) as connection:
+        msa = ("127.0.0.1", 587)
+        user = Client(msa, sock=mta.namespace.connect_from(US, msa)).logged_in(sasl.LOGIN, sasl.PASSWORD)
+        for client, to in ((user, BOB), (mta.client("127.0.0.1"), "local@far.example")):
+            with client as connection:
+                connection.ehlo()
                 assert connection.transaction(ANN, [to])[-1].code == 250
                 connection.quit()
         both = wanted | ({"local@far.example"} if wanted else set())

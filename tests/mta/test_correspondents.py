@@ -40,6 +40,8 @@ OWN = {
     "local_recipient_maps": "",
     "virtual_mailbox_domains": "virtual.example",
     "virtual_mailbox_maps": "static:all",
+    "virtual_alias_domains": "alias.example",
+    "virtual_alias_maps": "inline:{x@alias.example=f@far.example}",
     "relay_domains": "relay.example",
     "transport_maps": "inline:{lmtp.example=lmtp:inet:127.0.0.1:1}",
     # Loopback only.
@@ -164,7 +166,7 @@ def test_what_teaches_nothing(standing, redis):
     _, mta = standing
     writes(mta, *(f"r{number}@far.example" for number in range(30)))
     writes(mta, *(f"r{number}@far.example" for number in range(21)))
-    own = [f"x@{kind}.example" for kind in ("local", "virtual", "lmtp", "relay")]
+    own = [f"x@{kind}.example" for kind in ("local", "virtual", "lmtp", "relay", "alias")]
     writes(mta, *own)
     writes(mta, "a@far.example", sender="")
     writes(mta, "b@far.example", client="198.51.100.99", login="")
@@ -197,6 +199,32 @@ def test_what_teaches(standing, redis):
     # Of a program's mail Postfix does not say by whom it is delivered, so root is known, too.
     more = {f"{name}@far.example" for name in ("y", "z", "cron")}
     learnt(redis, *many, *more, "marker@m.example", "root@local.example")
+
+
+def test_what_postfix_logs_is_brought_along(standing, redis):
+    """The log of a real Postfix, as if what it delivers to were elsewhere, teaches what the filter learnt."""
+    daemon, mta = standing
+    mta.maillog.write_text("")
+    writes(mta, "log1@far.example", "x@virtual.example", "x@alias.example")
+    writes(mta, *(f"many{number}@far.example" for number in range(21)))
+    writes(mta, "log2@far.example", sender="")
+    writes(mta, "strange@far.example", client="198.51.100.99", login="")
+    command = ["/usr/sbin/sendmail", "-C", mta.config, "-f", ANN, "log3@far.example"]
+    subprocess.run(command, input=b"Subject: x\n\nHello\n", check=True)
+    for one in ("log1", "many20", "log2", "strange", "log3"):
+        mta.sink.wait(f"{one}@far.example")
+    learnt(redis, "log1@far.example", "log3@far.example")
+    with redis.client() as client:
+        client.flushall()
+
+    def brought():
+        log = mta.maillog.read_text()
+        log = log.replace("relay=127.0.0.1[127.0.0.1]", "relay=mx.far.example[203.0.113.7]")
+        return run("import", "correspondents", "-c", daemon.config, "-", text=log)
+
+    wait_until(lambda: brought() and len(known(redis)) == 2, "both are brought along")
+    assert known(redis) == {"log1@far.example", "log3@far.example"}
+    assert brought().lines[2].split()[0] == "2"
 
 
 def test_new_ones_of_a_sender_are_bounded(dns, redis, with_postfix):

@@ -98,6 +98,7 @@ def test_observing(browser, redis, dns):
             return one.daemon.events("verdict")[-1]["enforced"] is False
 
         wait_until(observed, "the new workers judge")
+        wait_until(one.well, "the new keeper serves")
         number = len(one.daemon.events("verdict"))
         only = sum(not event["enforced"] for event in one.daemon.events("verdict"))
         wait_until(lambda: one.totals() == {"reject": number}, "all is counted", NOT_REPEATED)

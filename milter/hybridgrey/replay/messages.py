@@ -2,12 +2,17 @@
 
     {"label": "ham", "kind": "login code", "sender": "a@example.org", "recipient": "b@example.net",
      "attempts": [{"at": 1767225600, "client": "192.0.2.1", "host": null, "helo": "mx.example.org",
-                   "lists": {"zen.spamhaus.org": ["127.0.0.4"]}, "authenticated": false}]}
+                   "lists": {"zen.spamhaus.org": ["127.0.0.4"]}, "spf": "pass", "proved": true,
+                   "pools": ["_spf.example.com"], "correspondent": false, "expected": false,
+                   "authenticated": false, "score": 1.2}]}
 
 `sender`, `recipient` and, of each attempt, `at` (Unix seconds) and `client` must be there. A fact that is
 absent is unknown, which is not the same as none: ``"host": null`` is a client without a verified name,
 ``"helo": null`` one that has sent no HELO. So it is with each list: codes, ``[]`` for a client that it does
 not have, a text for an error, and absent for not known.
+
+`spf` is a result of RFC 7208; `proved`, whether it proves the client (DESIGN section 10), is ``spf == "pass"``
+where it is absent. `correspondent`: whether we have written to this sender.
 """
 
 from __future__ import annotations
@@ -46,7 +51,8 @@ class DamageError(ValueError):
 class Attempt(NamedTuple):
     """One attempt and what was known then; `at` in Unix seconds. `heard` has the lists in the order of names.
 
-    `others_none`: lists that are not in `heard` did not have the client, if they were asked at all.
+    `others_none`: lists that are not in `heard` did not have the client, if they were asked at all. `pools` are
+    those that the client is in, by their domains; it is in no other.
     """
 
     at: float
@@ -56,6 +62,12 @@ class Attempt(NamedTuple):
     authenticated: bool | Unknown = UNKNOWN
     heard: Heard = ()
     others_none: bool = False
+    spf: str | Unknown = UNKNOWN
+    proved: bool | Unknown = UNKNOWN
+    pools: tuple[str, ...] | Unknown = UNKNOWN
+    correspondent: bool | Unknown = UNKNOWN
+    expected: bool | Unknown = UNKNOWN
+    score: float | Unknown = UNKNOWN
 
 
 class Message(NamedTuple):

@@ -16,7 +16,8 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SUITES = ("mta", "field", "faults", "page", "guides", "install", "upgrade", "harness")
 """Folders whose tests are about real servers."""
 
-_SERVERS = re.compile(r"^from (?:parts|faults)(?:\.(?!base\b|configfile\b)\w+)? import", re.MULTILINE)
+_NO_SERVER = r"(?:base|configfile|greyterms)\b"
+_SERVERS = re.compile(rf"^from (?:parts|faults)(?:\.(?!{_NO_SERVER})\w+)? import", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

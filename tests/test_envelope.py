@@ -12,6 +12,7 @@ from hybridgrey.greylist.normalise import recipient, sender
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Kind, parse_entry
+from parts.greyterms import GreyTerms
 
 # What Postfix 3.7 sends: the raw path, its macro, and local part and domain; None is uncertain.
 POSTFIX = [
@@ -166,14 +167,7 @@ KEYS = [
 @pytest.mark.parametrize(("path", "as_sender", "as_recipient"), KEYS)
 def test_triplets_of_ordinary_addresses_stay(path, as_sender, as_recipient):
     """Stores go on: keys of ordinary addresses are what they always were, from a path and from its text."""
-    grey = Greylist(
-        None,  # type: ignore[arg-type]  # keys are made without a store
-        retry_window=1,
-        lifetime=1,
-        ipv4_prefix=24,
-        ipv6_prefix=64,
-        auto_allow_after=0,
-    )
+    grey = Greylist(None, GreyTerms())  # type: ignore[arg-type]  # keys are made without a store
     for text in (path, read(path).key, read(path).text):
         key = grey.keys("192.0.2.1", text, text)[0]
         name, _, other = key.removeprefix(b"hg1:{192.0.2.0/24}:").partition(b":")

@@ -37,6 +37,7 @@ from hybridgrey.spf.question import Answer as SpfAnswer
 from hybridgrey.spf.question import Status
 from hybridgrey.store.connection import Store
 from parts.daemon import toml
+from parts.greyterms import GreyTerms
 from parts.milterpeer import NEGOTIATE, framed
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
@@ -219,14 +220,7 @@ def test_touch(benchmark: Any) -> None:
     """One new triplet in a store on a unix socket; the wait is in it."""
     with Redis() as server:
         store = Store.open(server.unix_url, 5.0)
-        grey = Greylist(
-            store,
-            retry_window=172_800,
-            lifetime=3_110_400,
-            ipv4_prefix=24,
-            ipv6_prefix=64,
-            auto_allow_after=5,
-        )
+        grey = Greylist(store, GreyTerms())
         numbers = itertools.count()
         touch = benchmark(
             lambda: grey.touch("33.1.2.3", f"<s@d{next(numbers)}.example>", "<u@example.test>", 300)

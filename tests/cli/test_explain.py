@@ -12,11 +12,11 @@ from parts.base import LOOPBACK, free_port
 from parts.commandline import in_terminal, run
 from parts.daemon import Daemon, toml
 from parts.fakedns import FakeDns
+from parts.greyterms import GreyTerms
 from parts.milterpeer import MilterPeer
 from parts.rbldnsd import Rbldnsd, ip4set, ip6trie
 from parts.redisserver import Redis
 
-TERMS = {"retry_window": 172800, "lifetime": 3110400, "ipv4_prefix": 24, "ipv6_prefix": 64}
 RULES = [
     {"name": "authenticated", "authenticated": True, "action": "accept"},
     {"name": "friends", "clients": ["192.0.2.16/28", "!192.0.2.20", ".friend.example"], "action": "accept"},
@@ -174,7 +174,7 @@ def test_greylist_states(write, server):
 
     assert (state(), server.keys()) == ("new", [])
     with contextlib.closing(Store.open(server.unix_url, 5.0)) as store:
-        greylist = Greylist(store, **TERMS, auto_allow_after=5)
+        greylist = Greylist(store, GreyTerms())
         triplet = ("198.51.100.1", "a@example.org", "b@example.net")
         greylist.touch(*triplet, 90)
         found = explained(path, *who)

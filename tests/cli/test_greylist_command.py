@@ -15,9 +15,10 @@ from hybridgrey.store.embedded import EmbeddedServer
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.commandline import PROGRAM, in_terminal, run
 from parts.daemon import toml
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
 
-TERMS = {"retry_window": 172800, "lifetime": 3110400, "ipv4_prefix": 24, "ipv6_prefix": 64}
+LIFETIME = GreyTerms().lifetime
 MAILS = (
     ("192.0.2.1", "a@example.org", "b@example.net", True),
     ("192.0.2.9", "c@example.org", "b@example.net", False),
@@ -57,7 +58,7 @@ def config(server, write):
 def fill(url, secret="", after=5):
     """Greet the store with MAILS."""
     with contextlib.closing(Store.open(url, 5.0)) as store:
-        greylist = Greylist(store, **TERMS, auto_allow_after=after, key_secret=secret)
+        greylist = Greylist(store, GreyTerms(auto_allow_after=after), key_secret=secret)
         for client, sender, recipient, passes in MAILS:
             greylist.touch(client, sender, recipient, 0)
             if passes:
@@ -67,7 +68,7 @@ def fill(url, secret="", after=5):
 def peek(url, client, sender, recipient, secret=""):
     """What the next mail would meet."""
     with contextlib.closing(Store.open(url, 5.0)) as store:
-        greylist = Greylist(store, **TERMS, auto_allow_after=5, key_secret=secret)
+        greylist = Greylist(store, GreyTerms(), key_secret=secret)
         return greylist.peek(client, sender, recipient, 300).state
 
 
@@ -134,7 +135,7 @@ def test_fields(config):
     """An entry has its state, its parts, its age and its expiry."""
     (one,) = listed(config, "--from", "a@example.org")
     assert one.pop("age") in range(20)
-    assert TERMS["lifetime"] - 20 < one.pop("expires") <= TERMS["lifetime"]
+    assert LIFETIME - 20 < one.pop("expires") <= LIFETIME
     assert one == {
         "state": "passed",
         "network": "192.0.2.0/24",
@@ -333,9 +334,8 @@ def test_notes_are_forgotten_with_what_they_are_about(server, write, words, left
     config = write(server.unix_url, store={"key_secret": secret})
     with server.client() as client, contextlib.closing(Store.open(server.unix_url, 5.0)) as store:
         client.flushall()
-        greylist = Greylist(
-            store, **TERMS, auto_allow_after=5, auto_allow_interval=3600, max_waiting=10, key_secret=secret
-        )
+        terms = GreyTerms(auto_allow_interval=3600, max_waiting=10)
+        greylist = Greylist(store, terms, key_secret=secret)
         for address, sender, recipient, passes in MAILS:
             if address.startswith("192.0.2."):
                 greylist.touch(address, sender, recipient, 0)

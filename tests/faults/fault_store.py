@@ -20,6 +20,7 @@ from parts import internet
 from parts.base import wait_until
 from parts.daemon import Daemon
 from parts.fieldservers import StoreServer
+from parts.greyterms import GreyTerms
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
 
@@ -111,8 +112,7 @@ def test_cluster_slot_migrated(servers, tmp_path):
 
 def slot_of(shards, number):
     """The slot of a known client's triplet, and who has it."""
-    limits = {"retry_window": 1, "lifetime": 1, "auto_allow_after": 0, "ipv4_prefix": 24, "ipv6_prefix": 64}
-    names = Greylist(None, **limits)
+    names = Greylist(None, GreyTerms())
     key, _ = names.keys(load.address("known", number), load.sender("known", number), load.RECIPIENT)
     slot = client.crc.key_slot(key)
     for node in shards.primaries:

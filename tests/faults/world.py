@@ -24,7 +24,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from faults import load, table
 from faults.relay import Relay
@@ -32,6 +31,7 @@ from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.store.connection import Store
 from parts.base import LOOPBACK, wait_until
 from parts.daemon import Daemon, Settings, merged
+from parts.greyterms import GreyTerms
 from parts.rbldnsd import Rbldnsd
 
 LONG = bool(os.environ.get("FAULTS_LONG"))
@@ -153,8 +153,7 @@ class Traffic:
 def seed(url: str) -> None:
     """Let the triplets of the known clients have passed."""
     with contextlib.closing(Store.open(url, 5.0)) as store:
-        limits: dict[str, Any] = {"retry_window": 3600, "lifetime": 86400, "auto_allow_after": 0}
-        greylist = Greylist(store, ipv4_prefix=24, ipv6_prefix=64, **limits)
+        greylist = Greylist(store, GreyTerms(retry_window=3600, lifetime=86400, auto_allow_after=0))
         for number in range(load.POOLS["known"] or 0):
             where, sender = load.address("known", number), load.sender("known", number)
             for _ in range(2):

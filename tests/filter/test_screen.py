@@ -22,6 +22,7 @@ from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.store.connection import Script, StoreError
 from parts.fakedns import FakeDns
+from parts.greyterms import GreyTerms
 
 CLIENT = "192.0.2.1"
 LISTED = {CLIENT: "127.0.0.2"}
@@ -56,14 +57,7 @@ def screen(server: FakeDns, config: Config | None = None, *, timeout: float = 5.
     ]
     built = zones.build(rules, {})
     resolver = Resolver(built, [(server.host, server.port)], timeout=timeout)
-    greylist = Greylist(
-        Store(""),  # type: ignore[arg-type]  # it is not asked for anything
-        retry_window=172_800,
-        lifetime=3_110_400,
-        ipv4_prefix=24,
-        ipv6_prefix=64,
-        auto_allow_after=5,
-    )
+    greylist = Greylist(Store(""), GreyTerms())  # type: ignore[arg-type]  # it is not asked for anything
     return Screen(config or load.default(), Policy(rules), built, resolver, greylist)
 
 

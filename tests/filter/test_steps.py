@@ -24,6 +24,7 @@ from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.protocol import wire
 from hybridgrey.store.connection import Script, StoreError
 from parts.fakedns import FakeDns
+from parts.greyterms import GreyTerms
 
 CLIENT = "192.0.2.1"
 CODE = list(State).index
@@ -92,14 +93,7 @@ class World:
         ]
         built = zones.build(rules, {})
         self.store, self.counted, reports = Store(), Counted(), NoReporter()
-        greylist = Greylist(
-            self.store,  # type: ignore[arg-type]  # gives calls only
-            retry_window=172_800,
-            lifetime=3_110_400,
-            ipv4_prefix=24,
-            ipv6_prefix=64,
-            auto_allow_after=5,
-        )
+        greylist = Greylist(self.store, GreyTerms())  # type: ignore[arg-type]  # gives calls only
         screen = Screen(config, Policy(rules), built, Resolver(built, [(dns.host, dns.port)]), greylist)
         events = Events(self.counted, screen.zones, reports, logged=False, enforced=not config.observe)
         self.sessions = Sessions(

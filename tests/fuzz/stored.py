@@ -32,6 +32,7 @@ from hybridgrey.history.writer import Writer
 from hybridgrey.metrics.series import OUTCOMES
 from hybridgrey.migrate.restore import Memory, Restorer
 from hybridgrey.store.connection import Store
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
 
 CLIENT, SENDER, RECIPIENT = "192.0.2.1", "<a@example.org>", "<b@example.net>"
@@ -81,10 +82,10 @@ def world() -> tuple[redis.Redis, Greylist, Entries, Restorer, Reader, Writer]:
     server.start()
     atexit.register(server.close)
     stores = [Store.open(server.unix_url, 20.0) for _ in range(2)]
-    terms = {"retry_window": WINDOW, "lifetime": LIFETIME, "auto_allow_after": ENOUGH}
-    greylist = Greylist(stores[0], ipv4_prefix=PREFIXES[0], ipv6_prefix=PREFIXES[1], **terms)
-    entries = Entries(server.unix_url, 20.0, stores[0], ENOUGH)
-    restorer = Restorer(stores[0], greylist, **terms)
+    terms = GreyTerms(WINDOW, LIFETIME, *PREFIXES, ENOUGH)
+    greylist = Greylist(stores[0], terms)
+    entries = Entries(server.unix_url, 20.0, stores[0], terms)
+    restorer = Restorer(stores[0], greylist)
     reader, writer = Reader(stores[1]), Writer(stores[1], HOST, "fuzz")
     return server.client(), greylist, entries, restorer, reader, writer
 
@@ -174,12 +175,12 @@ def stored(data: bytes) -> None:
 
 def query(greylist: Greylist, **conditions: Any) -> Query:
     """Entries of the network."""
-    return Query(greylist, prefixes=PREFIXES, hidden=False, client=CLIENT, **conditions)
+    return Query(greylist, hidden=False, client=CLIENT, **conditions)
 
 
 def agree(entries: Entries, greylist: Greylist, seen: Touch) -> None:
     """Fail unless an admin is shown what mail gets, on one line each."""
-    found = list(entries.find(Query(greylist, prefixes=PREFIXES, hidden=False)))
+    found = list(entries.find(Query(greylist, hidden=False)))
     for entry in found:
         assert entry.age is None or entry.age >= 0
         line = click.unstyle(shown._row(entry, (18, 18)))

@@ -47,6 +47,7 @@ from hybridgrey.spf.pools import collect
 from hybridgrey.spf.question import Answer, Ask, Status
 from hybridgrey.spf.record import RecordError, Result, read
 from hybridgrey.store.link import clean
+from parts.greyterms import GreyTerms
 
 TESTS = Path(__file__).parents[1]
 CLIENT = bytes((192, 0, 2, 1))
@@ -54,14 +55,7 @@ ASKED = question.reversed_name(CLIENT) + question.tail("bl.test", question.A)
 ASKED_TEXT = question.reversed_name(CLIENT) + question.tail("bl.test", question.TXT)
 HERE = "mx.test"
 ZONE = zones.build([Rule("x", Action.REJECT, lists=(ListEntry.parse("bl.test"),))], {})[0]
-GREYLIST = Greylist(
-    None,  # type: ignore[arg-type]  # keys are made without a store
-    retry_window=1,
-    lifetime=1,
-    ipv4_prefix=24,
-    ipv6_prefix=64,
-    auto_allow_after=0,
-)
+GREYLIST = Greylist(None, GreyTerms())  # type: ignore[arg-type]  # keys are made without a store
 
 
 RULED = Policy(

@@ -3,6 +3,7 @@
 On real servers. Where hours go by the script is told the time; expiry moves along with it.
 """
 
+import dataclasses
 import math
 
 import pytest
@@ -10,14 +11,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hybridgrey.greylist.triplets import Greylist, Note, State, load_script, parse_key, parse_note
-from hybridgrey.replay.greylist import PureGreylist, Terms
+from hybridgrey.replay.greylist import PureGreylist
 from hybridgrey.store.binary import bundled_directory
 from hybridgrey.store.connection import Script, Store
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
 
 HOUR, DAY = 3600, 86_400
 DELAY, BEGIN = 300, 1_767_225_600
-DEFAULTS = Terms(2 * DAY, 36 * DAY, 5, HOUR, 1000)
+DEFAULTS = GreyTerms(auto_allow_interval=HOUR, max_waiting=1000)
 OWN_CLOCK = "redis.call('TIME')[1]"
 
 
@@ -92,8 +94,7 @@ def _empty(timed):
 
 
 def greylist(timed, secret="", **changes):
-    terms = {name: getattr(DEFAULTS, name) for name in Terms.__dataclass_fields__} | changes
-    return Greylist(timed, ipv4_prefix=24, ipv6_prefix=64, key_secret=secret, **terms)
+    return Greylist(timed, dataclasses.replace(DEFAULTS, **changes), key_secret=secret)
 
 
 def touch(grey, number, client="192.0.2.1", delay=DELAY):
@@ -226,8 +227,7 @@ def test_beyond_the_bound_nothing_is_written(timed):
 @pytest.mark.parametrize("secret", ["", "s3cret"])
 def test_neighbours_are_not_starved(timed, first, other, state, prefix, secret):
     """An address (a /64) is bounded, not its network, however wide that is, hidden or not."""
-    terms = {name: getattr(DEFAULTS, name) for name in Terms.__dataclass_fields__} | {"max_waiting": 3}
-    grey = Greylist(timed, ipv4_prefix=16, ipv6_prefix=prefix, key_secret=secret, **terms)
+    grey = greylist(timed, secret, ipv4_prefix=16, ipv6_prefix=prefix, max_waiting=3)
     for number in range(3):
         assert touch(grey, number, first) is State.NEW
     assert touch(grey, 9, first) is State.FULL
@@ -300,7 +300,7 @@ ATTEMPTS = st.tuples(
     st.sampled_from([0, 1, 40]),  # delay
 )
 TERMS = st.builds(
-    Terms,
+    GreyTerms,
     retry_window=st.sampled_from([50, 101, 800]),
     lifetime=st.sampled_from([60, 900, 5000]),
     auto_allow_after=st.sampled_from([0, 2, 3]),
@@ -317,7 +317,7 @@ def test_the_script_is_the_pure_greylist(timed, terms, attempts):
     timed.now = BEGIN
     timed.now = BEGIN
     pure = PureGreylist(terms)
-    grey = Greylist(timed, ipv4_prefix=24, ipv6_prefix=64, **{n: getattr(terms, n) for n in terms.__slots__})
+    grey = Greylist(timed, terms)
     for pause, client, number, delay in attempts:
         timed.go(pause)
         question = client, f"<{'abcdefgh'[number]}@x.example>", "<r@example.org>", delay

@@ -23,9 +23,10 @@ from hybridgrey.greylist.triplets import (
 )
 from hybridgrey.store.binary import bundled_directory
 from hybridgrey.store.connection import Store
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
 
-DELAY, WINDOW, LIFETIME = 300, 172_800, 3_110_400
+DELAY, WINDOW, LIFETIME = 300, GreyTerms().retry_window, GreyTerms().lifetime
 CLIENT, SENDER, RECIPIENT = "192.0.2.1", "<joe@example.com>", "<ann@example.org>"
 
 
@@ -57,14 +58,8 @@ def store(server):
 
 
 def greylist(store, **changes):
-    options = {
-        "retry_window": WINDOW,
-        "lifetime": LIFETIME,
-        "ipv4_prefix": 24,
-        "ipv6_prefix": 64,
-        "auto_allow_after": 5,
-    }
-    return Greylist(store, **(options | changes))
+    secret = changes.pop("key_secret", "")
+    return Greylist(store, GreyTerms(**changes), key_secret=secret)
 
 
 def touch(grey, client=CLIENT, sender=SENDER, recipient=RECIPIENT, delay=DELAY):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,11 +21,12 @@ from hybridgrey.policy.match import Index, Kind, parse_entry
 from hybridgrey.store.connection import Store
 from parts.base import wait_until
 from parts.greylisters import Postgrey, Sqlgrey
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
 
 PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
 DELAY = 300
-TERMS = {"retry_window": 172_800, "lifetime": 36 * 86_400, "auto_allow_after": 5}
+TERMS = GreyTerms()
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +51,7 @@ class World:
         self.path = folder / "hybridgrey.toml"
         self.path.write_text(f'[store]\nurl = "{redis.unix_url}"\n')
         self.store = Store.open(redis.unix_url, 5.0)
-        self.terms = {**TERMS, **terms}
-        self.greylist = Greylist(self.store, **self.terms, ipv4_prefix=24, ipv6_prefix=64)
+        self.greylist = Greylist(self.store, replace(TERMS, **terms))
 
     def run(self, *args, **options):
         """The finished program ``hybridgrey import …``."""
@@ -78,7 +79,7 @@ class World:
 
     def restore(self, memories, **options):
         """Write memories without a program."""
-        return Restorer(self.store, self.greylist, **self.terms, **options).restore(memories)
+        return Restorer(self.store, self.greylist, **options).restore(memories)
 
 
 KNOWN = [

@@ -235,15 +235,7 @@ CASES = st.tuples(
 @settings(max_examples=200, deadline=None)
 def test_names_are_alike_where_keys_are(one, other):
     """The names of an attempt's keys here tell apart what the store's keys tell apart."""
-    terms = DEFAULT.greylist
-    grey = Greylist(
-        None,
-        retry_window=terms.retry_window,
-        lifetime=terms.lifetime,
-        ipv4_prefix=terms.ipv4_prefix,
-        ipv6_prefix=terms.ipv6_prefix,
-        auto_allow_after=0,
-    )
+    grey = Greylist(None, DEFAULT.greylist)
     trial = Trial(DEFAULT)
     keys = [grey.attempt(*case, 1).keys for case in (one, other)]
     names = [trial.names(*case) for case in (one, other)]

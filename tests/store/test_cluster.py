@@ -15,6 +15,7 @@ from hybridgrey.store.connection import PROBE_KEY, Script, Store, StoreError
 from parts.base import wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
+from parts.greyterms import GreyTerms
 from parts.milterpeer import MilterPeer
 
 TIMEOUT = 1.0
@@ -150,7 +151,6 @@ def test_probes_are_no_triplets(shards, store):
 
 def test_only_the_mail_of_the_lost_shard_is_let_through(shards):
     """New senders of the lost shard get on_failure, all others are greylisted as ever."""
-    limits = {"retry_window": 60, "lifetime": 60, "auto_allow_after": 0, "ipv4_prefix": 24, "ipv6_prefix": 64}
     with FakeDns() as dns:
         rules = [{"name": "the rest", "action": "greylist"}]
         settings = {"store": {"url": shards.url}, "dns": {"nameservers": [dns.address]}, "rule": rules}
@@ -158,7 +158,7 @@ def test_only_the_mail_of_the_lost_shard_is_let_through(shards):
         with Daemon({**settings, "workers": 1, "greylist": {"delay": "10m"}}) as daemon:
             clients = [f"192.0.{n}.1" for n in range(30)]
             third = 16384 // 3 + 1
-            names = Greylist(None, **limits)
+            names = Greylist(None, GreyTerms())
 
             def lost(client):
                 key, _ = names.keys(client, "a@example.org", "b@example.test")

@@ -24,6 +24,7 @@ from hybridgrey.store.binary import EmbeddedError, bundled_directory, find_binar
 from hybridgrey.store.connection import Script, Store
 from hybridgrey.store.embedded import MAX_SOCKET_PATH, EmbeddedServer
 from parts.base import wait_until
+from parts.greyterms import GreyTerms
 from parts.redisserver import server_binary
 
 BUNDLED = bundled_directory() / "valkey-server"
@@ -559,11 +560,10 @@ def test_under_pressure_waiting_triplets_go_first(directory, binary):
     """A flood from ever new clients lets no passed triplet, no count and no history by hours go."""
     server = EmbeddedServer(directory, binary=binary, maxmemory=4 * machine.MIB)
     server.start()
-    terms = {"retry_window": 2 * 86400, "lifetime": 36 * 86400, "ipv4_prefix": 24, "ipv6_prefix": 64}
-    bounds = {"auto_allow_after": 5, "auto_allow_interval": 3600, "max_waiting": 1000}
+    terms = GreyTerms(auto_allow_interval=3600, max_waiting=1000)
     client = redis.Redis(unix_socket_path=str(server.socket_path))
     with contextlib.closing(Store.open(server.url, 5.0)) as store, client:
-        grey = Greylist(store, **terms, **bounds)
+        grey = Greylist(store, terms)
         known = [(f"198.18.{number}.1", "a@example.com", "b@example.org") for number in range(200)]
         for triplet in known:
             grey.touch(*triplet, 0)

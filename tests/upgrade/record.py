@@ -9,8 +9,10 @@ of `ATTEMPTS` goes through that version's own script; times are minutes since th
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import sys
+from types import SimpleNamespace
 from typing import Any
 
 import redis
@@ -39,12 +41,21 @@ ATTEMPTS = (
 )
 
 
+def under(store: Store, secret: str, **terms: int) -> Greylist:
+    """A greylist of whatever version; it takes its terms whole, or one by one as 0.1 did."""
+    terms = LIMITS | terms
+    if "terms" in inspect.signature(Greylist).parameters:
+        whole = SimpleNamespace(**{"auto_allow_interval": 0, "max_waiting": 0, **terms})
+        return Greylist(store, whole, key_secret=secret)
+    return Greylist(store, key_secret=secret, **terms)
+
+
 def record(url: str, **bounds: int) -> list[dict[str, object]]:
     """The entries of the store after all attempts, clear and as HMACs; `bounds` are of later versions."""
     found = {}
     with contextlib.closing(Store.open(url, 5.0)) as store, redis.Redis.from_url(url) as client:
         for secret in ("", SECRET):
-            greylist = Greylist(store, auto_allow_after=2, key_secret=secret, **LIMITS, **bounds)
+            greylist = under(store, secret, auto_allow_after=2, **bounds)
             for address, sender, recipient, times in ATTEMPTS:
                 for _ in range(times):
                     greylist.touch(address, sender, recipient, 0)

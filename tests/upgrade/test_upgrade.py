@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from hybridgrey.config import load
-from hybridgrey.greylist.triplets import Greylist, Note, State, parse_key, parse_note
+from hybridgrey.greylist.triplets import Note, State, parse_key, parse_note
 from hybridgrey.store.connection import Store
 from parts import commandline, previous
 from parts.base import Part, wait_until
@@ -28,7 +28,7 @@ from parts.daemon import Daemon
 from parts.milterpeer import MilterPeer
 from parts.previous import PreviousDaemon
 from parts.redisserver import Redis
-from upgrade.record import ATTEMPTS, LIMITS, SECRET, record
+from upgrade.record import ATTEMPTS, SECRET, record, under
 
 ROOT = Path(__file__).parents[2]
 HERE = ROOT / "tests" / "upgrade"
@@ -112,7 +112,7 @@ def test_entries_of_the_previous_version_are_known(secret):
     delay, age = 600, 100
     with Redis() as redis, contextlib.closing(Store.open(redis.unix_url, 5.0)) as store:
         restore(redis, age)
-        greylist = Greylist(store, auto_allow_after=0, key_secret=secret, **LIMITS)
+        greylist = under(store, secret, auto_allow_after=0)
         for client, sender, recipient, times in ATTEMPTS:
             touch = greylist.touch(client, sender, recipient, delay)
             wanted = State.KNOWN if times == 2 else State.EARLY
@@ -120,7 +120,7 @@ def test_entries_of_the_previous_version_are_known(secret):
         for client, sender, recipient, times in ATTEMPTS:
             if times == 1:
                 assert greylist.touch(client, sender, recipient, age - 50).state is State.PASSED
-        allowing = Greylist(store, auto_allow_after=2, key_secret=secret, **LIMITS)
+        allowing = under(store, secret, auto_allow_after=2)
         assert allowing.touch("203.0.113.9", "new@example.org", "c@example.net", delay).state is State.NETWORK
 
 

@@ -84,7 +84,7 @@ def open_entries(config: Config) -> tuple[Entries, Greylist]:
     """The entries of the configured store, and the greylist that names their keys."""
     store = open_store(config)
     try:
-        entries = Entries(url_of(config), config.store.timeout, store, config.greylist.auto_allow_after)
+        entries = Entries(url_of(config), config.store.timeout, store, config.greylist)
     except StoreError as error:
         fail(store_trouble(config, error), UNAVAILABLE)
     return entries, assembly.open_greylist(config, store)

@@ -82,7 +82,7 @@ class _Open:
         """The conditions of a command; ends with status 2 when they cannot be."""
         hidden = bool(self.config.store.key_secret.get_secret_value())
         try:
-            return Query(self.greylist, prefixes=self.prefixes, hidden=hidden, **conditions)
+            return Query(self.greylist, hidden=hidden, **conditions)
         except ConditionError as error:
             names = {**_NAMES, "client": client_is}
             raise click.UsageError(f"{names[error.condition]}: {error}") from None

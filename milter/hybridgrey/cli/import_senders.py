@@ -248,16 +248,7 @@ def _store(config: Config) -> Store:
 
 
 def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
-    terms = config.greylist
-    return Restorer(
-        store,
-        assembly.open_greylist(config, store),
-        retry_window=terms.retry_window,
-        lifetime=terms.lifetime,
-        auto_allow_after=terms.auto_allow_after,
-        auto_allow_interval=terms.auto_allow_interval,
-        dry_run=dry_run,
-    )
+    return Restorer(store, assembly.open_greylist(config, store), dry_run=dry_run)
 
 
 def _print(counts: Restored, tally: Tally, *, dry_run: bool, json_: bool) -> None:

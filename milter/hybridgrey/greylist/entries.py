@@ -27,6 +27,7 @@ import redis
 
 from hybridgrey.greylist import networks
 from hybridgrey.greylist.networks import Network
+from hybridgrey.greylist.terms import Terms
 from hybridgrey.greylist.triplets import (
     NAMESPACE,
     Greylist,
@@ -117,7 +118,6 @@ class Query:
         self,
         greylist: Greylist,
         *,
-        prefixes: tuple[int, int],
         hidden: bool,
         client: str = "",
         sender: str | None = None,
@@ -125,7 +125,7 @@ class Query:
         anywhere: str = "",
         status: Status | None = None,
     ) -> None:
-        """Conditions as typed; `prefixes` for IPv4 and IPv6 and `hidden` from the configuration.
+        """Conditions as typed; `hidden` says whether keys are HMACs.
 
         `sender` None: any, "" and "<>": the null sender.  `anywhere`: a client, or a pattern for any of the
         parts.  Raises ConditionError.
@@ -139,7 +139,7 @@ class Query:
             if client:
                 raise ConditionError("anywhere", f"{anywhere!r} is a client, and there is one already")
             client, anywhere = anywhere, ""
-        self._tag = self._client(client, prefixes) if client else b""
+        self._tag = self._client(client) if client else b""
         self._sender = self._mailbox("sender", sender)
         self._recipient = self._mailbox("recipient", recipient)
         if anywhere:
@@ -182,7 +182,7 @@ class Query:
         whole = all(part in ("", "network") and pattern.fullmatch(network) for part, pattern in self._globs)
         return whole and self._is_inside(network)
 
-    def _client(self, text: str, prefixes: tuple[int, int]) -> bytes:
+    def _client(self, text: str) -> bytes:
         network = networks.read(text)
         if network is None:
             if not _WILD.search(text):
@@ -190,7 +190,8 @@ class Query:
             self._glob("client", text)
             return b""
         network = self._greylist.clients.network(network)
-        if network.prefixlen >= prefixes[network.version == 6]:
+        terms = self._greylist.terms
+        if network.prefixlen >= (terms.ipv4_prefix if network.version == 4 else terms.ipv6_prefix):
             return network_key(self._greylist, network)
         self._clear_only("client", "a network wider than the greylist's")
         self._inside = network
@@ -227,11 +228,11 @@ class Query:
 class Entries:
     """The entries of one store."""
 
-    def __init__(self, url: str, timeout: float, store: Store, auto_allow_after: int) -> None:
+    def __init__(self, url: str, timeout: float, store: Store, terms: Terms) -> None:
         """`store` is for single changes; `timeout` in seconds, for each round trip."""
         self._clients = primaries(url, max(timeout, LEAST_TIMEOUT))
         self._store = store
-        self._enough = auto_allow_after
+        self._enough = terms.auto_allow_after
 
     def find(self, query: Query) -> Iterator[Entry]:
         """The entries that a query means, in no order."""

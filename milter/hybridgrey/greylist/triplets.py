@@ -43,6 +43,7 @@ from urllib.parse import unquote
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import normalise
+from hybridgrey.greylist.terms import Terms
 from hybridgrey.store.connection import Call, Script, Store, StoreError
 
 NAMESPACE: Final = "hg1"
@@ -147,33 +148,25 @@ def key_pattern() -> bytes:
 
 
 class Greylist:
-    """The triplets of one store.
+    """The triplets of one store, under terms; `clients` reads the addresses of clients.
 
-    `retry_window`, `lifetime` and `auto_allow_interval` in seconds, prefixes in bits, `auto_allow_after` in
-    passed triplets (0 = never), of which one counts in each interval (0 = all do), `max_waiting` in triplets
-    of a client address (0 = no bound); `clients` reads their addresses. Thread safe: nothing changes after
-    construction.
+    With `key_secret` the keys are HMACs. Thread safe: nothing changes after construction.
     """
 
     def __init__(
         self,
         store: Store,
+        terms: Terms,
         *,
-        retry_window: int,
-        lifetime: int,
-        ipv4_prefix: int,
-        ipv6_prefix: int,
-        auto_allow_after: int,
-        auto_allow_interval: int = 0,
-        max_waiting: int = 0,
         key_secret: str = "",
         clients: ClientReader | None = None,
     ) -> None:
         self._store = store
-        self._limits = (max(1, retry_window), max(1, lifetime), max(0, auto_allow_after))
-        self._bounds = (max(0, auto_allow_interval), max(0, max_waiting))
+        self.terms = terms
+        self._limits = (max(1, terms.retry_window), max(1, terms.lifetime), max(0, terms.auto_allow_after))
+        self._bounds = (max(0, terms.auto_allow_interval), max(0, terms.max_waiting))
         self.clients = clients or ClientReader()
-        self._networks = (ipv4_prefix, ipv6_prefix, self.clients)
+        self._networks = (terms.ipv4_prefix, terms.ipv6_prefix, self.clients)
         self._part = _hidden_part(key_secret) if key_secret else _clear_part
         self._script = load_script()
 

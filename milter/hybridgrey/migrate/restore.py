@@ -80,20 +80,10 @@ class _Network:
 class Restorer:
     """Writes memories into a store under the terms of a greylist."""
 
-    def __init__(
-        self,
-        store: Store,
-        greylist: Greylist,
-        *,
-        retry_window: int,
-        lifetime: int,
-        auto_allow_after: int,
-        auto_allow_interval: int = 0,
-        dry_run: bool = False,
-    ) -> None:
+    def __init__(self, store: Store, greylist: Greylist, *, dry_run: bool = False) -> None:
         self._store = store
         self._greylist = greylist
-        self._terms = (retry_window, lifetime, auto_allow_after, int(dry_run), auto_allow_interval)
+        self._dry_run = dry_run
         self._script = Script(
             (resources.files("hybridgrey.migrate") / "restore.lua").read_text(encoding="utf-8")
         )
@@ -114,6 +104,11 @@ class Restorer:
         self._write(networks, counts)
         return counts
 
+    def _terms(self) -> tuple[int, ...]:
+        """The first arguments of the script."""
+        terms, dry_run = self._greylist.terms, int(self._dry_run)
+        return terms.retry_window, terms.lifetime, terms.auto_allow_after, dry_run, terms.auto_allow_interval
+
     def _write(self, networks: dict[bytes, _Network], counts: Restored) -> None:
         for key, network in networks.items():
             # In order of time: what of them counts for the network is told by the pauses between them.
@@ -122,7 +117,7 @@ class Restorer:
             for start in range(0, max(1, len(triplets)), AT_ONCE):
                 part = triplets[start : start + AT_ONCE]
                 times = [int(number) for _, of_triplet in part for number in of_triplet]
-                arguments = (*self._terms, allowed_at, *times)
+                arguments = (*self._terms(), allowed_at, *times)
                 reply = self._store.run(
                     self._script, (key, note_key(key, Note.CREDIT), *(k for k, _ in part)), arguments
                 )

@@ -12,79 +12,33 @@ Masks: a set of rules is an int whose bit i stands for rule i (see `match.Index`
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from hybridgrey.clientaddress import Carried, ClientReader
 from hybridgrey.envelope import Mailbox
-from hybridgrey.policy.match import Entry, Index
-from hybridgrey.policy.pattern import ListEntry, Pattern
+from hybridgrey.policy import conditions, rdns
+from hybridgrey.policy.match import Index
+from hybridgrey.policy.pattern import Pattern
+from hybridgrey.policy.rdns import Name
+from hybridgrey.policy.rule import NO_POOL, NOT_LISTED, REFUSING, Action, Answer, Facts, Pools, Rule
 
-
-class Action(StrEnum):
-    """What a rule does with a recipient."""
-
-    ACCEPT = "accept"
-    REJECT = "reject"
-    TEMPFAIL = "tempfail"
-    GREYLIST = "greylist"
-    NONE = "none"  # log and count, then go on: to try a new list
-
-
-REFUSING: Final = frozenset({Action.REJECT, Action.TEMPFAIL})
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """One rule; a condition that is None always holds. `delay` is in seconds, None for the common one."""
-
-    name: str
-    action: Action
-    clients: tuple[Entry, ...] | None = None
-    helo: tuple[Entry, ...] | None = None
-    senders: tuple[Entry, ...] | None = None
-    recipients: tuple[Entry, ...] | None = None
-    authenticated: bool | None = None
-    lists: tuple[ListEntry, ...] = ()
-    threshold: int = 1
-    text: str | None = None
-    delay: int | None = None
-
-    def unclear(self, sender: Mailbox, recipient: Mailbox) -> bool:
-        """Whether a condition of it is on an address that is uncertain."""
-        return (self.senders is not None and not sender.certain) or (
-            self.recipients is not None and not recipient.certain
-        )
-
-
-class Answer(NamedTuple):
-    """What a list said of a client: its return codes, none when it is not listed there.
-
-    With `error` set the list has no vote: an error is never a listing (DESIGN section 4); `silent` says that
-    the error is that no answer came.  `seconds` is how long it took, for logs and `explain`.
-    """
-
-    codes: tuple[bytes, ...] = ()
-    error: str = ""
-    seconds: float = 0.0
-    silent: bool = False
-
-
-NOT_LISTED = Answer()
-
-
-class Facts(NamedTuple):
-    """What was seen of one recipient.
-
-    `sure` and `maybe` are masks of the rules whose conditions, the lists apart, hold or may yet hold; they
-    come from `Policy.connect` and its kin.  `answers` has the answer of each list that is in, by zone.
-    """
-
-    sure: int
-    maybe: int
-    answers: Mapping[str, Answer] = MappingProxyType({})
+__all__ = [
+    "NOT_LISTED",
+    "NO_POOL",
+    "REFUSING",
+    "Action",
+    "Answer",
+    "Awaited",
+    "Facts",
+    "Hit",
+    "Policy",
+    "Pools",
+    "Rule",
+    "Verdict",
+    "judge",
+    "kind_of",
+]
 
 
 class Hit(NamedTuple):
@@ -98,24 +52,41 @@ class Hit(NamedTuple):
 class Verdict(NamedTuple):
     """The rule that decides (None: no rule matched, so accept), and the lists that made it match.
 
-    `noted` are the rules with action none that matched before it.
+    `noted` are the rules with action none that matched before it.  `unclear`: it greylists for want of
+    knowledge, so its own delay does not count.
     """
 
     rule: Rule | None
     hits: tuple[Hit, ...] = ()
     noted: tuple[Rule, ...] = ()
+    unclear: bool = False
 
     @property
     def action(self) -> Action:
         """What to do with the recipient."""
         return self.rule.action if self.rule else Action.ACCEPT
 
+    @property
+    def delay(self) -> int | None:
+        """The delay in seconds, None for the common one."""
+        return None if self.rule is None or self.unclear else self.rule.delay
+
 
 class Awaited(NamedTuple):
-    """No verdict yet: the lists whose answers can change it, and whether facts of the dialogue can."""
+    """No verdict yet: the lists whose answers can change it, and whether facts of the dialogue can.
+
+    So for the facts `spf`, `by_hand`, `correspondent` and `score`.  `standing`: a verdict that greylists and
+    stands if the greylist knows the triplet, for all that is awaited could only let the recipient in, or is a
+    score.
+    """
 
     zones: frozenset[str]
     dialogue: bool = False
+    spf: bool = False
+    by_hand: bool = False
+    correspondent: bool = False
+    score: bool = False
+    standing: Verdict | None = None
 
 
 class Policy:
@@ -128,7 +99,11 @@ class Policy:
         self.helo = Index([r.helo for r in rules])
         self.senders = Index([r.senders for r in rules])
         self.zones = tuple(dict.fromkeys(e.zone for r in rules for e in r.lists))
-        self.needs_helo = any(r.helo is not None for r in rules)
+        self.pools = tuple(dict.fromkeys(str(e.key) for r in rules for e in r.pools or ()))
+        # Without HELO there is no SPF for the null sender.
+        self.needs_helo = any(r.helo is not None or r.spf is not None for r in rules)
+        self.asking = _mask(r.asks for r in rules)
+        self.by_hand = _mask(r.by_hand is not None for r in rules)
         self._clients = Index([r.clients for r in rules])
         self._recipients = Index([r.recipients for r in rules])
         self._authenticated = _mask(r.authenticated is not False for r in rules)
@@ -137,6 +112,10 @@ class Policy:
         self._refusing = _mask(r.action in REFUSING for r in rules)
         # Rules by which a list speaks for a client: not for an address that may be another's.
         self._vouching = _mask(r.action is Action.ACCEPT and bool(r.lists) for r in rules)
+        self._pools = Index([r.pools for r in rules])
+        self._rdns = {kind: _mask(r.rdns is None or kind in r.rdns for r in rules) for kind in (None, *Name)}
+        self._names = any(r.rdns is not None for r in rules)
+        self._of_pools = any(r.pools is not None for r in rules)
         # Rules that need nothing of the dialogue after CONNECT.
         self._early = (
             self.helo.unconditional
@@ -144,17 +123,26 @@ class Policy:
             & self._recipients.unconditional
             & self._authenticated
             & self._anonymous
+            & ~self.asking
         )
 
-    def connect(self, packed: bytes | None, host: str | None, carried: Carried | None = None) -> Facts:
+    def connect(
+        self, packed: bytes | None, host: str | None, carried: Carried | None = None, pools: Pools = NO_POOL
+    ) -> Facts:
         """Facts known at CONNECT: the client's address, 4 or 16 bytes, and its verified host name.
 
         `carried`: the IPv4 address in it, of which lists are asked; none vouches for one that is not proven.
         """
-        maybe = self._clients.client(packed, host, carried, self._refusing)
+        maybe, unclear = self._clients.client(packed, host, carried, self._refusing), 0
         if carried is not None and not carried.proven:
             maybe &= ~self._vouching
-        return Facts(sure=maybe & self._early, maybe=maybe)
+        if self._names:
+            maybe &= self._rdns[kind_of(host, packed, carried)]
+        if self._of_pools:
+            surely, possibly = self._pools.names(pools.within, pools.unknown)
+            unclear = maybe & possibly & ~surely & self._greylisting
+            maybe &= surely | unclear
+        return Facts(sure=maybe & self._early, maybe=maybe, unclear=unclear)
 
     def transaction(self, client: Facts, helo: str | None, sender: Mailbox, *, authenticated: bool) -> int:
         """Mask of the rules that may hold in a mail transaction; `client` is what `connect` knows."""
@@ -199,41 +187,115 @@ class Policy:
         return verdict
 
 
+_NOTHING: Final[Mapping[int, int]] = MappingProxyType({})
+_ACCEPTED: Final = (Action.ACCEPT, None)
+_NO_LISTS: Final[tuple[bool | None, tuple[Hit, ...], tuple[str, ...]]] = (True, (), ())
+_Undecided = tuple[int, tuple[str, ...]]
+"""The number of a rule that may still match, and the lists that may tell."""
+
+
 def judge(policy: Policy, facts: Facts) -> Verdict | Awaited:
     """Judge one recipient by the first rule that matches.
 
     A rule whose answer can no longer change the outcome is not waited for.  A failed list has no vote.
     """
     noted: list[Rule] = []
-    undecided: list[tuple[Rule, tuple[str, ...], bool]] = []
+    undecided: list[_Undecided] = []
     decided: Rule | None = None
     hits: tuple[Hit, ...] = ()
-    for i, rule in _members(policy.rules, facts.maybe):
-        holds, hits, zones = _lists(rule, facts.answers) if rule.lists else (True, (), ())
+    sure, maybe, unclear, answers = facts.sure, facts.maybe, facts.unclear, facts.answers
+    wanted = _NOTHING
+    if policy.asking & maybe:
+        sure, maybe, unclear, wanted = _weighed(policy, facts)
+    for i, rule in _members(policy.rules, maybe):
+        holds, hits, zones = _lists(rule, answers) if rule.lists else _NO_LISTS
         if holds is False:
             continue
-        sure = bool(facts.sure >> i & 1)
+        settled = holds and sure >> i & 1
         if rule.action is Action.NONE:
-            if holds and sure:
+            if settled:
                 noted.append(rule)
-        elif holds and sure:
+        elif settled:
             decided = rule
             break
         else:
-            undecided.append((rule, zones, not sure))
-    verdict = Verdict(decided, hits if decided else (), tuple(noted))
-    while undecided and _outcome(undecided[-1][0]) == _outcome(decided):
-        undecided.pop()
+            undecided.append((i, zones))
+    doubt = unclear != 0 and decided is not None and bool(unclear >> i & 1)
+    verdict = Verdict(decided, hits if decided else (), tuple(noted), doubt)
     if not undecided:
         return verdict
-    return Awaited(frozenset(z for _, zones, _ in undecided for z in zones), any(d for _, _, d in undecided))
+    outcome = _outcome(decided, doubt)
+    while undecided:
+        last = undecided[-1][0]
+        if _outcome(policy.rules[last], bool(unclear >> last & 1)) != outcome:
+            return _awaited(policy.rules, undecided, facts.sure, wanted, verdict)
+        undecided.pop()
+    return verdict
 
 
-def _outcome(rule: Rule | None) -> tuple[Action, int | None]:
+def _weighed(policy: Policy, facts: Facts) -> tuple[int, int, int, dict[int, int]]:
+    """The masks `sure`, `maybe` and `unclear` by what was asked for too, and what each rule yet wants."""
+    sure, maybe, unclear = facts.sure, facts.maybe, facts.unclear
+    wanted: dict[int, int] = {}
+    for i, rule in _members(policy.rules, policy.asking & maybe):
+        state = rule.state(facts)
+        if state & conditions.FALSE or (state & conditions.NEVER and rule.action is not Action.GREYLIST):
+            maybe &= ~(1 << i)
+            continue
+        if state & conditions.NEVER:
+            unclear |= 1 << i
+        if state & conditions.WANTED:
+            wanted[i] = state & conditions.WANTED
+            sure &= ~(1 << i)
+    return sure, maybe, unclear, wanted
+
+
+def _awaited(
+    rules: Sequence[Rule],
+    undecided: Sequence[_Undecided],
+    sure: int,
+    wanted: Mapping[int, int],
+    verdict: Verdict,
+) -> Awaited:
+    """What the undecided rules wait for; `verdict` is what stands if none of them matches."""
+    zones = frozenset([zone for _, some in undecided for zone in some])
+    dialogue = False
+    for i, _ in undecided:
+        if not sure >> i & 1:
+            dialogue = True
+    if not wanted:
+        return Awaited(zones, dialogue)
+    bits = 0
+    lenient = verdict.action is Action.GREYLIST and not zones and not dialogue
+    for i, _ in undecided:
+        bits |= wanted.get(i, 0)
+        lenient = lenient and (rules[i].action is Action.ACCEPT or bool(wanted.get(i, 0) & conditions.SCORE))
+    return Awaited(
+        zones,
+        dialogue,
+        spf=bool(bits & conditions.SPF),
+        by_hand=bool(bits & conditions.BY_HAND),
+        correspondent=bool(bits & conditions.CORRESPONDENT),
+        score=bool(bits & conditions.SCORE),
+        standing=verdict if lenient else None,
+    )
+
+
+def _outcome(rule: Rule | None, doubt: bool) -> tuple[Action, int | None]:
     """What the client gets, so far as it is worth waiting for; the words of a refusal are not."""
     if rule is None:
-        return Action.ACCEPT, None
-    return rule.action, rule.delay if rule.action is Action.GREYLIST else None
+        return _ACCEPTED
+    return rule.action, rule.delay if rule.action is Action.GREYLIST and not doubt else None
+
+
+def kind_of(host: str | None, packed: bytes | None, carried: Carried | None) -> Name | None:
+    """The kind of a client's verified name; None for who has no address, and so cannot have a name."""
+    if packed is None:
+        return None
+    kind = rdns.classify(host, packed)
+    if kind is Name.NAMED and carried is not None:
+        return rdns.classify(host, carried.address)
+    return kind
 
 
 def _lists(rule: Rule, answers: Mapping[str, Answer]) -> tuple[bool | None, tuple[Hit, ...], tuple[str, ...]]:

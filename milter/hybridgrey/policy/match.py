@@ -52,6 +52,7 @@ class Kind(StrEnum):
     HELO = "helo"
     SENDER = "senders"
     RECIPIENT = "recipients"
+    POOL = "pools"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +83,8 @@ def _key(kind: Kind, body: str) -> Network | str:
         return _client_key(body)
     if kind is Kind.HELO:
         return body.lower() if body.startswith("[") and body.endswith("]") else _name(body)
+    if kind is Kind.POOL:
+        return _domain(body)
     return _mailbox_key(body)
 
 
@@ -132,6 +135,13 @@ def _name(body: str) -> str:
     return dot + name
 
 
+def _domain(body: str) -> str:
+    name = _name(body)
+    if "." not in name or name.startswith(".") or dotted.looks_numeric(name):
+        raise EntryError(f"{body!r} is no domain that can have an SPF record")
+    return name
+
+
 def _mailbox_key(body: str) -> str:
     if body == NULL_SENDER:
         return body
@@ -167,7 +177,7 @@ def parse_file(kind: Kind, text: str) -> tuple[list[Entry], list[str]]:
 
 
 def _line_entries(kind: Kind, body: str) -> list[Entry]:
-    if body.startswith(('"', "! ")):
+    if body.startswith(('"', "! ")) or kind is Kind.POOL:
         return [parse_entry(kind, body)]
     pattern, *rest = body.split(None, 1)
     if not rest or (kind is Kind.CLIENT and rest[0].startswith("-")):
@@ -295,6 +305,20 @@ class Index:
         if self._trivial:
             return self.unconditional
         return self._result(_parents(address.host(host)) if host else (), 0, 0)
+
+    def names(self, certain: Iterable[str], possible: Iterable[str]) -> tuple[int, int]:
+        """Rules that hold for the certain names whatever is true of the possible ones, and that may hold."""
+        miss = self._any(self._excluded, certain)
+        held = self._otherwise | self._any(self._included, certain)
+        surely = held & ~miss & ~self._any(self._excluded, possible)
+        return surely, (held | self._any(self._included, possible)) & ~miss
+
+    @staticmethod
+    def _any(table: dict[str, int], names: Iterable[str]) -> int:
+        found = 0
+        for name in names:
+            found |= table.get(name, 0)
+        return found
 
     def mailbox(self, box: Mailbox) -> int:
         """Rules that hold for an envelope sender or recipient.

@@ -222,19 +222,8 @@ def open_store(config: Config, url: str, reports: Report) -> Store:
 
 def open_greylist(config: Config, store: Store) -> Greylist:
     """The greylist of a configuration."""
-    terms = config.greylist
-    return Greylist(
-        store,
-        retry_window=terms.retry_window,
-        lifetime=terms.lifetime,
-        ipv4_prefix=terms.ipv4_prefix,
-        ipv6_prefix=terms.ipv6_prefix,
-        auto_allow_after=terms.auto_allow_after,
-        auto_allow_interval=terms.auto_allow_interval,
-        max_waiting=terms.max_waiting,
-        key_secret=config.store.key_secret.get_secret_value(),
-        clients=config.dns.clients,
-    )
+    secret = config.store.key_secret.get_secret_value()
+    return Greylist(store, config.greylist, key_secret=secret, clients=config.dns.clients)
 
 
 def _reachable(store: Store) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from hybridgrey.greylist.terms import Terms
 from hybridgrey.greylist.triplets import State, Touch
 
 SLOTS: Final = 8
@@ -33,17 +34,6 @@ class Stored(NamedTuple):
 
     value: int | Slots
     until: int
-
-
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """Of `Greylist`; seconds and triplets, 0: never, each pass counts, no bound."""
-
-    retry_window: int
-    lifetime: int
-    auto_allow_after: int
-    auto_allow_interval: int
-    max_waiting: int
 
 
 @dataclass(slots=True)

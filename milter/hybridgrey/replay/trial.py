@@ -20,7 +20,7 @@ from hybridgrey.greylist.triplets import ADDRESS_PREFIXES
 from hybridgrey.outcome import Outcome
 from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Verdict, judge
 from hybridgrey.policy.pattern import Pattern
-from hybridgrey.replay.greylist import PureGreylist, Terms
+from hybridgrey.replay.greylist import PureGreylist
 from hybridgrey.replay.messages import UNKNOWN, Attempt, Heard
 from hybridgrey.replay.unknown import Missing, without
 
@@ -57,15 +57,7 @@ class Trial:
         self._reader = config.dns.clients
         self._prefixes = terms.ipv4_prefix, terms.ipv6_prefix
         self._delay = terms.delay
-        self._greylist = PureGreylist(
-            Terms(
-                retry_window=terms.retry_window,
-                lifetime=terms.lifetime,
-                auto_allow_after=terms.auto_allow_after,
-                auto_allow_interval=terms.auto_allow_interval,
-                max_waiting=terms.max_waiting,
-            )
-        )
+        self._greylist = PureGreylist(terms)
         names = dict.fromkeys(entry.zone for rule in config.rules for entry in rule.lists)
         self._zones = {name: _zone(config, name) for name in names}
         self._named = {z for z, (label, _) in self._zones.items() if z in named or label.lower() in named}

@@ -9,7 +9,8 @@ from typing import Final
 
 import orjson
 
-from hybridgrey.replay.messages import UNKNOWN, Attempt, Heard, Message
+from hybridgrey.policy.conditions import UNKNOWN
+from hybridgrey.replay.messages import Attempt, Heard, Message
 from simulate import measure, tables
 from simulate.assumptions import Known, World, known
 from simulate.measure import BUSY, SMALL, SWEPT, Host, Row

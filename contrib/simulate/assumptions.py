@@ -92,6 +92,7 @@ class World:
     campaign: float = _number("messages of one snowshoe network to this host", 5, 2, 25)
     botnet: float = _number("spam that retries from a host with no name: after 300 to 600 s, once", 0.25, 0.10, 0.50)
     forged_pass: float = _number("bots with SPF pass by +all, exists or macros", 0.03, 0.0, 0.15)
+    hasty_proved: float = _number("spam hosts that do not wait, with a name and SPF that proves them", 0.10, 0.0, 0.30)
     allowed_spam: float = _number("spam servers on an allowlist, good enough", 0.01, 0.0, 0.05)
 
     def other(self, name: str, value: float) -> World:

@@ -80,7 +80,11 @@ class Spam:
 
     def _bot(self, kind: str, at: float, schedule: Schedule) -> Message:
         address = bot(self._chance)
-        return self._message(kind, at, Origin([address], schedule, self._bot_host(address), self._bot_spf()))
+        if self._chance.random() >= self._world.hasty_proved:
+            return self._message(kind, at, Origin([address], schedule, self._bot_host(address), self._bot_spf()))
+        domain = f"deal-{self._chance.randrange(10**6)}.example"
+        origin = Origin([address], schedule, f"mail.{domain}", PROVED)
+        return self._message(kind, at, origin, sender=f"info@{domain}")
 
     def _patient_bot(self, at: float, _: float) -> Iterator[Message]:
         """A family of bots that comes back once, after 300 to 600 s (DSN 2016)."""

@@ -84,8 +84,6 @@ def _read(files: tuple[str, ...]) -> Reader:
         first = reader.damages[0]
         where = f"{first.file}:{first.line}: {first.why}"
         warn(f"{reader.damaged} damaged lines were passed over; the first is {where}")
-    if reader.left_aside:
-        warn(f"no rule of this version can use {', '.join(sorted(reader.left_aside))}; left aside")
     if reader.unknown_keys:
         warn(f"keys that mean nothing here: {', '.join(sorted(reader.unknown_keys))}")
     return reader
@@ -107,7 +105,6 @@ def _document(
             "verdicts": reader.verdicts,
             "other_events": reader.other_events,
         },
-        "left_aside": sorted(reader.left_aside),
         "unknown_keys": sorted(reader.unknown_keys),
         "configurations": [
             {"file": name, "groups": [{**g._asdict(), **_numbers(c)} for g, c in groups.items()]}

@@ -66,6 +66,25 @@ class PureGreylist:
             return Touch(State.EARLY, delay - (at - first), at - first)
         return self._passed(at, keys, first, passes)
 
+    def touch_both(
+        self, at: int, network: Sequence[Hashable], domain: Sequence[Hashable], delay: int
+    ) -> Touch:
+        """One attempt of a client that SPF proves, by its network and, if that would be delayed, the domain."""
+        by_network = self.touch(at, network, delay)
+        if by_network.accepted:
+            return by_network
+        mine, theirs = Keys(*network), Keys(*domain)
+        first = self._number(mine.triplet) or at
+        known = self._number(theirs.triplet)
+        if known > first or known == 0:
+            self._store(theirs.triplet, first, first + self.terms.retry_window)
+        elif known > 0:
+            self._store(mine.triplet, known, known + self.terms.retry_window)
+        by_domain = self.touch(at, domain, delay)
+        if by_domain.state in (State.PASSED, State.KNOWN):
+            self._store(mine.triplet, self._number(theirs.triplet), at + self.terms.lifetime)
+        return by_domain
+
     def expire(self, at: int) -> None:
         """Let go of what has expired."""
         while self._heap and self._heap[0][0] <= at:

@@ -20,25 +20,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from hybridgrey import address
 from hybridgrey.cleaning import clean
+from hybridgrey.policy.conditions import PASS, SPF_RESULTS, UNKNOWN, Unknown
 
 MOST_ATTEMPTS: Final = 10_000
 MAX_TEXT: Final = 2000  # characters of an address or name; RFC 5321 allows far less
 LATEST: Final = 253_402_300_800  # the year 10000
 
-
-class Unknown(Enum):
-    """What stands for a fact that the record has not."""
-
-    UNKNOWN = "unknown"
-
-
-UNKNOWN: Final = Unknown.UNKNOWN
 
 Heard = tuple[tuple[str, tuple[bytes, ...] | str], ...]
 """What lists have said, by name or label: the codes, none for "not listed", or the text of an error."""
@@ -85,34 +76,22 @@ class Message(NamedTuple):
     ended: bool = False
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-# Facts that no rule of this version can use.
-LEFT_ASIDE: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
+_OF_ATTEMPT: Final = frozenset(
     {
-        "spf": _is_text,
-        "proved": _is_flag,
-        "pools": _are_texts,
-        "correspondent": _is_flag,
-        "expected": _is_flag,
-        "score": _is_number,
+        "at",
+        "client",
+        "host",
+        "helo",
+        "lists",
+        "spf",
+        "proved",
+        "pools",
+        "correspondent",
+        "expected",
+        "authenticated",
+        "score",
     }
 )
-_OF_ATTEMPT: Final = frozenset({"at", "client", "host", "helo", "lists", "authenticated"})
 _OF_MESSAGE: Final = frozenset({"label", "kind", "sender", "recipient", "attempts"})
 
 
@@ -137,25 +116,61 @@ def _attempt(raw: object, seen: Callable[[str], None]) -> Attempt:
     if not isinstance(raw, dict):
         raise DamageError("an attempt must be an object")
     for key in raw.keys() - _OF_ATTEMPT:
-        _left_aside(key, raw[key])
         seen(key)
-    authenticated = raw.get("authenticated", UNKNOWN)
-    if authenticated is not UNKNOWN and not isinstance(authenticated, bool):
-        raise DamageError("authenticated must be true or false")
+    spf = _spf(raw)
     return Attempt(
         moment(raw.get("at")),
         client(raw.get("client")),
         name(raw, "host"),
         name(raw, "helo"),
-        authenticated,
+        _flag(raw, "authenticated"),
         heard(raw["lists"]) if "lists" in raw else (),
+        False,
+        spf,
+        _proved(raw, spf),
+        _pools(raw),
+        _flag(raw, "correspondent"),
+        _flag(raw, "expected"),
+        _score(raw),
     )
 
 
-def _left_aside(key: str, value: object) -> None:
-    check = LEFT_ASIDE.get(key)
-    if check is not None and not check(value):
-        raise DamageError(f"{key} is of the wrong type")
+def _flag(raw: Mapping[str, Any], key: str) -> bool | Unknown:
+    value = raw.get(key, UNKNOWN)
+    if value is UNKNOWN or isinstance(value, bool):
+        return value
+    raise DamageError(f"{key} must be true or false")
+
+
+def _spf(raw: Mapping[str, Any]) -> str | Unknown:
+    value = raw.get("spf", UNKNOWN)
+    if value is UNKNOWN or (isinstance(value, str) and value in SPF_RESULTS):
+        return value
+    raise DamageError(f"spf must be one of {', '.join(SPF_RESULTS)}")
+
+
+def _proved(raw: Mapping[str, Any], spf: str | Unknown) -> bool | Unknown:
+    proved = _flag(raw, "proved")
+    if proved is True and spf != PASS:
+        raise DamageError("proved is true, and spf is not pass")
+    return spf == PASS if proved is UNKNOWN and spf is not UNKNOWN else proved
+
+
+def _pools(raw: Mapping[str, Any]) -> tuple[str, ...] | Unknown:
+    if "pools" not in raw:
+        return UNKNOWN
+    if not isinstance(raw["pools"], list):
+        raise DamageError("pools must be a list of domains")
+    return tuple(_zone(_text(one, "a pool")) for one in raw["pools"])
+
+
+def _score(raw: Mapping[str, Any]) -> float | Unknown:
+    value = raw.get("score", UNKNOWN)
+    if value is UNKNOWN:
+        return UNKNOWN
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise DamageError("score must be a number")
 
 
 def moment(value: object) -> float:

@@ -16,12 +16,24 @@ from hybridgrey.config.known_lists import error_of, public_label, quirk
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.greylist import normalise
-from hybridgrey.greylist.triplets import ADDRESS_PREFIXES
+from hybridgrey.greylist.triplets import ADDRESS_PREFIXES, Touch
 from hybridgrey.outcome import Outcome
-from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Verdict, judge
+from hybridgrey.policy.conditions import UNKNOWN, Spf, Unknown
+from hybridgrey.policy.judge import (
+    NO_POOL,
+    NOT_LISTED,
+    Action,
+    Answer,
+    Awaited,
+    Facts,
+    Policy,
+    Pools,
+    Verdict,
+    judge,
+)
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.replay.greylist import PureGreylist
-from hybridgrey.replay.messages import UNKNOWN, Attempt, Heard
+from hybridgrey.replay.messages import Attempt, Heard
 from hybridgrey.replay.unknown import Missing, without
 
 NO_RULE: Final = "(no rule)"
@@ -57,6 +69,7 @@ class Trial:
         self._reader = config.dns.clients
         self._prefixes = terms.ipv4_prefix, terms.ipv6_prefix
         self._delay = terms.delay
+        self._sender_pools = getattr(terms, "sender_pools", True)
         self._greylist = PureGreylist(terms)
         names = dict.fromkeys(entry.zone for rule in config.rules for entry in rule.lists)
         self._zones = {name: _zone(config, name) for name in names}
@@ -82,10 +95,23 @@ class Trial:
             case _ if source.packed is None:
                 return Done(Outcome.ACCEPTED, name)
         delay, rule = self._delay, verdict.rule
-        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
-            delay = rule.delay
-        touch = self._greylist.touch(int(at.at), self.names(at.client, sender.key, recipient.key), delay)
-        return Done(Outcome.ACCEPTED if touch.accepted else Outcome.GREYLISTED, name)
+        if verdict.delay is not None and rule is not None and not rule.unclear(sender, recipient):
+            delay = verdict.delay
+        touch = self._touch(at, sender, recipient, delay)
+        let_in = touch.accepted or at.expected is True
+        return Done(Outcome.ACCEPTED if let_in else Outcome.GREYLISTED, name)
+
+    def _touch(self, at: Attempt, sender: Mailbox, recipient: Mailbox, delay: int) -> Touch:
+        names = self.names(at.client, sender.key, recipient.key)
+        if not self._sender_pools or at.proved is not True or not sender.domain:
+            return self._greylist.touch(int(at.at), names, delay)
+        return self._greylist.touch_both(int(at.at), names, self.domain_names(sender, recipient), delay)
+
+    def domain_names(self, sender: Mailbox, recipient: Mailbox) -> tuple[Hashable, ...]:
+        """Names of the keys of an attempt whose client is the sender's domain."""
+        domain = "spf", sender.domain
+        triplet = domain, self._sender(sender.key), self._recipient(recipient.key)
+        return triplet, (domain,), (domain, "+"), (domain, "@", sender.domain)
 
     def names(self, client: str, sender: str, recipient: str) -> tuple[Hashable, ...]:
         """Names of the keys of one attempt, in the script's order: alike where its keys are."""
@@ -105,10 +131,15 @@ class Trial:
         policy = self._policy(Missing(*missing, unheard))
         host = at.host if isinstance(at.host, str) else None
         helo = at.helo if isinstance(at.helo, str) else None
-        client = policy.connect(source.packed, host, source.carried)
+        client = policy.connect(source.packed, host, source.carried, _pools(at, policy))
         mask = policy.transaction(client, helo, sender, authenticated=at.authenticated is True)
         mask = policy.recipient(mask, recipient)
-        verdict = judge(policy, Facts(mask, mask, answers))
+        if not policy.asking & mask:
+            facts = Facts(mask, mask, answers, client.unclear)
+        else:
+            spf = _spf(at, sender)
+            facts = Facts(mask, mask, answers, client.unclear, spf, UNKNOWN, at.correspondent, at.score)
+        verdict = judge(policy, facts)
         assert not isinstance(verdict, Awaited)  # noqa: S101 (no list that is asked for is missing)
         return verdict
 
@@ -132,6 +163,19 @@ class Trial:
             elif others_none and name in self._named:
                 answers[name] = NOT_LISTED
         return answers, frozenset(self._zones.keys() - answers.keys())
+
+
+def _pools(at: Attempt, policy: Policy) -> Pools:
+    if at.pools is UNKNOWN:
+        return Pools(unknown=frozenset(policy.pools))
+    return Pools(frozenset(at.pools)) if at.pools else NO_POOL
+
+
+def _spf(at: Attempt, sender: Mailbox) -> Spf | Unknown:
+    """Whether it proves the client is unknown where the result is, and not only then."""
+    if at.spf is UNKNOWN or at.proved is UNKNOWN:
+        return UNKNOWN
+    return Spf(at.spf, sender.domain if at.proved else "")
 
 
 def _zone(config: Config, name: str) -> Zone:

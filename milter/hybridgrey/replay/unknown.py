@@ -27,16 +27,18 @@ class Missing(NamedTuple):
 def without(rule: Rule, missing: Missing) -> Rule:
     """A rule that holds for the facts that are there as `rule` does in the end."""
     lenient = rule.action is Action.GREYLIST
-    clients, helo = rule.clients, rule.helo
+    clients, helo, rdns = rule.clients, rule.helo, rule.rdns
     authenticated = rule.authenticated
     if missing.host and clients is not None:
         clients = _nameless(clients, lenient=lenient)
+    if missing.host and rdns is not None:
+        rdns = None if lenient else frozenset()
     if missing.helo and helo:  # an empty condition holds for nobody, whatever was said
         helo = None if lenient else ()
     if missing.authenticated and authenticated is not None:
         authenticated = None
         helo = helo if lenient else ()
-    made = replace(rule, clients=clients, helo=helo, authenticated=authenticated)
+    made = replace(rule, clients=clients, helo=helo, rdns=rdns, authenticated=authenticated)
     return _without_lists(made, missing.zones, lenient=lenient) if missing.zones and rule.lists else made
 
 

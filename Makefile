@@ -2,7 +2,7 @@
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
 # make lab    a small internet to play in: three MX hosts, Redis under Sentinel, lists, clients; until Ctrl-C
 # make test   the tests, on real servers that they start and end themselves
-# make unit   those of them that start no server, in seconds
+# make unit   those of them that start no server and no program, in 20 seconds; laws on a quarter of the examples
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
 #             FUZZ="--engine atheris --seconds 600" is guided by coverage

@@ -16,13 +16,27 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 SUITES = ("mta", "field", "faults", "page", "guides", "install", "upgrade", "harness")
 """Folders whose tests are about real servers."""
 
-_NO_SERVER = r"(?:base|configfile|greyterms)\b"
-_SERVERS = re.compile(rf"^from (?:parts|faults)(?:\.(?!{_NO_SERVER})\w+)? import", re.MULTILINE)
+NO_SERVERS = frozenset({"base", "configfile", "forked", "greyterms", "laws"})
+"""The parts that start none."""
+
+SKIPPED = ("program", "slow")
+"""Marks of tests that `--unit` leaves out (pyproject.toml says what they mean)."""
+
+_IMPORT = re.compile(r"^from (?:parts|faults)(?:\.(\w+))? import (.+)", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """``--unit`` leaves out all test modules that start servers or processes of their own."""
-    parser.addoption("--unit", action="store_true", help="only tests without servers")
+    """``--unit`` leaves out all tests that start servers or programs, or take seconds."""
+    parser.addoption("--unit", action="store_true", help="only tests without servers, in seconds")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """With ``--unit`` a law is tried on a quarter of the examples."""
+    if config.getoption("unit"):
+        from hypothesis import settings  # half a second, for who asks for one test of another kind
+
+        settings.register_profile("unit", max_examples=25)
+        settings.load_profile("unit")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
@@ -33,7 +47,17 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True if collection_path.name in SUITES else None
     if not collection_path.match("test_*.py"):
         return None
-    return True if _SERVERS.search(collection_path.read_text(encoding="utf-8")) else None
+    imports = _IMPORT.findall(collection_path.read_text(encoding="utf-8"))
+    parts = {part for module, names in imports for part in ([module] if module else names.split(", "))}
+    return True if parts - NO_SERVERS else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``--unit``: no test that starts a program or needs seconds."""
+    if config.getoption("unit"):
+        left_out = [item for item in items if any(map(item.get_closest_marker, SKIPPED))]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in set(left_out)]
 
 
 @pytest.fixture(scope="session")

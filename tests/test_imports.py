@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -63,8 +64,13 @@ def name_of(path: Path) -> str:
 NAMES = {name_of(path) for path in MODULES}
 
 
-def imports(path: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imports(path: Path) -> list[tuple[str, int]]:
     """The modules that a file imports anywhere in it, each with its line."""
+    return list(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -137,6 +143,7 @@ def test_no_module_of_ours_shadows_the_extension() -> None:
     assert not (ROOT.parent / "__init__.py").exists()
 
 
+@pytest.mark.program
 def test_the_command_line_works_without_libmilter() -> None:
     """Every command but `run` loads, and the help is shown, where pymilter is not installed."""
     program = """

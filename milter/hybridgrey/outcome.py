@@ -39,6 +39,9 @@ class Reason(StrEnum):
     """Why: of a rule what made it match, of the greylist what it found."""
 
     BY_HAND = "allowed by hand"
+    BLOCKED = "blocked by hand"
+    POOL = "pool"
+    CORRESPONDENT = "correspondent"
     LOGGED_IN = "authenticated"
     LIST = "list"
     RULE = "rule"
@@ -50,10 +53,14 @@ class Reason(StrEnum):
     PASSED = "passed"
     KNOWN = "known"
     NETWORK = "network"
+    DOMAIN = "domain"
+    EXPECTED = "expected"
     STORE_DOWN = "store down"
 
 
 _SENTENCES: Final[Mapping[Reason, str]] = {
+    Reason.POOL: "in the pool of a big sender",
+    Reason.CORRESPONDENT: "we have written to the sender",
     Reason.LOGGED_IN: "logged in",
     Reason.LIST: "on a list",
     Reason.RULE: "the rule says so",
@@ -64,6 +71,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.FULL: "too many first attempts of this client wait",
     Reason.KNOWN: "has passed before",
     Reason.NETWORK: "its network has proved itself",
+    Reason.DOMAIN: "the sender's domain has proved itself",
+    Reason.EXPECTED: "mail for the recipient was expected",
 }
 
 

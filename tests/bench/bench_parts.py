@@ -32,6 +32,8 @@ from hybridgrey.protocol import events, replies, wire
 from hybridgrey.protocol.connection import Connection
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.spf import record
+from hybridgrey.spf.cache import Cache as SpfCache
+from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.evaluate import Identity, Outcome, evaluate
 from hybridgrey.spf.question import Answer as SpfAnswer
 from hybridgrey.spf.question import Status
@@ -209,6 +211,44 @@ def test_spf_parsed(benchmark: Any) -> None:
     """The same with the record as it was parsed before."""
     answer = SpfAnswer(Status.FOUND, 300, (SPF_TEXT,))
     assert benchmark(spf_checked, answer).proven
+
+
+@pytest.fixture(scope="module")
+def records() -> Iterator[Resolver]:
+    """Of a nameserver that has the domain's record."""
+    with Rbldnsd({"example.org": ("generic", f"s TXT {SPF_TEXT.decode()}\n")}) as running:
+        yield Resolver((), [(running.host, running.port)])
+
+
+def spf_carried(carrier: Carrier) -> Outcome | None:
+    """A client checked against a domain of one record, its question carried."""
+    chain = carrier.begin(Identity.of(CLIENT, "s.example.org", "someone", "mail.example.org"))
+    run(chain.collect())
+    chain.close()
+    return chain.outcome
+
+
+def test_spf_asked_anew(benchmark: Any, records: Resolver) -> None:
+    """The same over a real socket, asked and parsed anew; the wait is in it."""
+    carrier = Carrier(records)
+
+    def check() -> Outcome | None:
+        record._kept.cache_clear()
+        carrier.cache = SpfCache()
+        return spf_carried(carrier)
+
+    outcome = benchmark(check)
+    assert outcome
+    assert outcome.proven
+
+
+def test_spf_from_the_cache(benchmark: Any, records: Resolver) -> None:
+    """The same with the answer in the cache."""
+    carrier = Carrier(records)
+    spf_carried(carrier)
+    outcome = benchmark(spf_carried, carrier)
+    assert outcome
+    assert outcome.proven
 
 
 def test_host_name(benchmark: Any) -> None:

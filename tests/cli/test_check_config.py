@@ -15,6 +15,7 @@ import pytest
 import hybridgrey
 from hybridgrey import cli
 from hybridgrey.config import load
+from parts.forked import run
 
 SAMPLE = Path(__file__).parents[2] / "etc" / "hybridgrey.toml"
 PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
@@ -29,11 +30,6 @@ dns = ["zen.spamhaus.org=127.0.0.[4..1]"]
 action = "reject"
 """
 WARNED = '[store]\nurl = "redis://:hunter2@127.0.0.1"\nkey_secret = "sesame"\n[zones.unused]\n'
-
-
-def run(*args, **options):
-    """The finished program."""
-    return subprocess.run([*PROGRAM, *map(str, args)], capture_output=True, text=True, check=False, **options)
 
 
 @pytest.fixture
@@ -142,6 +138,7 @@ def test_config_option_may_stand_anywhere(tmp_path, args, named):
     assert (done.returncode, done.stderr) == (78, f"{tmp_path / named}: does not exist\n{hint}")
 
 
+@pytest.mark.program
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_unreadable_file_is_an_error_of_the_configuration():
     """A config file that may not be read gives one line and status 78, as any other bad configuration."""
@@ -187,6 +184,7 @@ def test_files_that_the_user_cannot_read_are_warnings():
     ]
 
 
+@pytest.mark.program
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_program_that_the_user_cannot_read_is_a_warning():
     """Installed where only root may read, such as a virtual environment in /root, it would fail later on."""
@@ -216,6 +214,7 @@ def test_no_file_gives_a_traceback(tmp_path, text):
     assert all(len(line) < 1000 for line in done.stderr.splitlines())
 
 
+@pytest.mark.program
 def test_path_that_is_no_text_is_printed(tmp_path):
     """A file name in no encoding is shown escaped."""
     done = subprocess.run(
@@ -284,6 +283,7 @@ def test_environment_names_a_config(tmp_path, write):
         assert (done.returncode, done.stderr) == (78, f"{tmp_path}/other.toml: does not exist\n")
 
 
+@pytest.mark.program
 def test_check_needs_no_libmilter():
     """Checking a config loads neither libmilter nor a client of anything: it runs anywhere, and fast."""
     code = (
@@ -299,6 +299,7 @@ def test_check_needs_no_libmilter():
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.program
 def test_colours_are_for_terminals(write):
     """On a terminal errors are coloured; in a pipe they are plain (the tests above)."""
     ours, theirs = pty.openpty()
@@ -321,6 +322,7 @@ def test_every_command_can_be_imported():
         assert command.name == name
 
 
+@pytest.mark.program
 @pytest.mark.parametrize(
     ("streams", "status", "said"),
     [

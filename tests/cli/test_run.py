@@ -15,6 +15,7 @@ import pytest
 from hybridgrey.config import load
 from hybridgrey.config.restart_only import keep
 from hybridgrey.process import privileges
+from parts import forked
 from parts.base import free_port
 
 CORE = '[metrics]\nlisten = ""\n[store]\nurl = "redis://127.0.0.1:1"\n'
@@ -25,8 +26,7 @@ def run(path: Path, text: str | None) -> tuple[int, str]:
     file = path / "hybridgrey.toml"
     if text is not None:
         file.write_text(text)
-    command = [sys.executable, "-c", "from hybridgrey.cli import main; main()", "run", "-c", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = forked.run("run", "-c", file)
     assert done.stdout == ""
     return done.returncode, done.stderr
 
@@ -122,6 +122,7 @@ def test_own_user_is_no_change():
     privileges.drop(privileges.account(pwd.getpwuid(os.geteuid()).pw_name))
 
 
+@pytest.mark.program
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody who is not")
 def test_only_root_can_become_another():
     """Who is not root is told so, not ignored."""

@@ -11,9 +11,13 @@ from pydantic import ValidationError
 from hybridgrey.config import load as loading
 from hybridgrey.config import mistakes
 from hybridgrey.config.rules import RuleTable
+from hybridgrey.config.scanner import Scanner
 from hybridgrey.config.settings import Settings, Zone
+from hybridgrey.config.sockets import Address
+from hybridgrey.policy.conditions import Hand, Results, Score
 from hybridgrey.policy.judge import Action, Policy
 from hybridgrey.policy.match import Entry
+from hybridgrey.policy.rdns import Name
 from parts.configfile import LIST_KEY, load, rule, warnings
 
 SAMPLE = Path(__file__).parents[2] / "etc" / "hybridgrey.toml"
@@ -39,7 +43,8 @@ def test_sample_is_the_default():
 
 def all_of_sample() -> str:
     """The sample with its commented examples switched on."""
-    return re.sub(r"(?m)^# (\[.*\]|[a-z_0-9]+ = .*)$", r"\1", SAMPLE.read_text())
+    text = re.sub(r"(?m)^# (\[.*\]|[a-z_0-9]+ = .*)$", r"\1", SAMPLE.read_text())
+    return text.replace('scanner = ""', 'scanner = "spamd:inet:783@127.0.0.1"')
 
 
 def test_sample_names_every_key():
@@ -103,6 +108,30 @@ VALUES = [
     ("[greylist]\ndelay = 90", lambda c: c.greylist.delay, 90),
     ('[greylist]\nlifetime = "1w"', lambda c: c.greylist.lifetime, 604800),
     ("", lambda c: (c.greylist.auto_allow_interval, c.greylist.max_waiting), (3600, 1000)),
+    ("", lambda c: (c.greylist.sender_pools, c.spf.widest_ipv4, c.spf.widest_ipv6), (True, 14, 32)),
+    (
+        "[correspondents]\nlifetime = '1h'",
+        lambda c: (c.correspondents.lifetime, c.correspondents.max_recipients, c.correspondents.max_daily),
+        (3600, 20, 200),
+    ),
+    ("", lambda c: (c.scanner, c.content.timeout, c.content.max_size), (None, 10.0, 524288)),
+    ("[content]\nmax_size = '2M'", lambda c: c.content.max_size, 2**21),
+    ("[content]\nmax_size = 2048", lambda c: c.content.max_size, 2048),
+    (
+        "[content]\nscanner = 'spamd:inet:783@127.0.0.1'",
+        lambda c: c.scanner,
+        Scanner("spamd", Address("inet", "127.0.0.1", 783)),
+    ),
+    (
+        "[content]\nscanner = 'spamd:unix:s'",
+        lambda c: (c.scanner.kind, c.scanner.address.path),
+        lambda d: ("spamd", d / "s"),
+    ),
+    (
+        "[content]\nscanner = 'rspamd:http://[::1]/'",
+        lambda c: c.scanner,
+        Scanner("rspamd", Address("inet6", "::1", 11333)),
+    ),
     ("", lambda c: c.metrics.listen, ("127.0.0.1", 9893)),
     ('[metrics]\nlisten = ""', lambda c: c.metrics.listen, None),
     ('[zones."Bl.Example."]\nlabel = "b"', lambda c: c.zones["bl.example"].label, "b"),
@@ -159,6 +188,48 @@ def test_rule_has_what_the_file_says(tmp_path):
     assert [(e.zone, e.weight) for e in first.lists] == [("e.example", 3), ("f.example", -1)]
     assert (first.authenticated, first.text) == (False, "4.7.1 wait {seconds}")
     assert (last.name, last.clients, last.lists, last.threshold) == ("the rest", None, (), 1)
+
+
+def test_a_rule_may_ask_for_facts(tmp_path):
+    """Conditions on what is asked for reach the policy; words with ! stand for all others."""
+    text = rule(
+        'rdns = ["!named"]\nspf = ["pass", "none"]\npools = ["_spf.A.example", "!b.example"]\n'
+        'by_hand = "block"\ncorrespondent = false\nscore = " >= 4.5"\naction = "accept"\nlearn = true'
+    )
+    first, last = load(tmp_path, text + "[content]\nscanner = 'spamd:unix:/s'").rules
+    assert first.rdns == {Name.NONE, Name.GENERIC}
+    assert first.spf == Results(frozenset({"pass", "none"}))
+    assert first.pools == (Entry("_spf.a.example"), Entry("b.example", True))
+    assert (first.by_hand, first.correspondent, first.score) == (Hand.BLOCK, False, Score(">=", 4.5))
+    assert (first.learn, last.learn, last.asks) == (True, False, False)
+
+
+def test_pools_come_from_a_file(tmp_path):
+    """It is one of the configuration's files, holds domains, and may be missing as allow_clients may."""
+    assert Policy(load(tmp_path, "").rules).pools == ()
+    (tmp_path / "pools").write_text("# big ones\n_spf.a.example   # a\n\nb.example\n")
+    loaded = load(tmp_path, "")
+    assert Policy(loaded.rules).pools == ("_spf.a.example", "b.example")
+    assert tmp_path / "pools" in loaded.files
+    assert tmp_path / "pools" in loaded.sources
+
+
+def test_default_order():
+    """Who is known by hand comes before lists, blocklists before all kindness, greylisting last."""
+    names = [r.name for r in loading.default().rules]
+    assert names == [
+        "authenticated",
+        "local",
+        "manual",
+        "allowed by hand",
+        "blocked by hand",
+        "blocklists",
+        "allowlists",
+        "correspondents",
+        "pools",
+        "the rest",
+    ]
+    assert [r.name for r in loading.default().rules if r.learn] == ["authenticated", "local"]
 
 
 FILES = [
@@ -292,6 +363,21 @@ WARNINGS = [
     ("[metrics]\nlisten = '192.0.2.1:9893'\npassword = 'sesame, open'", []),
     ("[metrics]\nlisten = '127.0.0.9:9893'", []),
     ("[metrics]\nlisten = ''", []),
+    (rule("rdns = ['generic']\naction = 'reject'"), ["rule 1: rdns: some mail servers are such hosts"]),
+    (rule("rdns = ['generic']\ndns = ['a.x']\naction = 'reject'"), []),
+    (rule("rdns = ['none']\ndelay = '1h'\naction = 'greylist'"), []),
+    (rule("spf = ['pass']\naction = 'accept'"), ["rule 1: spf: spammers have such results too"]),
+    (rule("spf = ['pass']\nsenders = ['a.x']\naction = 'accept'"), []),
+    (rule("spf = ['fail']\naction = 'reject'"), []),
+    (rule("pools = ['a.example']\naction = 'greylist'", ""), ["rule: no rule decides on everybody else"]),
+    (rule("spf = ['!pass']\naction = 'greylist'", ""), ["rule: no rule decides on everybody else"]),
+    (
+        rule(
+            "clients = ['192.0.2.0/24']\nspf = ['fail']\naction = 'reject'",
+            rule("clients = ['192.0.2.0/25']\naction = 'accept'"),
+        ),
+        [],
+    ),
     (rule("clients = ['127.0.0.1']\naction = 'accept'"), []),
     (rule("clients = ['0.0.0.0/0', '!127.0.0.1']\naction = 'accept'"), ["rule: mail of this host itself"]),
     ("[[rule]]\naction = 'greylist'", ["rule: mail of this host itself"]),

@@ -13,9 +13,12 @@ from hybridgrey.config.rules import RuleTable
 from hybridgrey.config.settings import Settings, Zone
 from parts.configfile import LIST_KEY as KEY
 from parts.configfile import load
+from parts.laws import examples
 
 # Each example writes its own file, so the folder may be shared between them.
-fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+fuzz = settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=examples(150)
+)
 
 SECRET_FILE = f"""
 [store]

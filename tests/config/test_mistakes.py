@@ -15,7 +15,10 @@ ERRORS = [
     # file, what is said of it
     ("worker = 3", ["worker: unknown key; did you mean workers?"]),
     ("[greylist]\nmode = 'observe'", ["greylist.mode: unknown key here; did you mean top-level mode?"]),
-    ("timeout = '2s'", ["timeout: unknown key here; did you mean store.timeout or dns.timeout?"]),
+    (
+        "timeout = '2s'",
+        ["timeout: unknown key here; did you mean store.timeout or dns.timeout or content.timeout?"],
+    ),
     ("[xyzzy]\na = 1", ["xyzzy: unknown key"]),
     ('"a b" = 1', ['"a b": unknown key']),
     ('"a\\nb" = 1', ['"a\\x0ab": unknown key']),
@@ -110,6 +113,81 @@ ERRORS = [
             "greylist.text: must not begin with a reply code; "
             "only an enhanced code such as 4.7.1 may stand there"
         ],
+    ),
+    (
+        "[spf]\nwidest_ipv4 = 7\nwidest_ipv6 = 129",
+        ["spf.widest_ipv4: must be at least 8", "spf.widest_ipv6: must be at most 128"],
+    ),
+    ("[correspondents]\nlifetime = '1m'", ["correspondents.lifetime: must be from 1h to 3650d"]),
+    (
+        "[content]\nmax_size = '1g'\ntimeout = 0",
+        [
+            'content.max_size: must be a size: write a number and k or m, such as "512k"',
+            "content.timeout: must be from 100ms to 5m",
+        ],
+    ),
+    ("[content]\nmax_size = '65m'", ["content.max_size: must be from 1k to 64m"]),
+    *(
+        (
+            f"[content]\nscanner = '{scanner}'",
+            [
+                'content.scanner: must be "spamd:inet:783@127.0.0.1", "spamd:unix:/path" or '
+                '"rspamd:http://127.0.0.1:11333"; "": none'
+            ],
+        )
+        for scanner in (
+            "spamd",
+            "127.0.0.1:783",
+            "rspamd:https://h",
+            "rspamd:http://h/x",
+            "rspamd:http://h:x",
+        )
+    ),
+    (
+        "[content]\nscanner = 'spamd:inet:783'",
+        ['content.scanner: names no host; write "spamd:inet:783@127.0.0.1"'],
+    ),
+    ("[content]\nscanner = 'rspamd:http://a:b@h'", ["content.scanner: takes no user or password"]),
+    (
+        rule("rdns = ['generik', 'none']\nspf = ['ok', 'sotfail']\nby_hand = 'alow'\naction = 'accept'"),
+        [
+            "rule 1: rdns[1]: must be none, generic or named; did you mean generic?",
+            "rule 1: spf[1]: must be pass, fail, softfail, neutral, none, temperror or permerror",
+            "rule 1: spf[2]: must be pass, fail, softfail, neutral, none, temperror or permerror; "
+            "did you mean softfail?",
+            "rule 1: by_hand: must be allow or block; did you mean allow?",
+        ],
+    ),
+    (
+        rule("rdns = 'none'\nspf = []\nby_hand = true\ncorrespondent = 'yes'\naction = 'accept'"),
+        [
+            'rule 1: rdns: must be a list, as ["…"]',
+            "rule 1: spf: is an empty list: name an entry, or leave the key out",
+            "rule 1: by_hand: must be allow or block, in quotes",
+            "rule 1: correspondent: must be true or false, without quotes",
+        ],
+    ),
+    (
+        rule("pools = ['192.0.2.1', 'example', '.a.example', 'a b.example', 'file:none']\naction = 'accept'"),
+        [
+            "rule 1: pools[1]: '192.0.2.1' is no domain that can have an SPF record",
+            "rule 1: pools[2]: 'example' is no domain that can have an SPF record",
+            "rule 1: pools[3]: '.a.example' is no domain that can have an SPF record",
+            "rule 1: pools[4]: 'a b.example' is no host name or .domain",
+            "rule 1: pools[5]: file:none does not exist",
+        ],
+    ),
+    (
+        rule("score = '4'\naction = 'reject'") + "[content]\nscanner = 'spamd:unix:/s'",
+        ['rule 1: score: must be <, <=, > or >= and a number, such as ">=4"'],
+    ),
+    (
+        rule("score = '>=4'\naction = 'reject'"),
+        ["rule 1: score: has no use without a scanner: name one in [content]"],
+    ),
+    (
+        rule("dns = ['a.b']\nlearn = true\naction = 'reject'"),
+        ["rule 1: learn: has a use with action accept only"],
     ),
     ("[metrics]\nlisten = 9893", ["metrics.listen: must be a string"]),
     ("[log]\nlevel = 'loud'", ['log.level: must be "debug", "info", "warning", "error" or "critical"']),

@@ -133,6 +133,7 @@ def test_greylist(value, wanted):
     assert forged.greylist(value, NAME) is wanted
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_marks_without_end():
     """Letters with any number of marks cost no more than others: sorted as a whole, these take an hour."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -158,8 +159,8 @@ def test_a_truncated_answer_is_awaited_over_tcp(dns: FakeDns) -> None:
     while isinstance(awaited, Answers):
         awaited = steps.send(wait_for(awaited))
     assert isinstance(awaited, OverTcp)
-    assert awaited.name == b"\x011\x012\x010\x03192\x02bl\x04test\0"
-    assert awaited.server == (dns.host, dns.port)
+    assert awaited.question == b"\x011\x012\x010\x03192\x02bl\x04test\0\0\x01\0\x01"
+    assert awaited.server == (socket.AF_INET, (dns.host, dns.port))
     assert 0 < awaited.seconds <= 5
     assert isinstance(steps.send(None), Call)
 

@@ -42,9 +42,10 @@ from hybridgrey.policy.pattern import ListEntry, Pattern, PatternError
 from hybridgrey.policy.rdns import Name, classify
 from hybridgrey.report import maillog
 from hybridgrey.report.logtime import OLDEST, TOLERANCE, Clock
+from hybridgrey.spf import wire
 from hybridgrey.spf.evaluate import MAX_QUESTIONS, Identity, evaluate
 from hybridgrey.spf.pools import collect
-from hybridgrey.spf.question import Answer, Ask, Status
+from hybridgrey.spf.question import Answer, Ask, Question, Status
 from hybridgrey.spf.record import RecordError, Result, read
 from hybridgrey.store.link import clean
 from parts.greyterms import GreyTerms
@@ -127,9 +128,9 @@ def dns_reply(data: bytes) -> None:
         head = data[:2] + bytes(
             (0x80 | (data[2] & 7 if len(data) > 2 else 0), data[3] if len(data) > 3 else 0)
         )
-        wire = head + b"\0\1" + data[6:12] + asked + data[12 + len(asked) :]
-        assert question.answers(wire, asked)
-        reply = question.read(wire, asked)
+        message = head + b"\0\1" + data[6:12] + asked + data[12 + len(asked) :]
+        assert question.answers(message, asked)
+        reply = question.read(message, asked)
         assert all(len(code) == 4 for code in reply.codes)
         assert 0 <= reply.ttl <= question.MAX_TTL
         assert not (reply.error and reply.codes)
@@ -138,20 +139,57 @@ def dns_reply(data: bytes) -> None:
         one_line(words.printable(reply.text))
 
 
+def spf_reply(data: bytes) -> None:
+    """Any message is read, to records within their bounds or an error, and never raises."""
+    data = data.ljust(12, b"\0")
+    for kind, tail in wire.TAILS.items():
+        asked = wire.labels("example.org") + tail
+        message = data[:2] + bytes((0x80 | data[2] & 7, data[3])) + b"\0\1" + data[6:12] + asked + data[12:]
+        assert question.answers(message, asked)
+        reply = wire.read(message, asked)
+        assert len(reply.codes) <= wire.MAX_RECORDS
+        assert 0 <= reply.ttl <= question.MAX_TTL
+        assert not (reply.error and reply.codes)
+        answer = wire.answer(Question("example.org", kind), reply)
+        assert (answer.status is Status.FOUND) == bool(answer.data or answer.names)
+        assert (answer.status is Status.FAILED) == bool(reply.error)
+
+
+def spf_rows() -> list[bytes]:
+    """Answers of every type: header and records, without the question."""
+    made = []
+    for kind, rows in {
+        "A": ["192.0.2.1", "192.0.2.2"],
+        "AAAA": ["2001:db8::1"],
+        "MX": ["10 mx.example.org."],
+        "PTR": ["host.example.org."],
+        "TXT": ['"v=spf1 a" " -all"'],
+        "CNAME": ["x.example.org."],
+    }.items():
+        query = dns.message.make_query("example.org", "A" if kind == "CNAME" else kind, id=0)
+        reply = dns.message.make_response(query)
+        reply.answer.append(dns.rrset.from_text(query.question[0].name, 60, "IN", kind, *rows))
+        soa = "ns.test. root.test. 1 2 3 4 5"
+        reply.authority.append(dns.rrset.from_text("example.org.", 60, "IN", "SOA", soa))
+        data = reply.to_wire()
+        made.append(data[:12] + data[12 + 17 :])
+    return made
+
+
 def dns_datagram(data: bytes) -> None:
     """A look-up takes a datagram only if it has the id and the question of an open question."""
-    wire: Exchange[str] = Exchange(Nameservers([("127.0.0.1", 9)], NoReporter()), 0.0)
+    exchange: Exchange[str] = Exchange(Nameservers([("127.0.0.1", 9)], NoReporter()), 0.0)
     ident = b"\x12\x34"
-    wire.open[ident] = ("a subject", ASKED, 0)
-    wire.ended = True  # asks nothing more
+    exchange.open[ident] = ("a subject", ASKED, 0)
+    exchange.ended = True  # asks nothing more
     here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
     with here, there:
         here.setblocking(False)
-        wire._sockets[0] = here
+        exchange._sockets[0] = here
         there.send(data)
-        came = list(wire.receive())
+        came = list(exchange.receive())
     if not (data[:2] == ident and data[12:].startswith(ASKED)):
-        assert ident in wire.open
+        assert ident in exchange.open
         assert came == []
 
 
@@ -533,6 +571,9 @@ TARGETS = {
         [b"\xc0\0\2\1192-0-2-1.dyn.example.org", b"\xc0\0\2\1c0000201.smtp-out.example.co.uk"],
         [b".", b"-", b"192", b"dsl", b"pool", b"mail"],
         10,
+    ),
+    "spf_reply": Target(
+        spf_reply, spf_rows(), (b"\xc0\x0c", b"\0\1\0\1", b"\0\x05\0\1", b"\x06v=spf1"), share=20
     ),
     "spf": Target(
         spf,

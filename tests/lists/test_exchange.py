@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import cycle
+from typing import Any
 
 import pytest
 
@@ -18,11 +19,15 @@ from hybridgrey.lists import lookup, question, zones
 from hybridgrey.lists.awaited import Answers, Steps, run
 from hybridgrey.lists.exchange import Came, Exchange
 from hybridgrey.lists.lookup import Lookup
+from hybridgrey.lists.question import Form
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import Nameservers
 from hybridgrey.lists.zones import Zone
 from hybridgrey.policy.judge import Action, Rule
 from hybridgrey.policy.pattern import ListEntry
+from hybridgrey.spf.cache import Cache
+from hybridgrey.spf.carrier import Carrier
+from hybridgrey.spf.evaluate import Identity
 from parts.fakedns import FakeDns
 
 CLIENTS = [f"192.0.2.{i}" for i in range(1, 41)]
@@ -47,13 +52,15 @@ class Channel:
                     yield exchange
 
 
-class Shared(Exchange[Zone]):
+class Shared(Exchange[Any]):
     """The wire of one client over a channel of many."""
 
     __slots__ = ("channel", "inbox")
 
-    def __init__(self, channels: Iterator[Channel], servers: Nameservers, now: float) -> None:
-        super().__init__(servers, now)
+    def __init__(
+        self, channels: Iterator[Channel], servers: Nameservers, now: float, form: Form = question.LISTS
+    ) -> None:
+        super().__init__(servers, now, form)
         self.channel = next(channels)
         self.inbox: list[bytes] = []
 
@@ -64,7 +71,7 @@ class Shared(Exchange[Zone]):
     def filenos(self) -> list[int]:
         return []
 
-    def ask(self, name: bytes, wanted: Sequence[tuple[Zone, bytes]], purpose: int) -> None:
+    def ask(self, name: bytes, wanted: Sequence[tuple[Any, bytes]], purpose: int) -> None:
         for zone, tail in wanted:
             while (ident := os.urandom(2)) in self.channel.open:
                 pass
@@ -73,9 +80,9 @@ class Shared(Exchange[Zone]):
 
     def _transmit(self, server: int, ident: bytes, ask: bytes) -> None:
         self.channel.open[ident] = self
-        self.channel.sock.send(ident + question.HEADER + ask)
+        self.channel.sock.send(ident + self._form.head + ask + self._form.foot)
 
-    def receive(self) -> Iterator[Came[Zone]]:
+    def receive(self) -> Iterator[Came[Any]]:
         while self.inbox:
             datagram = self.inbox.pop(0)
             if (came := self.answered(0, datagram)) is not None:
@@ -93,7 +100,7 @@ class Loop:
 
     def __init__(self, channels: Sequence[Channel]) -> None:
         self.selector = selectors.DefaultSelector()
-        self.waiting: dict[Exchange[Zone], tuple[Steps[None], float]] = {}
+        self.waiting: dict[Exchange[Any], tuple[Steps[None], float]] = {}
         for channel in channels:
             self.selector.register(channel.sock, selectors.EVENT_READ, channel)
 
@@ -114,7 +121,7 @@ class Loop:
             for exchange in [e for e, (_, until) in self.waiting.items() if until <= now]:
                 self.wake(exchange)
 
-    def wake(self, exchange: Exchange[Zone]) -> None:
+    def wake(self, exchange: Exchange[Any]) -> None:
         if (waiting := self.waiting.pop(exchange, None)) is not None:
             self.resume(waiting[0])
 
@@ -128,6 +135,30 @@ def dns() -> Iterator[FakeDns]:
 def built(*names: str) -> tuple[Zone, ...]:
     lists = tuple(map(ListEntry.parse, names))
     return zones.build([Rule(name="x", action=Action.ACCEPT, lists=lists)], {})
+
+
+def test_spf_over_the_same_sockets(dns: FakeDns) -> None:
+    """Forty chains of two steps on an exchange of their own each, in the sockets of all."""
+    dns.record("example.test", "TXT", '"v=spf1 include:more.test -all"')
+    dns.record("more.test", "TXT", '"v=spf1 ip4:192.0.2.0/28 -all"')
+    channels = [Channel(dns), Channel(dns)]
+    loop = Loop(channels)
+    by = Carrier(
+        Resolver((), [(dns.host, dns.port)], timeout=30, exchange=partial(Shared, cycle(channels))),
+        cache=Cache(answers=0, octets=0),
+    )
+    packed = {client: ipaddress.ip_address(client).packed for client in CLIENTS}
+    chains = {client: by.begin(Identity.of(packed[client], "example.test")) for client in CLIENTS}
+    for chain in chains.values():
+        loop.resume(chain.collect())
+    loop.run()
+    for number, chain in enumerate(chains.values(), 1):
+        assert chain.outcome is not None
+        assert chain.outcome.proven is (number < 16)
+        chain.close()
+    assert not any(channel.open for channel in channels)
+    for channel in channels:
+        channel.sock.close()
 
 
 def said(found: Lookup) -> dict[str, tuple[tuple[bytes, ...], str]]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hybridgrey.metrics.journal import Journal
 from hybridgrey.metrics.ring import RECORD_MAX, Place, Rings, packed
 from parts.base import wait_until
+from parts.laws import examples
 
 SIZE = 4096
 
@@ -44,7 +45,7 @@ def test_records_come_in_order_and_once(rings: Rings) -> None:
     assert rings.lost == 0
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(st.lists(st.integers(0, RECORD_MAX), max_size=60), st.integers(1, 3))
 def test_round_and_round(lengths: list[int], every: int) -> None:
     """Records of any length survive the end of the ring, as long as the reader keeps up."""
@@ -143,7 +144,7 @@ def test_threads_of_a_writer(rings: Rings) -> None:
 TEXTS = st.text(st.characters(codec=None), max_size=600)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 @given(TEXTS, TEXTS, TEXTS, st.dictionaries(TEXTS, st.lists(TEXTS, max_size=40), max_size=40))
 def test_any_record_is_bounded_json(sender: str, helo: str, rule: str, lists: dict[str, list[str]]) -> None:
     """Whatever a client says, its record is JSON of bounded length with its client and outcome."""

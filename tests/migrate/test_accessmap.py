@@ -16,6 +16,7 @@ from hybridgrey import address
 from hybridgrey.migrate import accessmap
 from hybridgrey.migrate.accessmap import Reading
 from hybridgrey.policy.match import Index, Kind, parse_entry, parse_file
+from parts.laws import examples
 
 FOLDER = Path(tempfile.mkdtemp(prefix="hg-postmap-"))
 
@@ -187,6 +188,7 @@ def test_file_as_it_is():
         assert not {"file:/map"} & set(converted(kind, content)[0].table["clients"])
 
 
+@pytest.mark.slow
 def test_a_large_table():
     """A hundred thousand rows with holes are read in one sweep."""
     rows = [f"{ipaddress.IPv4Address(n * 512)}/24 {'OK' if n % 3 else 'REJECT'}" for n in range(100_000)]
@@ -235,7 +237,8 @@ def asked(kind, content, keys):
     return dict(line.split("\t", 1) for line in done.stdout.splitlines())
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.program
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(LINES, max_size=9))
 def test_cidr_tables_by_postmap(rows):
     """Any cidr table lets in the same clients as in Postfix; fewer only where a condition is damaged."""
@@ -298,7 +301,8 @@ def looked_up(client, name):
     return keys
 
 
-@settings(max_examples=150, deadline=None)
+@pytest.mark.program
+@settings(max_examples=examples(150), deadline=None)
 @given(st.lists(st.builds("{} {}".format, KEYS, RESULTS), max_size=8))
 def test_indexed_tables_by_postmap(rows):
     """Of any table of keys nobody is let in whom Postfix does not let in, and whoever is lost is told."""

@@ -15,6 +15,7 @@ import pytest
 
 from hybridgrey.config import load
 from hybridgrey.migrate.maincf import MainCf, MainCfError, parse
+from parts import forked
 
 # A copy at a short path: where long comments are folded must not depend on where the tests lie.
 FOLDER = Path(tempfile.mkdtemp(prefix="hg-")) / "maincf"
@@ -25,14 +26,8 @@ PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
 
 
 def run(*args, **options):
-    """The finished program."""
-    return subprocess.run(
-        [*PROGRAM, "import", "postfix", *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+    """The finished command."""
+    return forked.run("import", "postfix", *args, **options)
 
 
 def wanted(source):
@@ -156,6 +151,7 @@ def test_the_summary_counts_what_decides(name, said):
     assert said in run(FOLDER / f"{name}.cf").stdout.splitlines()[0]
 
 
+@pytest.mark.program
 def test_nothing_is_said_twice(tmp_path):
     """A thing that stands twice in a line is told once; on a terminal the comments alone say it."""
     source = tmp_path / "main.cf"
@@ -224,6 +220,7 @@ def test_bad_references(text):
         MainCf(text, {}).value("a")
 
 
+@pytest.mark.slow
 def test_expansion_is_bounded():
     """Parameters that double each other end in an error before memory does."""
     text = "\n".join(f"p{n} = $p{n + 1} $p{n + 1}" for n in range(38)) + "\np38 = xx\n"

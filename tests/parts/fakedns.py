@@ -6,9 +6,9 @@
         dns.zone("far.test", delay=0.08, listed={"192.0.2.1": "127.0.0.2"})
         dns.record("1.2.0.192.in-addr.arpa", "PTR", "mail.example.org.")
 
-A zone's keywords are the fields of `Zone`. Names outside every zone and record are NXDOMAIN. `dns.queries`
-has every question in its order, and `dns.count(zone)` how many came for one zone. Zones may be replaced while
-it runs.
+A zone's keywords are the fields of `Zone`; a record of a name in a zone comes as the zone behaves. Names
+outside every zone and record are NXDOMAIN. `dns.queries` has every question in its order, and
+`dns.count(zone)` how many came for one zone. Zones may be replaced while it runs.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ import dns.rrset
 from parts.base import LOOPBACK, free_port
 
 SocketMaker = Callable[[int, int], socket.socket]
+MAX_ALIASES = 12
 TEST_POINTS = ("127.0.0.2", "::ffff:127.0.0.2")
 
 
@@ -100,6 +101,7 @@ class FakeDns:
         self.host, self.port = host, port or free_port(host)
         self.zones: dict[str, Zone] = {}
         self.records: dict[tuple[str, str], list[str]] = {}
+        self.ttl = 60  # of records
         self.queries: list[Query] = []
         self._lost: dict[Query, int] = {}
         self._lock = threading.Lock()
@@ -115,7 +117,7 @@ class FakeDns:
         self.zones = {**self.zones, name: Zone(**behaviour)}  # type: ignore[arg-type]
 
     def record(self, name: str, kind: str, *values: str) -> None:
-        """Serve records of one name; TXT values want their quotes."""
+        """Serve records of one name; TXT values want their quotes; of a CNAME all that it leads to comes."""
         self.records = {**self.records, (name.lower().rstrip("."), kind): list(values)}
 
     def pointer(self, address: str, name: str, *, forged: bool = False) -> None:
@@ -222,7 +224,7 @@ class FakeDns:
         self.queries.append(query)
         zone_name, zone = self._zone_of(name)
         if zone is None:
-            send(self._plain(message, query).to_wire())
+            send(_fitting(self._plain(message, query), message, transport))
             return
         if self._is_lost(query, zone):
             return
@@ -256,9 +258,17 @@ class FakeDns:
 
     def _plain(self, message: dns.message.Message, query: Query) -> dns.message.Message:
         reply = dns.message.make_response(message, recursion_available=True)
-        if values := self.records.get((query.name, query.kind)):
-            reply.answer.append(dns.rrset.from_text(message.question[0].name, 60, "IN", query.kind, *values))
-        elif not any(name == query.name for name, _ in self.records):
+        reply.flags |= dns.flags.AA
+        name = query.name
+        for _ in range(MAX_ALIASES):
+            alias = self.records.get((name, "CNAME"))
+            if not alias or query.kind == "CNAME":
+                break
+            reply.answer.append(dns.rrset.from_text(f"{name}.", self.ttl, "IN", "CNAME", *alias))
+            name = alias[0].lower().rstrip(".")
+        if values := self.records.get((name, query.kind)):
+            reply.answer.append(dns.rrset.from_text(f"{name}.", self.ttl, "IN", query.kind, *values))
+        elif not any(name == one for one, _ in self.records):
             reply.set_rcode(dns.rcode.NXDOMAIN)
         return reply
 
@@ -295,6 +305,8 @@ class FakeDns:
         if zone.truncate and query.transport == "udp":
             reply.flags |= dns.flags.TC
             return reply
+        if any(name == query.name for name, _ in self.records):
+            return self._plain(message, query)
         self._fill(reply, query, zone_name, zone)
         return reply
 
@@ -331,6 +343,16 @@ class FakeDns:
         if zone.test_points and labels in map(reversed_labels, TEST_POINTS):
             return ["127.0.0.2"]
         return []
+
+
+def _fitting(reply: dns.message.Message, asked: dns.message.Message, transport: str) -> bytes:
+    """The reply, or a truncated one where it is too long for a datagram (RFC 6891 section 6.2.3)."""
+    wire = reply.to_wire(max_size=65535)
+    if transport == "udp" and len(wire) > max(512, asked.payload):
+        reply.answer.clear()
+        reply.flags |= dns.flags.TC
+        wire = reply.to_wire()
+    return wire
 
 
 def _send_all(send: Callable[[bytes], None], replies: Sequence[bytes]) -> None:

@@ -1,6 +1,7 @@
 """Conditions on facts that are asked for: three values, asked only where it matters, unknown harms nobody."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -19,9 +20,21 @@ from hybridgrey.policy.conditions import (
     Spf,
     kinds,
 )
-from hybridgrey.policy.judge import Action, Answer, Awaited, Facts, Policy, Pools, Rule, Verdict, judge
+from hybridgrey.policy.judge import (
+    NO_POOL,
+    Action,
+    Answer,
+    Awaited,
+    Facts,
+    Policy,
+    Pools,
+    Rule,
+    Verdict,
+    judge,
+)
 from hybridgrey.policy.match import Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry
+from hybridgrey.policy.trace import Question, retrace, steps
 from hybridgrey.spf.record import Result
 
 LISTED, NOT = Answer((bytes([127, 0, 0, 2]),)), Answer()
@@ -355,7 +368,78 @@ def test_a_client_in_a_pool_is_trusted_at_connect_unless_a_fact_could_refuse_it(
     policy = Policy([reject(by_hand=Hand.BLOCK), rule, REST])
     client = policy.connect(packed("192.0.2.1"), None, None, within)
     assert policy.trusted(client) is None
-    blocked = judge(policy, client._replace(by_hand=ByHand(blocked=True)))
+    said = Facts(client.maybe, client.maybe, by_hand=ByHand(blocked=True))
+    blocked = judge(policy, said)
     assert isinstance(blocked, Verdict)
     assert blocked.action is Action.REJECT
     assert isinstance(judge(policy, client), Awaited)
+
+
+# In words.
+
+WAYS = [
+    (accept(rdns=kinds(["generic"])), {}, NO_POOL, "rdns: no (named)"),
+    (accept(pools=pools(A)), {}, NO_POOL, "pools: no"),
+    (accept(pools=pools(A)), {}, Pools(frozenset([A])), f"pools: yes ({A})"),
+    (accept(pools=pools(A)), {}, Pools(unknown=frozenset([A])), "pools: unknown (not resolved yet)"),
+    (accept(spf=PASS), {}, NO_POOL, "spf: unknown (not asked)"),
+    (accept(spf=PASS), {"spf": UNKNOWN}, NO_POOL, "spf: unknown (not known)"),
+    (accept(spf=PASS), {"spf": FAILS}, NO_POOL, "spf: no (fail)"),
+    (accept(spf=PASS), {"spf": PROVED}, NO_POOL, "spf: yes (pass, which proves a.example)"),
+    (accept(by_hand=Hand.ALLOW), {"by_hand": NO_ENTRY}, NO_POOL, "by_hand: no"),
+    (
+        accept(by_hand=Hand.ALLOW),
+        {"by_hand": ByHand(allowed_by_spf=True), "spf": FAILS},
+        NO_POOL,
+        "by_hand: no (the sender, if SPF passes: fail)",
+    ),
+    (accept(correspondent=True), {}, NO_POOL, "correspondent: unknown (not asked)"),
+    (accept(correspondent=True), {"correspondent": False}, NO_POOL, "correspondent: no (never written to)"),
+    (
+        accept(correspondent=True),
+        {"correspondent": True, "spf": PASSES},
+        NO_POOL,
+        "correspondent: no (written to; SPF does not prove the client)",
+    ),
+    (
+        accept(correspondent=True),
+        {"correspondent": True, "spf": PROVED},
+        NO_POOL,
+        "correspondent: yes (written to)",
+    ),
+    (accept(score=Score("<", 2)), {}, NO_POOL, "score: unknown (not scanned)"),
+    (accept(score=Score("<", 2)), {"score": 4.5}, NO_POOL, "score: no (4.5)"),
+]
+
+
+@pytest.mark.parametrize(("rule", "facts", "within", "words"), WAYS)
+def test_words_for_conditions(rule, facts, within, words):
+    """What `explain` says of a condition, with what is known of it."""
+    asked = Question("192.0.2.17", "mail.example.net")
+    way = steps(
+        Policy([rule]), Verdict(None), asked, {}, {}, looked_up=True, facts=Facts(1, 1, **facts), pools=within
+    )
+    assert [step.why for step in way] == [words]
+
+
+RETRACED = [
+    accept(spf=PASS),
+    reject(spf=Results.of(["!pass"])),
+    accept(by_hand=Hand.ALLOW),
+    reject(by_hand=Hand.BLOCK),
+    accept(correspondent=True),
+    accept(pools=pools(A, f"!{B}")),
+    reject(score=Score(">=", 9)),
+    accept(score=Score("<", 2)),
+    REST,
+]
+
+
+@pytest.mark.parametrize("rule", RETRACED)
+def test_a_record_leads_to_its_rule_again(rule):
+    """What was asked for then is not in it all; it is taken to be what led there."""
+    others = [accept(by_hand=Hand.ALLOW), reject(by_hand=Hand.BLOCK), accept(correspondent=True)]
+    rules = [replace(one, name=f"{n}") for n, one in enumerate(others) if one != rule] + [rule]
+    rules += [replace(REST, name="last")] if rule is not REST else []
+    way = retrace(Policy(rules), Question("192.0.2.17", "mail.example.net"), {}, {}, rule.name)
+    assert (way.rule, way.agrees) == (rule.name, True)

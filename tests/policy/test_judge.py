@@ -11,6 +11,7 @@ from hybridgrey.envelope import read
 from hybridgrey.policy.judge import Action, Answer, Awaited, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry
+from parts.laws import examples
 
 LISTED = Answer((bytes([127, 0, 0, 2]),))
 NOT = Answer()
@@ -214,7 +215,7 @@ RULES = st.lists(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(500))
 @given(
     RULES,
     st.fixed_dictionaries(dict.fromkeys(ZONES, ANSWERS)),

@@ -195,6 +195,7 @@ def test_stale_socket_is_replaced(tmp_path):
     listener.close()
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("full", [False, True])
 def test_live_socket_is_an_error_that_names_its_owner(tmp_path, full):
     """A socket that somebody listens on stays his, even when his backlog is full."""

@@ -72,6 +72,7 @@ def holder(path, uid=-1, what=""):
     return process
 
 
+@pytest.mark.program
 def test_held(tmp_path):
     """While its process lives the record is read; afterwards the file is stale."""
     path = tmp_path / "pid"
@@ -88,6 +89,7 @@ def test_held(tmp_path):
         assert read(path).pid == process.pid
 
 
+@pytest.mark.program
 def test_children_do_not_hold_it(tmp_path):
     """A child that outlives its master does not make the file look alive."""
     path = tmp_path / "pid"
@@ -96,6 +98,7 @@ def test_children_do_not_hold_it(tmp_path):
         assert read(path) is None
 
 
+@pytest.mark.program
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become another")
 @pytest.mark.parametrize("mode", [0o777, 0o755])
 def test_dropped_privileges(tmp_path, mode):
@@ -115,6 +118,7 @@ def test_dropped_privileges(tmp_path, mode):
     assert not path.exists() or path.read_text() == ""
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("text", ["", "1\n", "1\n{}\n", "1\n[]\n", "1\n{"])
 def test_damaged_record(tmp_path, text):
     """A record that is not whole, as of a daemon that starts, is an error with words."""
@@ -181,6 +185,7 @@ def test_file_of_another_is_replaced(tmp_path, was, wanted):
     assert not path.exists()
 
 
+@pytest.mark.program
 def test_starters_at_the_same_moment(tmp_path):
     """However they come, one has the file at the end, and the name stands for what it holds."""
     path = tmp_path / "pid"
@@ -206,6 +211,7 @@ def test_starters_at_the_same_moment(tmp_path):
         starter.communicate()
 
 
+@pytest.mark.program
 @needs_root
 @pytest.mark.parametrize("kind", ["process", "nobody that can be named"])
 def test_holder_must_be_who_is_named(tmp_path, kind):
@@ -224,6 +230,7 @@ def test_holder_must_be_who_is_named(tmp_path, kind):
             process.stdin.close()
 
 
+@pytest.mark.program
 @needs_root
 @pytest.mark.parametrize(
     ("owner", "runs", "signalled"), [(65534, 65534, True), (0, 0, True), (65534, 0, False)]
@@ -247,6 +254,7 @@ def test_signal_with_the_rights_of_the_owner(tmp_path, owner, runs, signalled):
             process.stdin.close()
 
 
+@pytest.mark.program
 def test_without_descriptors_of_processes(tmp_path, monkeypatch):
     """An old kernel, or another system, has none; the number does then."""
 
@@ -260,6 +268,7 @@ def test_without_descriptors_of_processes(tmp_path, monkeypatch):
         assert process.wait() == -signal.SIGTERM
 
 
+@pytest.mark.program
 @pytest.mark.parametrize("fields", ['"pid": "1"', '"pid": 1, "problems": [3]', '"pid": 1, "config": 4'])
 def test_record_of_other_types(tmp_path, fields):
     """A record that the account has made up is an error with words."""

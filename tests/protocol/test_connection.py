@@ -16,6 +16,7 @@ from hybridgrey.protocol.connection import MOST_OUTPUT, SLACK, Connection
 from hybridgrey.protocol.events import Abort, Body, Connect, Mail, Quit, QuitNc, Rcpt, Unknown
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError
+from parts.laws import examples
 from parts.milterpeer import framed, strings
 from protocol.shared import (
     ABORT,
@@ -134,14 +135,14 @@ def test_replies_in_their_own_time(data, turns):
     assert (found, output + connection.output, False, connection.closed) == whole
 
 
-@settings(max_examples=30)
+@settings(max_examples=examples(30))
 @given(SESSIONS)
 def test_single_bytes(data):
     """The worst of chunkings."""
     assert run([bytes((byte,)) for byte in data])[1:] == run([data])[1:]
 
 
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 @given(st.lists(st.one_of(st.binary(max_size=60), FRAMES), max_size=12), st.booleans())
 def test_random_bytes(parts, negotiated):
     """Nothing but ProtocolError ever comes of what a peer sends, and after it the connection is over."""

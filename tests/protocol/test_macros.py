@@ -11,6 +11,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hybridgrey.protocol.macros import Macros
 from parts.base import wait_until
+from parts.laws import examples
 from parts.milterpeer import framed, strings
 from parts.twinmilter import MACROS, TwinMilter
 from protocol.shared import (
@@ -81,7 +82,7 @@ def valid(messages):
     return "CH" + "".join("M" + "R" * recipients + "TNE" for recipients in messages)
 
 
-@settings(max_examples=60, deadline=None, phases=[Phase.generate])
+@settings(max_examples=examples(60), deadline=None, phases=[Phase.generate])
 @given(data=st.data())
 def test_libmilter_sees_the_same(oracle, data):
     """At each command of any session whose commands have macros, the same are in force as with libmilter."""
@@ -184,7 +185,7 @@ class Model(RuleBasedStateMachine):
 
 
 TestModel = Model.TestCase
-TestModel.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
+TestModel.settings = settings(max_examples=examples(150), stateful_step_count=30, deadline=None)
 
 LOGIN = macros(b"M", "{auth_authen}", "somebody")
 

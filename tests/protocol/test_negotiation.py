@@ -14,6 +14,7 @@ from hybridgrey.protocol import wire
 from hybridgrey.protocol.connection import Connection
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError, Stage
+from parts.laws import examples
 from parts.milterpeer import framed, strings
 from parts.twinmilter import TwinMilter
 from protocol.shared import ABORT, all_events, connect, helo, mail, offer, opened, rcpt
@@ -72,7 +73,9 @@ def test_versions_and_usual_offers(oracle, version, actions, steps):
     assert bool(answer) == (2 <= version < 0x80000000)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=examples(300), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
     version=st.integers(0, 9),
     offered=st.tuples(st.integers(0, 0x3FF), st.integers(0, 0x7FFFFFFF)),

@@ -13,6 +13,7 @@ from hybridgrey.replay import running, summary
 from hybridgrey.replay.reading import Reader
 from hybridgrey.replay.running import End
 from hybridgrey.replay.trial import Trial
+from parts.laws import examples
 
 BEGIN = 1_767_225_600
 DEFAULT = load.default()
@@ -206,7 +207,7 @@ LINES = st.lists(
 
 
 @given(LINES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_a_configuration_does_not_differ_from_itself(lines):
     """And each message has one result."""
     _, messages, results = replayed(lines, DEFAULT, DEFAULT)
@@ -215,7 +216,7 @@ def test_a_configuration_does_not_differ_from_itself(lines):
 
 
 @given(LINES, st.randoms(use_true_random=False))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 def test_the_order_of_lines_is_no_matter(lines, chance: random.Random):
     """The same messages have the same results."""
     shuffled = chance.sample(lines, len(lines))
@@ -238,7 +239,7 @@ CASES = st.tuples(
 
 
 @given(CASES, CASES)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_names_are_alike_where_keys_are(one, other):
     """The names of an attempt's keys here tell apart what the store's keys tell apart."""
     grey = Greylist(None, DEFAULT.greylist)

@@ -11,6 +11,7 @@ from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Facts, Policy, R
 from hybridgrey.policy.match import Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.replay.unknown import Missing, without
+from parts.laws import examples
 
 CLIENT = bytes((192, 0, 2, 1))
 LISTED = Answer((bytes((127, 0, 0, 2)),))
@@ -63,7 +64,7 @@ ANSWERS = st.fixed_dictionaries({zone: st.sampled_from([LISTED, NOT_LISTED]) for
 
 
 @given(RULES, MISSING, st.sampled_from(HOSTS), st.sampled_from(HELOS), st.booleans(), ANSWERS)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 def test_unknown_is_every_possibility(rule, missing, host, helo, authenticated, answers):
     """A rule holds as it does for some (greylist) or for all (else) that the missing facts can be."""
     known = {zone: answer for zone, answer in answers.items() if zone not in missing.zones}

@@ -14,6 +14,7 @@ from hybridgrey.spf.pools import MAX_NETWORKS, collect
 from hybridgrey.spf.question import Answer, Question, Status
 from hybridgrey.spf.ranges import merged, networks4, without
 from hybridgrey.spf.record import Result
+from parts.laws import examples
 from spf.zone import TIMEOUT, Zone, resolve, simple
 
 POOLS = {
@@ -247,7 +248,7 @@ def result(records, address, local="user", helo="mail.example.org"):
 
 
 @given(ZONES)
-@settings(max_examples=300)
+@settings(max_examples=examples(300))
 def test_a_pool_passes(records):
     """A client in a domain's pool passes for any sender of it."""
     pool = resolve(collect("x.example"), Zone(records))

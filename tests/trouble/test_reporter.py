@@ -126,7 +126,7 @@ def test_collector_table(steps: list[Step], want: list[str]) -> None:
     assert play(steps) == want
 
 
-@pytest.mark.parametrize("period", [1, 4, 7, 15, 40])
+@pytest.mark.parametrize("period", [pytest.param(1, marks=pytest.mark.slow), 4, 7, 15, 40])
 def test_flapping_is_no_flood(period: int) -> None:
     """Four workers that flap out of phase for six hours give a line in some minutes, and no burst."""
     steps: list[Step] = []

@@ -170,6 +170,8 @@ def _print_greylist(found: Explanation) -> None:
             delay=span(found.delay), age=span(touch.age), left=span(touch.seconds_left)
         )
         click.echo(f"{coloured(touch.state)}: {finding}")
+        if found.expected:
+            click.echo("mail for the recipient is expected (hybridgrey expect): let in all the same")
     elif found.store_error:
         title("Greylist")
         click.echo("not known: the store is down, and store.on_failure decides")

@@ -8,13 +8,14 @@ from __future__ import annotations
 import grp
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from ipaddress import IPv6Network
 
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, graded, public_label
 from hybridgrey.config.masking import key_like
 from hybridgrey.config.rules import Problem
 from hybridgrey.config.settings import Settings
-from hybridgrey.policy.judge import Action, Policy, Rule, Verdict, judge
+from hybridgrey.policy.judge import REFUSING, Action, Policy, Rule, Verdict, judge
 from hybridgrey.policy.match import Entry, Network
 
 LOOPBACK = bytes((127, 0, 0, 1))
@@ -107,6 +108,7 @@ def _rules(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
             )
             yield ("rule", number), text
             allowing = None
+    yield from _too_much(rules)
     yield from _translated(settings, rules)
     yield from _graded(rules)
     yield from _covered(rules)
@@ -119,6 +121,16 @@ def _rules(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
             "would be held up too"
         )
         yield ("rule",), text
+
+
+def _too_much(rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules that make more of a name or a record than it says."""
+    for number, rule in enumerate(rules):
+        bare = Rule(rule.name, rule.action, text=rule.text, learn=rule.learn)
+        if rule.rdns is not None and rule.action in REFUSING and rule == replace(bare, rdns=rule.rdns):
+            yield ("rule", number, "rdns"), "some mail servers are such hosts, so this loses mail; greylist"
+        if rule.spf is not None and rule.action is Action.ACCEPT and rule == replace(bare, spf=rule.spf):
+            yield ("rule", number, "spf"), "spammers have such results too; add senders, or leave it to pools"
 
 
 def _accepted(client: bytes, rules: Sequence[Rule]) -> bool:
@@ -178,8 +190,8 @@ def _holds(network: Network, other: Network) -> bool:
 
 def _clients_alone(rule: Rule) -> bool:
     """Whether a rule has no other condition than on clients."""
-    conditions = (rule.helo, rule.senders, rule.recipients, rule.authenticated)
-    return all(c is None for c in conditions) and not rule.lists
+    conditions = (rule.helo, rule.senders, rule.recipients, rule.authenticated, rule.rdns, rule.pools)
+    return all(c is None for c in conditions) and not rule.lists and not rule.asks
 
 
 def _decides_all(rule: Rule) -> bool:

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 from pydantic import BaseModel, Field, ValidationError
 
-from hybridgrey.config import advice, durations, mistakes, rules, sockets, store_url, textfile
+from hybridgrey.config import advice, durations, mistakes, rules, scanner, sockets, store_url, textfile
 from hybridgrey.config.lines import Lines
 from hybridgrey.config.masking import MASK, Secrets
 from hybridgrey.config.rules import DEFAULT_RULES, Problem, Raw, RuleTable
+from hybridgrey.config.scanner import Scanner
 from hybridgrey.config.settings import Settings, Zone
 from hybridgrey.config.sockets import Address
 from hybridgrey.policy.judge import Rule
@@ -62,6 +63,11 @@ class Config(Settings):
         return sockets.parse_address(self.listen, self.path.parent if self.path else None)
 
     @property
+    def scanner(self) -> Scanner | None:
+        """Where the content scanner is, if there is one."""
+        return scanner.parse(self.content.scanner, self.path.parent if self.path else None)
+
+    @property
     def worker_count(self) -> int:
         """Worker processes; by default at least two, so that one that waits does not hold up all mail."""
         return self.workers or max(2, _cores())
@@ -86,7 +92,7 @@ def _cores() -> int:
 
 
 def default() -> Config:
-    """What an empty file means, with no file of allowed clients beside it."""
+    """What an empty file means, with no file of allowed clients or pools beside it."""
     return _build({}, None, Lines(""), _Sources())
 
 
@@ -195,7 +201,9 @@ def _across(tables: Raw) -> list[Problem]:
     rule_tables, zones, greylist = tables["rule"], tables.get("zones"), tables.get("greylist", {})
     if isinstance(rule_tables, list):
         window = greylist.get("retry_window", "2d") if isinstance(greylist, Mapping) else None
-        found += rules.across(rule_tables, _seconds(window))
+        content = tables.get("content", {})
+        scans = bool(content.get("scanner")) if isinstance(content, Mapping) else True
+        found += rules.across(rule_tables, _seconds(window), scanner=scans)
     if isinstance(zones, Mapping):
         names = [name.strip().lower().removesuffix(".") for name in zones]
         found += [

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, ValidationInfo, field_validator
 
-from hybridgrey.config import durations, textfile
+from hybridgrey.config import durations, textfile, words
 from hybridgrey.config.settings import (
     Section,
     folder_of,
@@ -24,9 +23,11 @@ from hybridgrey.config.settings import (
     typed,
     without_controls,
 )
+from hybridgrey.policy.conditions import RDNS_KINDS, SPF_RESULTS, Hand, Results, Score, kinds
 from hybridgrey.policy.judge import Action, Rule
 from hybridgrey.policy.match import Entry, Kind, parse_entry, parse_file
 from hybridgrey.policy.pattern import ListEntry
+from hybridgrey.policy.rdns import Name
 
 # Lines named for one bad file: enough to see what is wrong with it.
 MAX_LINES = 50
@@ -35,13 +36,18 @@ _T = TypeVar("_T")
 Raw = Mapping[str, Any]
 Problem = tuple[tuple[str | int, ...], str]
 
-# The only file that may be missing: a fresh installation has no client allowed by hand.
+# The only files that may be missing, each with its kind of entries: a fresh installation allows no client by
+# hand, and one that was upgraded has no pools.
 ALLOW_CLIENTS = "file:allow_clients"
+POOLS = "file:pools"
+_OPTIONAL = {(Kind.CLIENT, ALLOW_CLIENTS), (Kind.POOL, POOLS)}
 
 DEFAULT_RULES: tuple[Raw, ...] = (
-    {"name": "authenticated", "authenticated": True, "action": "accept"},
-    {"name": "local", "clients": ["127.0.0.0/8", "::1"], "action": "accept"},
+    {"name": "authenticated", "authenticated": True, "action": "accept", "learn": True},
+    {"name": "local", "clients": ["127.0.0.0/8", "::1"], "action": "accept", "learn": True},
     {"name": "manual", "clients": [ALLOW_CLIENTS], "action": "accept"},
+    {"name": "allowed by hand", "by_hand": "allow", "action": "accept"},
+    {"name": "blocked by hand", "by_hand": "block", "action": "reject"},
     {
         "name": "blocklists",
         "dns": ["bl.mailspike.net", "zen.spamhaus.org=127.0.0.[2..11]"],
@@ -52,6 +58,9 @@ DEFAULT_RULES: tuple[Raw, ...] = (
         "dns": ["rep.mailspike.net=127.0.0.[18..20]", "list.dnswl.org=127.0.[0..255].[2..3]"],
         "action": "accept",
     },
+    # Kindness comes after the blocklists: whoever is on one gets nothing by it.
+    {"name": "correspondents", "correspondent": True, "action": "accept"},
+    {"name": "pools", "pools": [POOLS], "action": "accept"},
     {"name": "the rest", "action": "greylist"},
 )
 
@@ -87,7 +96,7 @@ def _each(value: object, read: Callable[[str], Iterable[_T]]) -> tuple[_T, ...]:
 
 
 def _condition(kind: Kind) -> Any:  # noqa: ANN401 (a validator of pydantic's)
-    """The reader of a condition on clients, HELO names, senders or recipients."""
+    """The reader of a condition on clients, HELO names, senders, recipients or pools."""
 
     def read(value: Any, info: ValidationInfo) -> tuple[Entry, ...] | None:  # noqa: ANN401 (as in the file)
         if value is None:
@@ -126,7 +135,7 @@ def _item_entries(kind: Kind, item: str, folder: Path | None, read: textfile.Rea
 
 def _file_entries(kind: Kind, item: str, folder: Path | None, read: textfile.Read) -> list[Entry]:
     name = item.removeprefix("file:").strip()
-    optional = kind is Kind.CLIENT and item == ALLOW_CLIENTS
+    optional = (kind, item) in _OPTIONAL
     if not name or not name.isprintable():
         raise ValueError("file: needs the path of a file")
     if folder is None:
@@ -170,15 +179,20 @@ def _lists(value: object) -> tuple[ListEntry, ...]:
     return () if value is None else _each(value, lambda item: (ListEntry.parse(item),))
 
 
+def _rdns(value: object) -> frozenset[Name] | None:
+    return None if value is None else kinds(_each(value, lambda item: (_KIND(item),)))
+
+
+def _spf(value: object) -> Results | None:
+    return None if value is None else Results.of(_each(value, lambda item: (_RESULT(item),)))
+
+
+_KIND = words.word_of(RDNS_KINDS)
+_RESULT = words.word_of(SPF_RESULTS)
+
+
 def _action(value: object) -> Action:
-    names = [a.value for a in Action]
-    if isinstance(value, str):
-        if value in names:
-            return Action(value)
-        near = get_close_matches(value, names, 1)
-        hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}{hint}")
-    raise ValueError(f"must be {', '.join(names[:-1])} or {names[-1]}, in quotes")
+    return Action(words.one_of(value, tuple(Action)))
 
 
 def _name(text: str) -> str:
@@ -199,10 +213,17 @@ class RuleTable(Section):
     senders: Annotated[tuple[Entry, ...] | None, _condition(Kind.SENDER)] = None
     recipients: Annotated[tuple[Entry, ...] | None, _condition(Kind.RECIPIENT)] = None
     authenticated: bool | None = None
+    rdns: Annotated[frozenset[Name] | None, PlainValidator(_rdns)] = None
+    pools: Annotated[tuple[Entry, ...] | None, _condition(Kind.POOL)] = None
+    spf: Annotated[Results | None, PlainValidator(_spf)] = None
+    correspondent: bool | None = None
+    by_hand: Annotated[Hand | None, PlainValidator(words.hand)] = None
+    score: Annotated[Score | None, PlainValidator(words.score)] = None
     dns: Annotated[tuple[ListEntry, ...], PlainValidator(_lists)] = typed(None)
     threshold: Annotated[int, Field(ge=1)] | None = None
     text: str | None = None
     delay: Annotated[int, BeforeValidator(durations.whole("1s", "1d"))] | None = None
+    learn: bool | None = None
 
     @field_validator("threshold")
     @classmethod
@@ -238,6 +259,13 @@ class RuleTable(Section):
             raise ValueError("has a use with action greylist only")
         return delay
 
+    @field_validator("learn")
+    @classmethod
+    def _learn(cls, learn: bool | None, info: ValidationInfo) -> bool | None:
+        if learn is not None and info.data.get("action", Action.ACCEPT) is not Action.ACCEPT:
+            raise ValueError("has a use with action accept only")
+        return learn
+
     def rule(self, number: int) -> Rule:
         """The rule as `policy` judges it; `number` counts from 1."""
         return Rule(
@@ -252,14 +280,20 @@ class RuleTable(Section):
             threshold=self.threshold or 1,
             text=self.text,
             delay=self.delay,
+            rdns=self.rdns,
+            pools=self.pools,
+            spf=self.spf,
+            by_hand=self.by_hand,
+            correspondent=self.correspondent,
+            score=self.score,
+            learn=bool(self.learn),
         )
 
 
-_FINAL_ACTIONS = [
-    a.value for a in Action if a is not Action.NONE
-]  # a list: the raw value may not be hashable
-# A threshold without dns is a mistake of its own: dns was meant to be there.
-_CONDITION_KEYS = {"clients", "helo", "senders", "recipients", "authenticated", "dns", "threshold"}
+# A list: the raw value may not be hashable.
+_FINAL_ACTIONS = [a.value for a in Action if a is not Action.NONE]
+# All others are conditions; a threshold without dns is a mistake of its own, for dns was meant to be there.
+_CONDITION_KEYS = RuleTable.model_fields.keys() - {"name", "action", "text", "delay", "learn"}
 
 
 def name_of(table: object, number: int) -> str:
@@ -268,11 +302,16 @@ def name_of(table: object, number: int) -> str:
     return name if isinstance(name, str) and name.strip() else f"rule {number}"
 
 
-def across(tables: Sequence[object], retry_window: float | None) -> Iterator[Problem]:
-    """What is wrong between the rules, found in the raw tables so that it is told along with all else."""
+def across(tables: Sequence[object], retry_window: float | None, *, scanner: bool) -> Iterator[Problem]:
+    """What is wrong between the rules, found in the raw tables so that it is told along with all else.
+
+    `retry_window` in seconds; `scanner`: whether there is one to give a score.
+    """
     yield from _same_names(tables)
     yield from _unreachable(tables)
     for i, table in enumerate(tables):
+        if not scanner and isinstance(table, Mapping) and "score" in table:
+            yield ("rule", i, "score"), "has no use without a scanner: name one in [content]"
         delay = _seconds(table.get("delay")) if isinstance(table, Mapping) else None
         if delay is not None and retry_window is not None and delay >= retry_window:
             shown = durations.show(retry_window)

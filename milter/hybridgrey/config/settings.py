@@ -30,7 +30,7 @@ from pydantic import (
 )
 
 from hybridgrey.clientaddress import ClientReader, check_nat64
-from hybridgrey.config import durations, sockets, store_url, textfile
+from hybridgrey.config import durations, scanner, sockets, store_url, textfile, words
 from hybridgrey.policy.pattern import Pattern, normal_zone
 
 # libmilter takes 980 bytes, but an SMTP reply line has at most 512 (RFC 5321 section 4.5.3.1.5).
@@ -207,6 +207,7 @@ class Greylist(Section):
     auto_allow_after: int = Field(5, ge=0, le=1_000_000)
     auto_allow_interval: Annotated[int, BeforeValidator(durations.whole("0s", "30d"))] = typed("1h")
     max_waiting: int = Field(1000, ge=0, le=1_000_000)
+    sender_pools: bool = True
     code: Literal["450", "451"] = "450"
     text: str = "4.2.0 Greylisted, please try again in {seconds} seconds"
 
@@ -222,6 +223,35 @@ class Greylist(Section):
     @classmethod
     def _text(cls, text: str) -> str:
         return reply_text(text, "4", seconds=True)
+
+
+class Spf(Section):
+    """``[spf]``: prefix lengths of the widest networks by which SPF proves who a client is."""
+
+    widest_ipv4: int = Field(14, ge=8, le=32)
+    widest_ipv6: int = Field(32, ge=16, le=128)
+
+
+class Correspondents(Section):
+    """``[correspondents]``: for how long (seconds) and of how many it is remembered whom we write to."""
+
+    lifetime: Annotated[int, BeforeValidator(durations.whole("1h", "3650d"))] = typed("180d")
+    max_recipients: int = Field(20, ge=1, le=10_000)
+    max_daily: int = Field(200, ge=1, le=1_000_000)
+
+
+class Content(Section):
+    """``[content]``: the content scanner; `timeout` in seconds, `max_size` in bytes."""
+
+    scanner: str = ""
+    timeout: Annotated[float, BeforeValidator(durations.between("100ms", "5m"))] = typed("10s")
+    max_size: Annotated[int, BeforeValidator(words.size("1k", "64m"))] = typed("512k")
+
+    @field_validator("scanner")
+    @classmethod
+    def _scanner(cls, text: str, info: ValidationInfo) -> str:
+        scanner.parse(text, folder_of(info))
+        return text
 
 
 class Headers(Section):
@@ -275,6 +305,9 @@ class Settings(Section):
     store: Store = typed({})
     dns: Dns = typed({})
     greylist: Greylist = typed({})
+    spf: Spf = typed({})
+    correspondents: Correspondents = typed({})
+    content: Content = typed({})
     headers: Headers = typed({})
     metrics: Metrics = typed({})
     log: Log = typed({})

@@ -64,7 +64,7 @@ class Counts:
 
     def decided(self, client: Client, decision: Decision) -> None:
         """Count a verdict and what the greylist said."""
-        verdict, _, touch, error, waited, stored = decision
+        verdict, _, touch, error, waited, stored, _ = decision
         meter, rule, action = self._meter, verdict.rule, verdict.action
         meter.decided(rule.name if rule else None, action.value, decision.outcome, waited)
         tally = None

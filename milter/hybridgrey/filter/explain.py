@@ -25,6 +25,7 @@ from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
+from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import question, zones
 from hybridgrey.lists.awaited import run
 from hybridgrey.lists.health import Health, Prober
@@ -55,7 +56,8 @@ class Explanation:
     """The verdict and the way to it.
 
     `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
-    `too_late` are rules that would let the client in, but stand below the one that refuses it.
+    `too_late` are rules that would let the client in, but stand below the one that refuses it.  `expected`:
+    it would be delayed, but mail for the recipient is expected.
     """
 
     action: Action
@@ -69,6 +71,7 @@ class Explanation:
     nameserver_error: str
     no_list_works: bool = False
     too_late: tuple[str, ...] = ()
+    expected: bool = False
 
     @property
     def passes(self) -> bool:
@@ -98,7 +101,8 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
-    screen = Screen(config, policy, built, resolver, Peek(greylist))
+    expected = Expected(config.store.key_secret.get_secret_value())
+    screen = Screen(config, policy, built, resolver, Peek(greylist), expected)
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
@@ -117,11 +121,12 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         ),
         lists=tuple(lists),
         touch=decision.touch,
-        delay=config.greylist.delay if rule is None or rule.delay is None else rule.delay,
+        delay=config.greylist.delay if decision.verdict.delay is None else decision.verdict.delay,
         store_error=decision.store_error,
         nameserver_error=_nameserver_error(answers, servers),
         no_list_works=none_works(str(one.state) for one in health),
         too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
+        expected=decision.expected,
     )
 
 

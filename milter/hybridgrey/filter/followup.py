@@ -173,7 +173,7 @@ class Events:
     def _event(self, judged: Judged) -> dict[str, object]:
         """The event ``verdict`` of DESIGN section 7."""
         _, client, answers, queue_id, helo, sender, recipient, decision = judged
-        verdict, reply, touch, store_error, waited, _ = decision
+        verdict, reply, touch, store_error, waited, _, _ = decision
         rule = verdict.rule
         fields: dict[str, object] = {
             "queue_id": queue_id or None,

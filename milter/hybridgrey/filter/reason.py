@@ -7,6 +7,7 @@ from typing import Final
 from hybridgrey.filter.screen import Decision
 from hybridgrey.greylist.triplets import State
 from hybridgrey.outcome import Reason
+from hybridgrey.policy.conditions import Hand
 from hybridgrey.policy.judge import Action, Verdict
 
 _FOUND: Final = {
@@ -21,6 +22,8 @@ _FOUND: Final = {
 
 def reason_of(decision: Decision) -> Reason:
     """Why a decision is what it is."""
+    if decision.expected:
+        return Reason.EXPECTED
     if decision.touch is not None:
         return _FOUND[decision.touch.state]
     if decision.store_error:
@@ -35,10 +38,16 @@ def _of_rule(verdict: Verdict) -> Reason:
     rule = verdict.rule
     if rule is None:
         return Reason.NO_RULE
+    if rule.by_hand is not None:
+        return Reason.BLOCKED if rule.by_hand is Hand.BLOCK else Reason.BY_HAND
     if any(hit.weight > 0 for hit in verdict.hits):
         return Reason.LIST
     if rule.action is Action.ACCEPT and rule.authenticated:
         return Reason.LOGGED_IN
     if rule.action is Action.ACCEPT and rule.clients is not None:
         return Reason.BY_HAND
+    if rule.action is Action.ACCEPT and rule.correspondent:
+        return Reason.CORRESPONDENT
+    if rule.action is Action.ACCEPT and rule.pools is not None:
+        return Reason.POOL
     return Reason.RULE

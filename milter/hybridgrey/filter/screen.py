@@ -17,12 +17,14 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.reply import DENIED, LATER, STORE_DOWN, Reply, blocked, worded
 from hybridgrey.greylist.triplets import State, Touch
+from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
 from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
 from hybridgrey.outcome import Outcome
+from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN
 from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
@@ -42,7 +44,7 @@ class Decision(NamedTuple):
 
     `reply` is None when it passes.  `touch` is the greylist's answer, None where it was not asked or, with
     `store_error`, could not be.  `waited` is the time spent in `judge`, `stored` the part of it that the
-    store took, both in seconds.
+    store took, both in seconds.  `expected`: it would be delayed, but its mail is expected.
     """
 
     verdict: Verdict
@@ -51,6 +53,7 @@ class Decision(NamedTuple):
     store_error: str = ""
     waited: float = 0.0
     stored: float = 0.0
+    expected: bool = False
 
     @property
     def outcome(self) -> Outcome:
@@ -122,12 +125,14 @@ class Screen:
         zones: Sequence[Zone],
         resolver: Resolver,
         greylist: Triplets,
+        expected: Expected | None = None,
     ) -> None:
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._greylist = greylist
+        self._expected = expected
         self._delay = config.greylist.delay
         self._code = config.greylist.code
         self._text = config.greylist.text
@@ -200,7 +205,9 @@ class Screen:
         if client.lookup:
             client.lookup.peek()
         while True:
-            outcome = judge(self.policy, Facts(mask, mask, answers))
+            # What nobody can ask about yet is unknown for good.
+            facts = Facts(mask, mask, answers, client.facts.unclear, UNKNOWN, NO_ENTRY, UNKNOWN, UNKNOWN)
+            outcome = judge(self.policy, facts)
             if isinstance(outcome, Verdict):
                 return outcome
             if client.lookup is None:
@@ -215,23 +222,27 @@ class Screen:
         sender, listed = transaction.sender, transaction.client.source.listed
         rule = verdict.rule
         delay = self._delay
-        if rule is not None and rule.delay is not None and not rule.unclear(sender, recipient):
-            delay = rule.delay
+        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
+            delay = verdict.delay
         asked = time.monotonic()
         reply = touch = None
-        error = ""
+        error, expected = "", False
         try:
             call = self._greylist.attempt(listed, sender.key, recipient.key, delay)
             touch = Touch.read((yield call))
+            if not touch.accepted and self._expected is not None:
+                expected = self._expected.read((yield self._expected.ask(recipient)))
         except StoreError as e:
             error = str(e)
             if not self._accept_without_store:
                 reply = worded("451", STORE_DOWN)
-        if touch is not None and not touch.accepted:
+        if expected:
+            reply = None
+        elif touch is not None and not touch.accepted:
             text = (_rule_text(verdict) or self._text).replace("{seconds}", str(touch.seconds_left))
             reply = worded(self._code, text)
         now = time.monotonic()
-        return Decision(verdict, reply, touch, error, waited=now - started, stored=now - asked)
+        return Decision(verdict, reply, touch, error, now - started, now - asked, expected)
 
     def _refusal(self, client: Client, verdict: Verdict) -> Steps[Reply]:
         text = _rule_text(verdict)

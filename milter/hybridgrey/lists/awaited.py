@@ -11,8 +11,10 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, NamedTuple, TypeAlias, TypeVar
 
+from hybridgrey.lists import tcp
 from hybridgrey.lists.exchange import Exchange
-from hybridgrey.lists.question import Reply
+from hybridgrey.lists.question import LISTS, Form, Reply
+from hybridgrey.lists.upstream import Server
 
 
 class Answers(NamedTuple):
@@ -23,14 +25,15 @@ class Answers(NamedTuple):
 
 
 class OverTcp(NamedTuple):
-    """The A records of a name, uncompressed labels, asked over TCP within `seconds`.
+    """A question, in wire format, asked over TCP within `seconds`: what `tcp.ask` takes.
 
     Resumed with a `Reply`, or None if no answer came.
     """
 
-    name: bytes
-    server: tuple[str, int]
+    question: bytes
+    server: Server
     seconds: float
+    form: Form = LISTS
 
 
 T = TypeVar("T")
@@ -50,8 +53,6 @@ def poll_only(poll: select.poll, milliseconds: int) -> None:
 def wait_for(awaited: Awaited, wait: Wait = poll_only) -> Reply | None:
     """Block until what is awaited is there, or its time is over; what to resume with."""
     if isinstance(awaited, OverTcp):
-        from hybridgrey.lists import tcp  # only when there is need, see there
-
         return tcp.ask(*awaited)
     poll = select.poll()
     for fd in awaited.exchange.filenos():

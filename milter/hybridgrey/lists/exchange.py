@@ -1,11 +1,12 @@
 """The wire of one client's questions: datagrams to nameservers, and what came in answer to them.
 
 An exchange knows open questions by their id, and of each no more than its bytes, a subject and a purpose that
-are the asker's own affair.  It sends each question to the nameserver whose turn it is, sends it again when
-the time has come, asks another nameserver where one has an error only, and gives out replies in the order in
-which they came.  It never waits: `filenos` are what to watch, `due` is the time of the next retransmission,
-`receive` is for when something came, `repeat` for when it is due.  One over sockets that clients share can
-take its place (see `Resolver`): its datagrams come from whoever reads them, by way of `answered`.
+are the asker's own affair.  They are all of one `Form`: to lists, if nothing else is said.  It sends each
+question to the nameserver whose turn it is, sends it again when the time has come, asks another nameserver
+where one has an error only, and gives out replies in the order in which they came.  It never waits: `filenos`
+are what to watch, `due` is the time of the next retransmission, `receive` is for when something came,
+`repeat` for when it is due.  One over sockets that clients share can take its place (see `Resolver`): its
+datagrams come from whoever reads them, by way of `answered`.
 
 This one has a connected UDP socket for each nameserver that it asks, all of its own.  The kernel keeps the
 answers until somebody looks; a port and ids that nobody can guess mean no reader thread, no lock and no
@@ -17,9 +18,10 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Sequence
-from typing import Final, Generic, TypeAlias, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from hybridgrey.lists import question
+from hybridgrey.lists.question import Form
 from hybridgrey.lists.upstream import Nameservers
 
 # Seconds after which an unanswered question is asked again; the time doubles with each try.
@@ -35,6 +37,13 @@ Subject = TypeVar("Subject")
 Came: TypeAlias = "tuple[Subject, int, question.Reply, int]"
 
 
+class MakeExchange(Protocol):
+    """Makes the wire of one client's questions, of one form; `now` in monotonic seconds."""
+
+    def __call__(self, servers: Nameservers, now: float, form: Form = question.LISTS, /) -> Exchange[Any]:
+        """An exchange with nothing asked yet."""
+
+
 class Exchange(Generic[Subject]):
     """Questions under way; used by one thread at a time.
 
@@ -45,6 +54,7 @@ class Exchange(Generic[Subject]):
 
     __slots__ = (
         "_first",
+        "_form",
         "_refusals",
         "_retry_step",
         "_servers",
@@ -57,13 +67,14 @@ class Exchange(Generic[Subject]):
         "tries",
     )
 
-    def __init__(self, servers: Nameservers, now: float) -> None:
+    def __init__(self, servers: Nameservers, now: float, form: Form = question.LISTS) -> None:
         self.open: dict[bytes, tuple[Subject, bytes, int]] = {}
         self.asked_at = now
         self.due = now + RETRY_AFTER
         self.tries = 0
         self.ended = False
         self._servers = servers
+        self._form = form
         self._sockets: dict[int, socket.socket] = {}
         # How many nameservers have answered a question with an error, by its id.
         self._refusals: dict[bytes, int] = {}
@@ -123,7 +134,7 @@ class Exchange(Generic[Subject]):
         asked = open_.get(ident)
         if asked is None or not question.answers(datagram, asked[1]):
             return None  # late, forged or a duplicate
-        reply = question.read(datagram, asked[1])
+        reply = self._form.read(datagram, asked[1])
         if not reply.error:
             if self._servers.troubled or server != self._first:
                 self._servers.heard(server, asked=self._first)
@@ -152,6 +163,12 @@ class Exchange(Generic[Subject]):
         for ident, (_, ask, _purpose) in list(self.open.items()):
             self._transmit(server, ident, ask)
 
+    def restart(self, now: float) -> None:
+        """Begin the schedule anew, for questions that come after all others have been answered."""
+        self.asked_at = now
+        self.due = now + RETRY_AFTER
+        self._retry_step = RETRY_AFTER
+
     def release(self) -> None:
         """Give the sockets back; to be called as soon as nothing is open."""
         if self._sockets:
@@ -169,8 +186,10 @@ class Exchange(Generic[Subject]):
         return self._turns[self.tries % len(self._turns)]
 
     def _transmit(self, server: int, ident: bytes, ask: bytes) -> None:
+        form = self._form
         try:
-            (self._sockets.get(server) or self._connect(server)).send(ident + question.HEADER + ask)
+            sock = self._sockets.get(server) or self._connect(server)
+            sock.send(ident + form.head + ask + form.foot)
         except OSError as e:
             # Refused, unreachable, out of descriptors or buffers: the question stays open and is asked again.
             self._unreachable(server, e)

@@ -193,9 +193,9 @@ class Lookup(Findings):
             left = self._deadline - time.monotonic()
             if not self._resolver.lists.waits_for(name):
                 left = min(left, TCP_SECOND_CHANCE)
-            _, where = self._resolver.servers.addresses[server]
-            asked = question.reversed_name(self._client) + zone.tail[:-4]
-            reply: question.Reply | None = yield OverTcp(asked, (where[0], where[1]), max(left, 0.0))
+            where = self._resolver.servers.addresses[server]
+            asked = question.reversed_name(self._client) + zone.tail
+            reply: question.Reply | None = yield OverTcp(asked, where, max(left, 0.0))
             if reply is not None:
                 self.take(zone, VERDICT, reply, server)
                 continue

@@ -8,8 +8,9 @@ shape (CNAMEs, other owners, TXT) goes to dnspython, which knows the rest of the
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import dns.exception
 import dns.message
@@ -38,13 +39,28 @@ _NIBBLES = tuple(b"\x01%x\x01%x" % (i & 15, i >> 4) for i in range(256))
 
 
 class Reply(NamedTuple):
-    """What a reply says: return codes, or texts, and for how many seconds; or what is wrong with it."""
+    """What a reply says: return codes, or texts, and for how many seconds; or what is wrong with it.
+
+    `missing`: the name does not exist; of lists nobody wants to know.
+    """
 
     codes: tuple[bytes, ...] = ()
     ttl: int = 0
     error: str = ""
     text: str = ""
     truncated: bool = False
+    missing: bool = False
+
+
+class Form(NamedTuple):
+    """A kind of questions: what a query has before its question and after it, and how replies are read.
+
+    `read` takes a message that `answers` the question, and the question; it never raises.
+    """
+
+    head: bytes
+    foot: bytes
+    read: Callable[[bytes, bytes], Reply]
 
 
 # A denial without an SOA is not to be kept (RFC 2308 section 5).
@@ -194,3 +210,7 @@ def _read_any(reply: bytes) -> Reply:
         return read_message(dns.message.from_wire(reply, ignore_trailing=True))
     except (dns.exception.DNSException, ValueError, IndexError) as e:
         return Reply(error=f"malformed reply: {type(e).__name__}")
+
+
+LISTS: Final = Form(HEADER, b"", read)
+"""Questions to lists."""

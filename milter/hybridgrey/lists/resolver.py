@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from hybridgrey.lists.cache import Cache
-from hybridgrey.lists.exchange import Exchange
+from hybridgrey.lists.exchange import Exchange, MakeExchange
 from hybridgrey.lists.texts import Reasons
 from hybridgrey.lists.upstream import Lists, Nameservers, NoReporter
 from hybridgrey.lists.zones import Zone
@@ -24,11 +24,11 @@ class Resolver:
         suspended: Sequence[int] | bytearray | memoryview = b"",
         reporter: Report | None = None,
         cache: Cache | None = None,
-        exchange: Callable[[Nameservers, float], Exchange[Zone]] = Exchange,
+        exchange: MakeExchange = Exchange,
     ) -> None:
         """`nameservers`: at least one; `suspended`: a byte for each zone, by its index.
 
-        `exchange` makes the wire of a client, from the nameservers and the time in monotonic seconds.
+        `exchange` makes the wire of a client.
         """
         reporter = reporter or NoReporter()
         self.zones = {z.name: z for z in zones}

@@ -13,11 +13,14 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TypeAlias, cast
 
 from hybridgrey.lists.zones import Zone
 from hybridgrey.policy.judge import Answer
 from hybridgrey.trouble.reporter import Report
+
+# The family and the socket address of a nameserver.
+Server: TypeAlias = tuple[socket.AddressFamily, tuple[str, int]]
 
 # A list or nameserver is silent after so many in a row that it let down.
 SILENT_AFTER = 3
@@ -171,7 +174,7 @@ class Lists:
         self._reporter.failing(f"list:{zone.label}", error=error)
 
 
-def _address(host: str, port: int) -> tuple[socket.AddressFamily, tuple[str, int]]:
+def _address(host: str, port: int) -> Server:
     """Family and socket address of a nameserver."""
     info = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_NUMERICHOST)[0]
     return info[0], cast(tuple[str, int], info[4])

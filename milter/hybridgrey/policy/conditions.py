@@ -112,6 +112,11 @@ class Score(NamedTuple):
             case _:
                 return score >= self.limit
 
+    @property
+    def example(self) -> float:
+        """A score for which it holds."""
+        return self.limit + (1 if self.operator.startswith(">") else -1)
+
     def __str__(self) -> str:
         return f"{self.operator}{self.limit:g}"
 

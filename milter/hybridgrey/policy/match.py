@@ -83,9 +83,7 @@ def _key(kind: Kind, body: str) -> Network | str:
         return _client_key(body)
     if kind is Kind.HELO:
         return body.lower() if body.startswith("[") and body.endswith("]") else _name(body)
-    if kind is Kind.POOL:
-        return _domain(body)
-    return _mailbox_key(body)
+    return _domain(body) if kind is Kind.POOL else _mailbox_key(body)
 
 
 def _client_key(body: str) -> Network | str:

@@ -22,6 +22,9 @@ from hybridgrey.filter.followup import Events
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.hand import keptcopy
+from hybridgrey.hand.expected import Expected
+from hybridgrey.hand.register import Register
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
@@ -31,7 +34,8 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import keeper, store_memory, store_size
+from hybridgrey.process import byhand, keeper, statefiles, store_memory, store_size
+from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
@@ -46,9 +50,10 @@ WATCH_SECONDS = 1.0
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
     """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
+    bulletin = byhand.new_bulletin()
 
     def build(config: Config, before: Shared | None) -> Assembly:
-        return Assembly(config, before, embedded_url, channel)
+        return Assembly(config, before, embedded_url, channel, bulletin)
 
     return build
 
@@ -56,11 +61,24 @@ def assemble(embedded_url: str, channel: Channel) -> Build:
 class Assembly:
     """The parts of one configuration; made in the master, used in its children (`generation.Parts`)."""
 
-    def __init__(self, config: Config, before: Shared | None, embedded_url: str, channel: Channel) -> None:
+    def __init__(
+        self,
+        config: Config,
+        before: Shared | None,
+        embedded_url: str,
+        channel: Channel,
+        bulletin: Bulletin | None = None,
+    ) -> None:
+        """`bulletin`: where entries by hand are published; it outlives reloads."""
         self._config = config
         self._channel = channel
         self._master = os.getpid()
         self._store_url = store_url(config, embedded_url)
+        self._bulletin = byhand.new_bulletin() if bulletin is None else bulletin
+        folder = statefiles.folder(config)
+        self._hand_file = folder / byhand.FILE if folder is not None else None
+        if before is None:
+            byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
         self._name = config.hostname or socket.gethostname()
         self._recorded = config.metrics.history or config.metrics.listen is not None
         self.zones = zones.build(config.rules, config.zones)
@@ -96,7 +114,8 @@ class Assembly:
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
-        return Screen(config, policy, self.zones, resolver, greylist), store
+        expected = Expected(config.store.key_secret.get_secret_value())
+        return Screen(config, policy, self.zones, resolver, greylist, expected), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -112,6 +131,8 @@ class Assembly:
         # A store of its own: what the history waits for says nothing to the check of the mail's.
         own = Store.open(self._store_url, max(timeout, LEAST_TIMEOUT))
         chronicler = Chronicler(chronicle, self.shared, own, reports)
+        follower = self._follower(reports)
+        follower.look()
         ready()
         status = keeper.run(
             self.shared,
@@ -124,11 +145,19 @@ class Assembly:
                 partial(store_memory.watch, store, reports, self.shared.board.set_store_memory),
                 partial(store_size.watch, store, self.shared.board.set_store),
                 chronicler.run,
+                follower.run,
             ],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle),
         )
         os._exit(status)
+
+    def _follower(self, reports: Report) -> byhand.Follower:
+        """What follows the entries by hand."""
+        # A store of its own, as for the history: to read them all may take longer than a mail may wait.
+        store = Store.open(self._store_url, max(self._config.store.timeout, LEAST_TIMEOUT))
+        mark = keptcopy.mark(self._store_url)
+        return byhand.Follower(Register(store), self._bulletin, reports, store=mark, path=self._hand_file)
 
     def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
         """What is served over HTTP."""

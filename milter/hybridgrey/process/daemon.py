@@ -21,6 +21,7 @@ from pathlib import Path
 from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import triplets
+from hybridgrey.hand import expected, register
 from hybridgrey.history import writer
 from hybridgrey.process import configcopy, privileges, statefolder, worker
 from hybridgrey.process.configcopy import ConfigCopy
@@ -96,6 +97,8 @@ def _load_parts() -> None:
     importlib.import_module("hybridgrey.process.libmilter_engine")
     triplets.load_script()
     writer.load_script()
+    register.load_script()
+    expected.load_script()
 
 
 def _ordered_early() -> None:

@@ -32,6 +32,7 @@ FILES: Final = (
     LOCKS
     | {"store.sock", "server.log", "hybridgrey.pid", "appendonly.aof"}
     | {"hybridgrey.in-effect", "hybridgrey.in-effect.new"}
+    | {"hybridgrey.hand", "hybridgrey.hand.new"}
 )
 """What the daemon and its server make there; whoever makes another file adds its name."""
 DATA: Final = "appendonlydir"

@@ -69,7 +69,7 @@ class Trial:
         self._reader = config.dns.clients
         self._prefixes = terms.ipv4_prefix, terms.ipv6_prefix
         self._delay = terms.delay
-        self._sender_pools = getattr(terms, "sender_pools", True)
+        self._sender_pools = terms.sender_pools
         self._greylist = PureGreylist(terms)
         names = dict.fromkeys(entry.zone for rule in config.rules for entry in rule.lists)
         self._zones = {name: _zone(config, name) for name in names}

@@ -1,6 +1,6 @@
 """SPF (RFC 7208): whether a client may send for a domain, and whether that proves who it is.
 
-Nothing here knows a socket or a clock.  `evaluate` and `pools` are generators: they yield the DNS questions
+Decisions know neither socket nor clock.  `evaluate` and `pools` are generators: they yield the DNS questions
 that they need and are resumed with the answers, in the order of the questions.  `exp=` is checked and never
 used: a refusal's text is the admin's, not the sender's.
 
@@ -21,4 +21,7 @@ walk        what an evaluation may cost: look-ups, void ones, records, their TTL
 evaluate    the result for one client and one sender, the term that gave it, its proof, its TTL (section 4)
 ranges      sets of addresses: what is in one and not in another
 pools       the networks of a domain, for all clients at once
+wire        questions and replies as bytes
+cache       answers within their TTL
+carrier     evaluations on the wire of the look-ups: what is asked, waited for, remembered
 """

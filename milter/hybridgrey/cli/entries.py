@@ -1,0 +1,93 @@
+"""``hybridgrey entries``: what was allowed and blocked by hand, by whom, until when and why."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from hybridgrey import envelope
+from hybridgrey.cleaning import clean
+from hybridgrey.cli import config_option
+from hybridgrey.cli.hand import opened
+from hybridgrey.cli.hand_rows import HEAD, fields, row
+from hybridgrey.cli.output import fail, json_line, table
+from hybridgrey.clientaddress import ClientReader
+from hybridgrey.hand.entries import About, Entry, Kind
+from hybridgrey.hand.table import Table
+
+
+@click.command("entries")
+@click.argument("text", required=False, default="")
+@click.option("--kind", type=click.Choice([k.value for k in Kind]), help="Of this kind only.")
+@click.option("--of", "about", type=click.Choice([a.value for a in About]), help="About these only.")
+@click.option("--json", "lines", is_flag=True, help="Print JSON, one object a line.")
+@config_option
+def entries_(config_path: Path, text: str, kind: str | None, about: str | None, lines: bool) -> None:
+    """List the entries by hand: what `allow` and `block` have said.
+
+    TEXT selects those that name it (an address that a network holds, a mailbox of a domain), and those that
+    have it in their subject, their comment or the name of who made them.  Exit status 1 when there is none.
+
+    \b
+    Examples:
+      hybridgrey entries
+      hybridgrey entries 192.0.2.7
+      hybridgrey entries user@example.org
+      hybridgrey entries --kind block --json | jq -r .subject
+    """
+    with opened(config_path) as (config, register):
+        copy = register.read()
+    found = [entry for entry in copy.entries() if not entry.over(copy.now)]
+    chosen = [e for e in found if kind in (None, e.kind.value) and about in (None, e.subject.about.value)]
+    if text:
+        chosen = list(_selected(chosen, text, config.dns.clients))
+    chosen.sort(key=_order)
+    if lines:
+        for entry in chosen:
+            json_line(fields(entry))
+    elif chosen:
+        table(HEAD, map(row, chosen))
+    if not chosen:
+        fail("there are no entries by hand" if not found else "no such entry")
+
+
+def _selected(entries: Iterable[Entry], text: str, clients: ClientReader) -> Iterator[Entry]:
+    """The entries that name `text`, or have it in their words."""
+    entries = list(entries)
+    source, wanted, box = clients.read(text), text.casefold(), envelope.read(text)
+    naming = Table(entries).naming(source.packed, source.carried, text, box, box)
+    inside = _network(text)
+    for entry in entries:
+        words = (entry.subject.text, entry.comment, entry.who, entry.host)
+        if entry in naming or any(wanted in word.casefold() for word in words) or _within(entry, inside):
+            yield entry
+
+
+def _network(text: str) -> Any:  # noqa: ANN401 (either family)
+    try:
+        return ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return None
+
+
+def _within(entry: Entry, network: Any) -> bool:  # noqa: ANN401 (either family)
+    """Whether an entry's network lies in a network, or holds it."""
+    key: Any = entry.subject.key
+    return (
+        network is not None
+        and not isinstance(key, str)
+        and key.version == network.version
+        and (key.overlaps(network))
+    )
+
+
+def _order(entry: Entry) -> tuple[Any, ...]:
+    key: Any = entry.subject.key
+    place = (
+        (0, "", 0) if isinstance(key, str) else (key.version, key.network_address.packed.hex(), key.prefixlen)
+    )
+    return list(About).index(entry.subject.about), place, clean(entry.subject.text)

@@ -1,0 +1,107 @@
+"""Expected mail: a recipient for whom what would be greylisted passes, for some minutes.
+
+Somebody waits for a login code or the link that resets a password; an admin says so with ``hybridgrey
+expect``. It is read from the store when a recipient would be delayed, and only then: so it holds on all
+hosts as soon as the command returns, and costs nothing else.  It lets pass and earns nothing: the triplet
+goes on waiting.
+
+A recipient is found by the key that the greylist has for it (`Mailbox.key`).  With a ``key_secret`` that
+is stored as its HMAC.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Final, NamedTuple, cast
+
+from hybridgrey.envelope import Mailbox
+from hybridgrey.hand.entries import MAX_NAME, plain
+from hybridgrey.store.connection import Call, Script, Store, StoreError
+
+LONGEST: Final = 86400
+"""Seconds that mail can be expected for: a day is more than a login code lives."""
+MOST: Final = 10_000
+"""Recipients at once."""
+KEY: Final = b"hg1:expected"  # no hash tag: never taken for a triplet
+
+
+class Waiting(NamedTuple):
+    """Expected mail: for whom (its HMAC with a secret), for how many seconds more, who said so."""
+
+    recipient: str
+    seconds: int
+    who: str
+
+
+class FullError(StoreError):
+    """Too many recipients expect mail."""
+
+
+class Expected:
+    """The expected mail of one store; thread safe."""
+
+    def __init__(self, key_secret: str = "") -> None:
+        self._secret = key_secret.encode("utf-8", "surrogatepass")
+
+    def ask(self, recipient: Mailbox) -> Call:
+        """The call that says whether mail for a recipient is expected; `read` takes the reply."""
+        return Call(_script(), (KEY,), (b"ask", self._field(recipient)))
+
+    @staticmethod
+    def read(reply: Sequence[object]) -> bool:
+        """What the store has answered to `ask`.  Raises StoreError for what the script does not answer."""
+        return _seconds(reply) > 0
+
+    def put(self, store: Store, recipient: Mailbox, seconds: int, who: str) -> None:
+        """Expect mail for a recipient from now on, for `seconds`.  Raises StoreError, and FullError."""
+        name = plain(who, MAX_NAME).encode("utf-8", "replace")
+        words = (b"put", self._field(recipient), seconds, name, MOST)
+        if _seconds(store.run(_script(), (KEY,), words)) < 0:
+            raise FullError(f"{MOST} recipients expect mail already")
+
+    def take(self, store: Store, recipient: Mailbox) -> int:
+        """Expect it no longer; the seconds that were left, 0 where it was not.  Raises StoreError."""
+        return _seconds(store.run(_script(), (KEY,), (b"take", self._field(recipient))))
+
+    @staticmethod
+    def list(store: Store) -> list[Waiting]:
+        """All that is expected now, by recipient.  Raises StoreError."""
+        flat = cast(list[object], store.run(_script(), (KEY,), (b"list",)))
+        rows = zip(flat[::3], flat[1::3], flat[2::3], strict=False)
+        return sorted(
+            Waiting(_text(name), seconds, _text(who))
+            for name, seconds, who in rows
+            if isinstance(name, bytes) and isinstance(seconds, int) and isinstance(who, bytes)
+        )
+
+    def _field(self, recipient: Mailbox) -> bytes:
+        key = recipient.key.encode("utf-8", "surrogatepass")
+        if not self._secret:
+            return key
+        # A domain of its own, as each part of a triplet has: the same address looks different there.
+        digest = hmac.digest(self._secret, b"hg1 expected\0" + key, "sha256")
+        return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=")
+
+
+def _seconds(reply: Sequence[object]) -> int:
+    if len(reply) == 1 and isinstance(reply[0], int):
+        return reply[0]
+    raise StoreError("the store gave an answer that the script of expected mail does not give")
+
+
+def _text(raw: bytes) -> str:
+    return plain(raw.decode("utf-8", "replace"), 600)
+
+
+@cache
+def _script() -> Script:
+    return Script((resources.files("hybridgrey.hand") / "expected.lua").read_text(encoding="utf-8"))
+
+
+def load_script() -> None:
+    """Read the script now: later a process may not be allowed to."""
+    _script()

@@ -1,0 +1,164 @@
+"""Entries by hand on this host: the keeper follows the store, the workers follow the keeper.
+
+`Follower` is the keeper's: it asks the store which version of the entries there is, reads them when that has
+changed, publishes them to the workers and keeps a copy on disk.  `Current` is a worker's: it takes what is
+published into memory.  Both look often enough that a command holds everywhere within two seconds.
+
+While the store is down nothing changes but that entries end: by this host's clock, and by what was last known
+of the store's.  The copy is read by the master at the next start.  A store that has lost everything gets the
+entries back from a host that has them, for they are the words of somebody who is asleep by then; a store that
+was told to forget them all has a version, and is believed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+from typing import Final
+
+from hybridgrey import logs
+from hybridgrey.clientaddress import Carried
+from hybridgrey.envelope import Mailbox
+from hybridgrey.hand import keptcopy
+from hybridgrey.hand.register import Copy, FullError, Register
+from hybridgrey.hand.table import EMPTY, Table
+from hybridgrey.process import statefiles
+from hybridgrey.process.bulletin import Bulletin
+from hybridgrey.store.connection import StoreError
+from hybridgrey.trouble.reporter import Report
+
+SECONDS: Final = 0.75
+"""Between two looks at the store; a worker looks once a second."""
+FILE: Final = "hybridgrey.hand"
+_KIND: Final = "entries by hand"
+
+
+def new_bulletin() -> Bulletin:
+    """Memory in which entries are published."""
+    return Bulletin(keptcopy.MAX_BYTES)
+
+
+def start(bulletin: Bulletin, path: Path | None, store: str) -> None:
+    """Publish what an earlier daemon has left on disk; in the master, once, before it forks.
+
+    Only if it is of the store with this mark: another daemon of this machine may have another store.
+    """
+    if path is None:
+        return
+    try:
+        data = statefiles.read(path, keptcopy.MAX_BYTES)
+        if keptcopy.parse(data)[1] == store:
+            bulletin.publish(data)
+    except FileNotFoundError:
+        return  # the first start
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        logs.get().warning("the copy of the entries by hand is of no use", file=str(path), reason=reason)
+
+
+def published(bulletin: Bulletin) -> tuple[int, Copy] | None:
+    """The generation and the entries; None when there is nothing to be had now."""
+    found = bulletin.read()
+    if found is None:
+        return None
+    try:
+        return found[0], keptcopy.parse(found[1])[0]
+    except ValueError:
+        return None
+
+
+class Follower:
+    """The keeper's part."""
+
+    def __init__(
+        self, register: Register, bulletin: Bulletin, report: Report, *, store: str, path: Path | None
+    ) -> None:
+        """`store`: the mark of the store; `path`: where the copy is kept, None for nowhere."""
+        self._register = register
+        self._bulletin = bulletin
+        self._report = report
+        self._store = store
+        self._path = path
+        self._known: Copy | None = None
+        last = published(bulletin)
+        if last is not None:
+            self._known = last[1]
+
+    def run(self, stop: threading.Event) -> None:
+        """Follow the store until `stop` is set."""
+        while not stop.wait(SECONDS):
+            self.look()
+
+    def look(self) -> None:
+        """Look once, and take over what has changed.  Never raises for a bad world."""
+        try:
+            found = self._register.look()
+            self._bulletin.set_offset(found.now - time.time())
+            if self._known is None or found.version != self._known.version:
+                self._take(found.version)
+        except FullError as error:
+            self._report.failing(_KIND, error=str(error))
+        except StoreError as error:
+            # That the store is down is told by those whose mail it is.
+            logs.get().debug("entries by hand are as they were", reason=str(error))
+
+    def _take(self, version: int) -> None:
+        known = self._known
+        if not version and known is not None and known.pairs and self._register.restore(known):
+            logs.get().warning("the store had lost the entries by hand, this host has given it its own")
+        copy = self._register.read()
+        data = keptcopy.dump(copy, self._store)
+        try:
+            self._bulletin.publish(data)
+        except ValueError as error:
+            self._report.failing(_KIND, error=f"what the store has {error}")
+            return
+        self._known = copy
+        self._keep(data)
+
+    def _keep(self, data: bytes) -> None:
+        if self._path is None:
+            logs.get().debug("no place for a copy of the entries by hand")
+            return
+        try:
+            statefiles.replace(self._path, data)
+        except OSError as error:
+            self._report.failing(_KIND, error=f"no copy can be kept in {self._path}: {error.strerror}")
+        else:
+            self._report.recovered(_KIND)
+
+
+class Current:
+    """A worker's part; `of` may be called from any thread."""
+
+    def __init__(self, bulletin: Bulletin, register: Register) -> None:
+        """`register` is read once if nothing was published yet: a host without a copy starts."""
+        self._bulletin = bulletin
+        self._generation = 0
+        self.table: Table = EMPTY
+        """The entries that hold."""
+        if not bulletin.generation:
+            with contextlib.suppress(StoreError):  # the keeper goes on trying
+                self.table = Table(register.read().entries())
+        self.tick()
+
+    def tick(self) -> None:
+        """Take over what is new, and let go of what is over; to be called once a second."""
+        bulletin = self._bulletin
+        if bulletin.generation != self._generation and (found := published(bulletin)) is not None:
+            self._generation = found[0]
+            self.table = Table(found[1].entries())
+        self.table = self.table.at(time.time() + bulletin.offset)
+
+    def of(
+        self,
+        packed: bytes | None,
+        carried: Carried | None,
+        host: str | None,
+        sender: Mailbox,
+        recipient: Mailbox,
+    ) -> int:
+        """What is said by hand (`Table.of`)."""
+        return self.table.of(packed, carried, host, sender, recipient)

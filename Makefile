@@ -7,6 +7,8 @@
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
 #             FUZZ="--engine atheris --seconds 600" is guided by coverage
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
+# make simulate   what greylisting, lists and our defaults do to a month of mail, as tables;
+#             SIMULATE="--sweep" shows how much hangs on each number of the world
 # make package        a Debian package of this tree, in dist/
 # make package-test   that package in clean machines: with systemd, without, upgraded, removed
 # make check  style and types
@@ -16,9 +18,10 @@ PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
 BENCH ?=
+SIMULATE ?=
 FUZZ ?=
 
-.PHONY: help setup setup-run run demo lab test unit test-faults fuzz bench package package-test check format clean
+.PHONY: help setup setup-run run demo lab test unit test-faults fuzz bench simulate package package-test check format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -64,6 +67,9 @@ bench: setup
 	    $(PYTHON) -m pip -qq --disable-pip-version-check install --editable '.[bench]'
 	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH)
 
+simulate: setup-run
+	@PYTHONPATH=contrib $(PYTHON) -m simulate $(SIMULATE)
+
 package: setup-run
 	@dpkg -s dpkg-dev >/dev/null 2>&1 || contrib/setup/packages test
 	@contrib/debian/build
@@ -76,6 +82,7 @@ check: setup-run
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
 	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
+	@MYPYPATH=contrib .venv/bin/mypy contrib/simulate
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8

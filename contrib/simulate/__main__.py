@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import socket
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
@@ -15,7 +16,7 @@ from simulate import measure, tables
 from simulate.assumptions import Known, World, known
 from simulate.measure import BUSY, SMALL, SWEPT, Host, Row
 from simulate.tables import Swept, Targets
-from simulate.variants import COMPARED, OURS, PLAIN, PLAIN_LISTED, SWITCHED_OFF, TERMS, Variant
+from simulate.variants import COMPARED, OURS, PLAIN, PLAIN_LISTED, RULES, SWITCHED_OFF, TERMS, Variant
 
 ONE_MONTH: Final = Host("a small host", 2, 300)
 
@@ -33,7 +34,8 @@ def main() -> None:
     else:
         for host in [ONE_MONTH] if chosen.quick else [SMALL, BUSY]:
             rows = table(host, chosen.seed, _variants(chosen))
-            print(f"\n{_title(host, rows[0])}\n\n{shown(tables.HEAD, tables.compared(rows))}\n\n{verdict(rows)}")
+            for part in (_title(host, rows[0]), shown(tables.HEAD, tables.compared(rows)), verdict(rows)):
+                print(part, end="\n\n")
 
 
 def _arguments() -> argparse.Namespace:
@@ -41,7 +43,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1, help="another seed is other mail of the same world")
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     parser.add_argument("--quick", action="store_true", help="one month of a small host only")
-    parser.add_argument("--terms", action="store_true", help="other values of the greylist's terms, too")
+    parser.add_argument("--others", action="store_true", help="other terms of the greylist, other rules")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--sweep", action="store_true", help="each number of the world low and high")
     what.add_argument("--numbers", action="store_true", help="the numbers of the world and their sources")
@@ -50,7 +52,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _variants(chosen: argparse.Namespace) -> list[Variant]:
-    return [*COMPARED, *([] if chosen.quick else SWITCHED_OFF), *(TERMS if chosen.terms else [])]
+    return [*COMPARED, *([] if chosen.quick else SWITCHED_OFF), *([*TERMS, *RULES] if chosen.others else [])]
 
 
 def table(host: Host, seed: int, variants: Sequence[Variant]) -> list[Row]:
@@ -111,7 +113,10 @@ def _attempt(one: Attempt) -> dict[str, object]:
 
 
 def _lists(heard: Heard) -> dict[str, object]:
-    return {zone: codes if isinstance(codes, str) else [".".join(map(str, c)) for c in codes] for zone, codes in heard}
+    return {
+        zone: codes if isinstance(codes, str) else [socket.inet_ntoa(c) for c in codes]
+        for zone, codes in heard
+    }
 
 
 if __name__ == "__main__":

@@ -56,6 +56,9 @@ PLATFORMS: Final = (
 )
 """Platforms that send for others, by the domains of their SPF networks in etc/pools."""
 
+POOLS: Final = tuple(dict.fromkeys((*(one.spf_domain for one in PROVIDERS if one.spf_domain), *PLATFORMS)))
+"""All of these domains."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:

@@ -1,4 +1,4 @@
-"""Envelope senders as they are in life: names of people, and addresses that programs make for each message."""
+"""Envelope senders as they are in life: people, and what programs make for each message."""
 
 from __future__ import annotations
 
@@ -8,8 +8,33 @@ from random import Random
 from types import MappingProxyType
 from typing import Final
 
-_FIRST: Final = "anna ben clara david emma felix greta hans ida jonas karla leo mia noah olga paul rosa sam".split()
-_LAST: Final = "adler berg cohen dupont evans fischer garcia haas ito jansen klein lopez moser novak peters".split()
+_FIRST: Final = (
+    "anna",
+    "ben",
+    "clara",
+    "david",
+    "emma",
+    "felix",
+    "greta",
+    "hans",
+    "ida",
+    "jonas",
+    "leo",
+    "mia",
+)
+_LAST: Final = (
+    "adler",
+    "berg",
+    "cohen",
+    "dupont",
+    "evans",
+    "garcia",
+    "haas",
+    "ito",
+    "klein",
+    "lopez",
+    "novak",
+)
 _SYLLABLES: Final = [a + b for a in "bdfgklmnprstv" for b in "aeiou"]
 _HEX: Final = "0123456789abcdef"
 _BASE36: Final = "0123456789abcdefghijklmnopqrstuvwxyz"
@@ -40,7 +65,8 @@ def _uuids(chance: Random, _: str, domain: str) -> str:
 
 
 def _numbered(chance: Random, recipient: str, domain: str) -> str:
-    return f"bounces+{chance.randrange(10**6, 10**7)}-{_run(chance, _HEX, 4)}-{recipient.replace('@', '=')}@em.{domain}"
+    tag = f"{chance.randrange(10**6, 10**7)}-{_run(chance, _HEX, 4)}"
+    return f"bounces+{tag}-{recipient.replace('@', '=')}@em.{domain}"
 
 
 def _tagged(chance: Random, recipient: str, domain: str) -> str:
@@ -53,7 +79,7 @@ def _token(chance: Random, _: str, domain: str) -> str:
 
 
 def words(chance: Random, _: str, domain: str) -> str:
-    """A word of no language, another for each message, which looks like a name: no fold makes one of these."""
+    """A word of no language, another for each message, which looks like a name: no fold makes one of them."""
     return f"{''.join(chance.choice(_SYLLABLES) for _ in range(5))}@mail.{domain}"
 
 

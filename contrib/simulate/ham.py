@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 from hybridgrey.replay.messages import Message
 from simulate import envelopes
 from simulate.assumptions import World
-from simulate.catalogue import Catalogue, Organisation, Service
+from simulate.catalogue import Catalogue, Service
 from simulate.origins import Origin, Told, attempts
 
 T = TypeVar("T")
@@ -61,7 +61,8 @@ class Ham:
         """All of it, in order of time."""
         chance, world = self._chance, self._world
         number = round(world.legitimate_daily * len(self.mailboxes) * days)
-        for at in sorted(begin + chance.randrange(days) * DAY + chance.uniform(7, 23) * 3600 for _ in range(number)):
+        times = (chance.randrange(days) * DAY + chance.uniform(7, 23) * 3600 for _ in range(number))
+        for at in sorted(begin + time for time in times):
             yield self._message(chance.choice(self.mailboxes), at)
 
     def _message(self, box: Mailbox, at: float) -> Message:
@@ -96,7 +97,8 @@ class Ham:
     def _newsletter(self, box: Mailbox, at: float) -> Message:
         service = self._known(box.newsletters, lambda: self._catalogue.popular(self._catalogue.newsletters))
         form = envelopes.words if service.form is envelopes.words else envelopes.verp
-        return self._made("newsletter", form(self._chance, box.address, service.domain), box, at, service.origin)
+        sender = form(self._chance, box.address, service.domain)
+        return self._made("newsletter", sender, box, at, service.origin)
 
     def _notification(self, box: Mailbox, at: float) -> Message:
         service = self._known(box.services, self._service)
@@ -153,7 +155,7 @@ class Ham:
     def _colleague(self) -> Person:
         catalogue = self._catalogue
         new = self._chance.random() < 0.5
-        company: Organisation = catalogue.organisation() if new else catalogue.popular(catalogue.organisations)
+        company = catalogue.organisation() if new else catalogue.popular(catalogue.organisations)
         self._people += 1
         address = envelopes.person(self._chance, company.domain, self._people)
         return Person(address, company.origin, company.kind)

@@ -97,7 +97,8 @@ class Places:
 
 def bot(chance: Random) -> str:
     """The address of a host somewhere."""
-    return f"{chance.randint(240, 254)}.{chance.randrange(256)}.{chance.randrange(256)}.{chance.randint(1, 254)}"
+    middle = f"{chance.randrange(256)}.{chance.randrange(256)}"
+    return f"{chance.randint(240, 254)}.{middle}.{chance.randint(1, 254)}"
 
 
 def lists_of(chance: Random, addresses: Sequence[str], allowed: float, listed: float) -> dict[str, Heard]:
@@ -114,7 +115,7 @@ def lists_of(chance: Random, addresses: Sequence[str], allowed: float, listed: f
 
 
 class Told(NamedTuple):
-    """What an attempt is to say beside its origin. `listed_at`: when blocklists have the client, Unix seconds."""
+    """What is to be said beside the origin; times in Unix seconds. `listed_at`: when blocklists have it."""
 
     correspondent: bool = False
     expected_until: float = 0.0
@@ -133,7 +134,9 @@ def attempts(
     some = origin.addresses
     if origin.width < len(some):
         some = chance.sample(some, origin.width)
-    return tuple(_attempt(chance, round(moment, 1), chance.choice(some), origin, failing, told) for moment in times)
+    return tuple(
+        _attempt(chance, round(when, 1), chance.choice(some), origin, failing, told) for when in times
+    )
 
 
 def _attempt(chance: Random, at: float, client: str, origin: Origin, failing: float, told: Told) -> Attempt:

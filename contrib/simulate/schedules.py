@@ -87,9 +87,7 @@ def too_early(chance: Random) -> list[float]:
     return sorted(chance.uniform(1, 59) for _ in range(chance.randint(1, 3)))
 
 
-def _backing_off(
-    chance: Random, first: float, factor: float, most: float, jitter: float
-) -> Iterator[float]:
+def _backing_off(chance: Random, first: float, factor: float, most: float, jitter: float) -> Iterator[float]:
     at, pause = 0.0, first
     for _ in range(MOST):
         at += pause + chance.uniform(0, jitter)

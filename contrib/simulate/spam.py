@@ -69,8 +69,8 @@ class Spam:
         if drawn < world.no_retry + world.too_early:
             schedule = schedules.never if drawn < world.no_retry else schedules.too_early
         address = bot(self._chance)
-        origin = Origin([address], schedule, self._bot_host(address), self._bot_spf(), lists={address: LISTED})
-        yield self._message(LISTED_KIND, at, origin)
+        host, spf = self._bot_host(address), self._bot_spf()
+        yield self._message(LISTED_KIND, at, Origin([address], schedule, host, spf, lists={address: LISTED}))
 
     def _hasty_bot(self, at: float, _: float) -> Iterator[Message]:
         yield self._bot("no retry", at, schedules.never)
@@ -81,7 +81,8 @@ class Spam:
     def _bot(self, kind: str, at: float, schedule: Schedule) -> Message:
         address = bot(self._chance)
         if self._chance.random() >= self._world.hasty_proved:
-            return self._message(kind, at, Origin([address], schedule, self._bot_host(address), self._bot_spf()))
+            origin = Origin([address], schedule, self._bot_host(address), self._bot_spf())
+            return self._message(kind, at, origin)
         domain = f"deal-{self._chance.randrange(10**6)}.example"
         origin = Origin([address], schedule, f"mail.{domain}", PROVED)
         return self._message(kind, at, origin, sender=f"info@{domain}")
@@ -142,7 +143,8 @@ class Spam:
         gives_up: bool = False,
     ) -> Message:
         chance = self._chance
-        sender = sender or envelopes.person(chance, f"victim-{chance.randrange(10**5)}.example", chance.randrange(100))
+        victim = f"victim-{chance.randrange(10**5)}.example"
+        sender = sender or envelopes.person(chance, victim, chance.randrange(100))
         told = Told(listed_at=listed_at, gives_up=gives_up)
         tries = attempts(chance, at, origin, self._world.spf_failing, told)
         return Message(LABEL, kind, sender, chance.choice(self._recipients), tries)

@@ -32,6 +32,11 @@ class Targets(NamedTuple):
     """Spam let in, as part of what plain greylisting and blocklists let in."""
 
 
+_TARGETS: Final = (
+    "legitimate mail delayed, as part of plain greylisting's",
+    "login codes that take over 10 minutes",
+    "spam let in, as part of that by plain greylisting with blocklists",
+)
 LIMITS: Final = Targets(0.10, 0.01, 1.05)
 
 
@@ -79,19 +84,15 @@ def _ratios(some: Targets) -> list[str]:
 
 def judged(some: Targets) -> str:
     """The targets in words."""
-    words = ("legitimate mail delayed, of plain greylisting's", "login codes over 10 minutes", "spam let in, of plain greylisting's with blocklists")
-    parts = [
-        f"{name}: {value:.3f} (at most {limit:g}{'' if value <= limit else ', NOT REACHED'})"
-        for name, value, limit in zip(words, some, LIMITS, strict=True)
-    ]
-    return "\n".join(parts)
+    return "\n".join(
+        f"{name}: {value:.3f}, at most {limit:g} is wanted: {'reached' if value <= limit else 'NOT REACHED'}"
+        for name, value, limit in zip(_TARGETS, some, LIMITS, strict=True)
+    )
 
 
 def numbers(known: Sequence[Known]) -> list[list[str]]:
     """The cells of the table of all numbers."""
-    return [
-        [one.what, f"{one.value:g}", f"{one.low:g} to {one.high:g}", one.source or "assumption"] for one in known
-    ]
+    return [[k.what, f"{k.value:g}", f"{k.low:g} to {k.high:g}", k.source or "assumption"] for k in known]
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -69,7 +69,7 @@ class PureGreylist:
     def touch_both(
         self, at: int, network: Sequence[Hashable], domain: Sequence[Hashable], delay: int
     ) -> Touch:
-        """One attempt of a client that SPF proves, by its network and, if that would be delayed, the domain."""
+        """One attempt of a client that SPF proves: by its network and, if delayed, by domain."""
         by_network = self.touch(at, network, delay)
         if by_network.accepted:
             return by_network

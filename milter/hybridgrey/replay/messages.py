@@ -11,8 +11,8 @@ absent is unknown, which is not the same as none: ``"host": null`` is a client w
 ``"helo": null`` one that has sent no HELO. So it is with each list: codes, ``[]`` for a client that it does
 not have, a text for an error, and absent for not known.
 
-`spf` is a result of RFC 7208; `proved`, whether it proves the client (DESIGN section 10), is ``spf == "pass"``
-where it is absent. `correspondent`: whether we have written to this sender.
+`spf` is a result of RFC 7208. `proved` says whether it proves the client, ``spf == "pass"`` where it is
+absent. `pools` are all pools that the client is in. `correspondent`: whether we have written to this sender.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class DamageError(ValueError):
 class Attempt(NamedTuple):
     """One attempt and what was known then; `at` in Unix seconds. `heard` has the lists in the order of names.
 
-    `others_none`: lists that are not in `heard` did not have the client, if they were asked at all. `pools` are
-    those that the client is in, by their domains; it is in no other.
+    `others_none`: lists that are not in `heard` did not have the client, if they were asked at all.
+    `pools` are all that the client is in, by their domains.
     """
 
     at: float
@@ -165,9 +165,9 @@ def _pools(raw: Mapping[str, Any]) -> tuple[str, ...] | Unknown:
 
 
 def _score(raw: Mapping[str, Any]) -> float | Unknown:
-    value = raw.get("score", UNKNOWN)
-    if value is UNKNOWN:
+    if "score" not in raw:
         return UNKNOWN
+    value = raw["score"]
     if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise DamageError("score must be a number")

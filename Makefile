@@ -68,7 +68,7 @@ bench: setup
 	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH)
 
 simulate: setup-run
-	@PYTHONPATH=contrib $(PYTHON) -m simulate $(SIMULATE)
+	@PYTHONPATH=tests $(PYTHON) -m simulate $(SIMULATE)
 
 package: setup-run
 	@dpkg -s dpkg-dev >/dev/null 2>&1 || contrib/setup/packages test
@@ -81,8 +81,7 @@ check: setup-run
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
-	@MYPYPATH=contrib .venv/bin/mypy contrib/simulate
+	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench tests/simulate contrib/demo/demo.py contrib/page/fetch.py
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8

@@ -75,10 +75,10 @@ Result = dict[str, dict[Group, Counts]]
 def month(world: World, host: Host, seed: str) -> list[Message]:
     """The mail of a month; the same for the same seed."""
     # Each part has a stream of its own: a number that concerns spam changes no legitimate message.
-    catalogue = Catalogue(world, Random(f"{seed} catalogue"))  # noqa: S311 (no secret)
-    legitimate = ham.Ham(world, catalogue, Random(f"{seed} ham"), host.mailboxes)  # noqa: S311
+    catalogue = Catalogue(world, Random(f"{seed} catalogue"))
+    legitimate = ham.Ham(world, catalogue, Random(f"{seed} ham"), host.mailboxes)
     recipients = [box.address for box in legitimate.mailboxes]
-    unwanted = spam.Spam(world, catalogue, Random(f"{seed} spam"), recipients)  # noqa: S311
+    unwanted = spam.Spam(world, catalogue, Random(f"{seed} spam"), recipients)
     return [
         *legitimate.messages(BEGIN, host.days),
         *unwanted.messages(BEGIN, host.days, host.spam_daily),

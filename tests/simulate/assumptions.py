@@ -36,7 +36,7 @@ class Known(NamedTuple):
         return bool(self.source)
 
 
-def _number(what: str, value: float, low: float, high: float, source: str = "") -> Any:  # noqa: ANN401 (as `field`)
+def _number(what: str, value: float, low: float, high: float, source: str = "") -> Any:
     return field(default=value, metadata={"what": what, "low": low, "high": high, "source": source})
 
 
@@ -106,5 +106,5 @@ def known() -> Iterator[Known]:
     """All numbers, in order."""
     for one in fields(World):
         data = one.metadata
-        assert isinstance(one.default, int | float)  # noqa: S101 (each has a default)
+        assert isinstance(one.default, int | float)
         yield Known(one.name, data["what"], one.default, data["low"], data["high"], data["source"])

@@ -75,6 +75,9 @@ Beside the pid file, while the daemon runs: its copy of the configuration in eff
 root and the daemon's account only. Where the configuration file is broken,
 .BR status ", " greylist ", " explain ", " zones " and " report
 work by it, and say on standard error what is wrong with the file.
+.TP
+.I /var/lib/hybridgrey/hybridgrey.hand
+In the daemon's folder of state: the host's copy of the entries by hand, which holds while the store is down.
 .SH SEE ALSO
 .BR hybridgrey.toml (5),
 .BR postconf (5),

@@ -38,7 +38,13 @@ class Open:
     def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
         return Call(Script(""), (), ())
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[int]:
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int],
+        _seconds: float | None = None,
+    ) -> list[int]:
         return [list(State).index(State.KNOWN), 0, 1]
 
 

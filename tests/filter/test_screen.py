@@ -38,7 +38,13 @@ class Store:
     def __init__(self, answer: Sequence[int] | str) -> None:
         self.answer = answer
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[int]:
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int],
+        _seconds: float | None = None,
+    ) -> list[int]:
         assert script is load_script()
         if isinstance(self.answer, str):
             raise StoreError(self.answer)

@@ -76,7 +76,13 @@ class Store:
 
     answer: Sequence[int] | str = (0, 300, 0)
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Sequence[bytes | int]) -> list[int]:
+    def run(
+        self,
+        script: Script,
+        keys: Sequence[bytes],
+        args: Sequence[bytes | int],
+        _seconds: float | None = None,
+    ) -> list[int]:
         if isinstance(self.answer, str):
             raise StoreError(self.answer)
         return list(self.answer)

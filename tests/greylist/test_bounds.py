@@ -39,7 +39,7 @@ class Timed:
         self.script = Script(load_script().text.replace(OWN_CLOCK, "ARGV[8]"))
         self.client = server.client()
 
-    def run(self, _script, keys, args):
+    def run(self, _script, keys, args, _seconds=None):
         """A call of the script now; its keys are in `used`."""
         self.used = keys
         return self.store.run(self.script, keys, (*args, self.now))

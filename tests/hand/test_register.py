@@ -13,9 +13,10 @@ from hybridgrey import envelope
 from hybridgrey.greylist import normalise
 from hybridgrey.hand import expected as expected_
 from hybridgrey.hand import register as register_
-from hybridgrey.hand.entries import About, Kind, parse, read, said
+from hybridgrey.hand.entries import About, parse, read, said
 from hybridgrey.hand.expected import Expected
 from hybridgrey.hand.register import Copy, FullError, Register
+from hybridgrey.policy.conditions import Hand
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.store.embedded import EmbeddedServer
 from parts.redisserver import Redis
@@ -64,10 +65,10 @@ def test_entries_are_made_replaced_and_taken_back(store):
     register = Register(store)
     register.take([A, B])
     first = register.look()
-    assert register.put(Kind.ALLOW, [A, B], 60, **BY) == [None, None]
+    assert register.put(Hand.ALLOW, [A, B], 60, **BY) == [None, None]
     second = register.look()
-    (old,) = register.put(Kind.BLOCK, [A], 0, **BY | {"who": "bob"})
-    assert (old.kind, old.subject, old.who, old.host, old.comment) == (Kind.ALLOW, A, "ann", "mx1", "why")
+    (old,) = register.put(Hand.BLOCK, [A], 0, **BY | {"who": "bob"})
+    assert (old.kind, old.subject, old.who, old.host, old.comment) == (Hand.ALLOW, A, "ann", "mx1", "why")
     assert old.until == old.at + 60
     third = register.look()
     assert first.version < second.version < third.version
@@ -76,8 +77,8 @@ def test_entries_are_made_replaced_and_taken_back(store):
     assert abs(copy.now - time.time()) < 5
     found = {entry.subject: entry for entry in copy.entries()}
     assert {s: (e.kind, bool(e.until)) for s, e in found.items()} == {
-        A: (Kind.BLOCK, False),
-        B: (Kind.ALLOW, True),
+        A: (Hand.BLOCK, False),
+        B: (Hand.ALLOW, True),
     }
     (taken,) = register.take([A])
     assert taken == found[A]
@@ -109,12 +110,12 @@ def test_entries_that_ended_are_taken_away(plain):
     """At the next change; until then they count for no host."""
     client, store = plain
     register = Register(store)
-    register.put(Kind.ALLOW, [A], 60, **BY)
+    register.put(Hand.ALLOW, [A], 60, **BY)
     value = client.hget(register_.KEY, A.field)
     client.hset(register_.KEY, A.field, b"5 9 " + value.split(b" ", 2)[2])
     (entry,) = register.read().entries()
     assert entry.over(time.time())
-    register.put(Kind.ALLOW, [B], 0, **BY)
+    register.put(Hand.ALLOW, [B], 0, **BY)
     assert [e.subject for e in register.read().entries()] == [B]
 
 
@@ -156,7 +157,7 @@ def test_no_key_is_taken_for_a_triplet(plain):
     from hybridgrey.greylist.triplets import key_pattern
 
     client, store = plain
-    Register(store).put(Kind.ALLOW, [A], 0, **BY)
+    Register(store).put(Hand.ALLOW, [A], 0, **BY)
     Expected().put(store, envelope.read("a@b.example"), 60, "ann")
     assert set(client.keys()) == {register_.KEY, expected_.KEY}
     assert client.keys(key_pattern()) == []
@@ -165,7 +166,7 @@ def test_no_key_is_taken_for_a_triplet(plain):
 def test_nothing_of_it_is_let_go_first(plain):
     """A server short of memory lets go of what expires first; entries never expire by themselves."""
     client, store = plain
-    Register(store).put(Kind.ALLOW, [A], 1, **BY)
+    Register(store).put(Hand.ALLOW, [A], 1, **BY)
     assert client.ttl(register_.KEY) == -1
 
 
@@ -192,7 +193,7 @@ def test_hostile_content_counts_as_nothing(plain, damage):
     assert expected.list(store) == []
     assert expected.take(store, box) == 0
     assert register.take([A]) == [None]
-    register.put(Kind.BLOCK, [B], 0, **BY)
+    register.put(Hand.BLOCK, [B], 0, **BY)
     expected.put(store, box, 60, "ann")
     assert [e.subject for e in register.read().entries()] == [B]
     assert register.look().version > 0
@@ -204,9 +205,9 @@ def test_a_comment_is_stored_as_a_text(plain):
     _client, store = plain
     register = Register(store)
     comment = 'x"} 1 0 {"kind":"allow"\n\x1b[2J %s \\ \u00fc'
-    register.put(Kind.BLOCK, [A], 0, who='a"b', host="h\n", comment=comment)
+    register.put(Hand.BLOCK, [A], 0, who='a"b', host="h\n", comment=comment)
     (entry,) = register.read().entries()
-    assert (entry.kind, entry.who, entry.host) == (Kind.BLOCK, 'a"b', "h")
+    assert (entry.kind, entry.who, entry.host) == (Hand.BLOCK, 'a"b', "h")
     assert entry.comment == 'x"} 1 0 {"kind":"allow" [2J %s \\ \u00fc'
 
 
@@ -215,10 +216,10 @@ def test_there_is_a_bound(plain, monkeypatch):
     client, store = plain
     register = Register(store)
     monkeypatch.setattr(register_, "MOST", 2)
-    register.put(Kind.BLOCK, [A, B], 0, **BY)
+    register.put(Hand.BLOCK, [A, B], 0, **BY)
     with pytest.raises(FullError):
-        register.put(Kind.BLOCK, [read(About.CLIENT, "192.0.2.9")], 0, **BY)
-    register.put(Kind.ALLOW, [A, B], 0, **BY)  # these take no room
+        register.put(Hand.BLOCK, [read(About.CLIENT, "192.0.2.9")], 0, **BY)
+    register.put(Hand.ALLOW, [A, B], 0, **BY)  # these take no room
     assert len(register.read().entries()) == 2
     client.hset(register_.KEY, mapping={str(n): b"x" for n in range(10)})
     with pytest.raises(FullError):
@@ -235,7 +236,7 @@ def test_thousands_at_once(plain):
     _client, store = plain
     register = Register(store)
     many = [read(About.CLIENT, f"10.0.{n // 256}.{n % 256}") for n in range(register_.MOST)]
-    assert set(register.put(Kind.BLOCK, many, 0, **BY)) == {None}
+    assert set(register.put(Hand.BLOCK, many, 0, **BY)) == {None}
     assert len(register.read().entries()) == register_.MOST
     assert len(list(filter(None, register.take(many)))) == register_.MOST
 
@@ -244,7 +245,7 @@ def test_a_store_that_has_lost_them_gets_them_back(plain):
     """Once; a store that has a version is believed, also with no entry."""
     client, store = plain
     register = Register(store)
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     copy = register.read()
     assert not register.restore(copy)
     client.flushall()
@@ -274,7 +275,7 @@ def test_answers_of_another_program_are_no_answers(reply):
 
 def test_a_copy_with_pairs_that_are_no_entries():
     """They are kept, for another version may know them, and count for nothing."""
-    copy = Copy(1, 0, ((b"future thing", b"x"), (A.field, b"1 0 " + said(Kind.ALLOW, "a", "b", ""))))
+    copy = Copy(1, 0, ((b"future thing", b"x"), (A.field, b"1 0 " + said(Hand.ALLOW, "a", "b", ""))))
     assert [e.subject for e in copy.entries()] == [A]
     assert parse(*copy.pairs[0]) is None
     assert json.loads(copy.pairs[1][1].split(b" ", 2)[2])["kind"] == "allow"

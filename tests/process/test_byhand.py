@@ -11,8 +11,9 @@ import pytest
 from hybridgrey import envelope
 from hybridgrey.address import packed
 from hybridgrey.hand import keptcopy
-from hybridgrey.hand.entries import About, Kind, read
+from hybridgrey.hand.entries import About, read
 from hybridgrey.hand.register import KEY, Register
+from hybridgrey.policy.conditions import NO_ENTRY, ByHand, Hand
 from hybridgrey.process import byhand, statefiles
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.byhand import Current, Follower
@@ -83,19 +84,19 @@ def host(server, register, tmp_path):
 def test_workers_follow_the_store(host, register):
     """What a command writes is in a worker's memory after one look each, and what it takes back is not."""
     assert host.look().said == []
-    register.put(Kind.BLOCK, [A, B], 0, **BY)
+    register.put(Hand.BLOCK, [A, B], 0, **BY)
     assert host.look().said == ["block 192.0.2.1", "block 192.0.2.2"]
-    assert host.worker.of(packed("192.0.2.1"), None, None, *SOMEBODY)
-    register.put(Kind.ALLOW, [A], 0, **BY)
+    assert host.worker.of(packed("192.0.2.1"), None, None, *SOMEBODY) == ByHand(blocked=True)
+    register.put(Hand.ALLOW, [A], 0, **BY)
     register.take([B])
     assert host.look().said == ["allow 192.0.2.1"]
-    assert not host.worker.of(packed("192.0.2.2"), None, None, *SOMEBODY)
+    assert host.worker.of(packed("192.0.2.2"), None, None, *SOMEBODY) == NO_ENTRY
     assert host.reports.failing_ == []
 
 
 def test_a_look_that_finds_nothing_new_publishes_nothing(host, register):
     """The table is the same object, and the file is not written again."""
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     table, status = host.look().worker.table, host.path.stat()
     assert host.look().worker.table is table
     assert host.path.stat() == status
@@ -103,8 +104,8 @@ def test_a_look_that_finds_nothing_new_publishes_nothing(host, register):
 
 def test_the_copy_holds_without_a_store(host, server, register, tmp_path):
     """A host that starts while the store is away has what it knew; and it ends by the clock."""
-    register.put(Kind.BLOCK, [A], 0, **BY)
-    register.put(Kind.ALLOW, [B], 600, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
+    register.put(Hand.ALLOW, [B], 600, **BY)
     host.look()
     assert host.path.stat().st_mode & 0o777 == 0o600
     away = Host(server, host.path, "unix:///nowhere.sock")
@@ -116,7 +117,7 @@ def test_the_copy_holds_without_a_store(host, server, register, tmp_path):
 
 def test_a_copy_of_another_store_does_not_hold(host, server, register):
     """Two daemons of a machine may share the folder."""
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     host.look()
     bulletin = byhand.new_bulletin()
     byhand.start(bulletin, host.path, "another store")
@@ -125,14 +126,14 @@ def test_a_copy_of_another_store_does_not_hold(host, server, register):
 
 def test_a_host_without_a_copy_asks_the_store_at_once(server, register, tmp_path):
     """It serves before its keeper has looked."""
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     assert Host(server, tmp_path / "none").said == ["block 192.0.2.1"]
     assert Host(server, None).said == ["block 192.0.2.1"]
 
 
 def test_a_store_that_has_lost_all_gets_it_back(host, server, register):
     """From a host that has it; a host that starts later has it, too."""
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     host.look()
     with server.client() as client:
         client.flushall()
@@ -144,8 +145,8 @@ def test_a_store_that_has_lost_all_gets_it_back(host, server, register):
 
 def test_entries_end_while_the_store_is_down(host, server, register):
     """By the store's clock as it was last known."""
-    register.put(Kind.BLOCK, [A], 60, **BY)
-    register.put(Kind.BLOCK, [B], 0, **BY)
+    register.put(Hand.BLOCK, [A], 60, **BY)
+    register.put(Hand.BLOCK, [B], 0, **BY)
     host.look()
     server.stop()
     try:
@@ -165,7 +166,7 @@ def test_a_hostile_file_is_refused(server, register, tmp_path, caplog, content):
     path.write_bytes(content)
     host = Host(server, path)
     assert host.said == []
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     assert host.look().said == ["block 192.0.2.1"]
     assert keptcopy.parse(path.read_bytes())[1] == MARK
 
@@ -174,7 +175,7 @@ def test_a_hostile_file_is_refused(server, register, tmp_path, caplog, content):
 def test_a_file_that_is_not_ours_is_not_read(server, register, tmp_path, kind):
     """Whoever can put it there must not say who is let in."""
     good = Host(server, tmp_path / "good")
-    register.put(Kind.ALLOW, [A], 0, **BY)
+    register.put(Hand.ALLOW, [A], 0, **BY)
     good.look()
     folder = tmp_path / "state"
     folder.mkdir()
@@ -198,18 +199,18 @@ def test_a_file_that_is_not_ours_is_not_read(server, register, tmp_path, kind):
 def test_a_folder_that_cannot_be_written_is_told(server, register, tmp_path):
     """Workers follow all the same."""
     host = Host(server, tmp_path / "missing" / byhand.FILE)
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     assert host.look().said == ["block 192.0.2.1"]
     assert "no copy can be kept" in host.reports.failing_[0]
     (tmp_path / "missing").mkdir()
-    register.put(Kind.BLOCK, [B], 0, **BY)
+    register.put(Hand.BLOCK, [B], 0, **BY)
     host.look()
     assert host.reports.failing_ == []
 
 
 def test_more_than_there_may_be_is_told(host, server, register):
     """What holds goes on holding."""
-    register.put(Kind.BLOCK, [A], 0, **BY)
+    register.put(Hand.BLOCK, [A], 0, **BY)
     host.look()
     with server.client() as client:
         client.hset(KEY, mapping={str(n): b"x" for n in range(6000)} | {"version": str(2**52)})

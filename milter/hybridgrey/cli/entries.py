@@ -16,13 +16,14 @@ from hybridgrey.cli.hand import opened
 from hybridgrey.cli.hand_rows import HEAD, fields, row
 from hybridgrey.cli.output import fail, json_line, table
 from hybridgrey.clientaddress import ClientReader
-from hybridgrey.hand.entries import About, Entry, Kind
+from hybridgrey.hand.entries import About, Entry
 from hybridgrey.hand.table import Table
+from hybridgrey.policy.conditions import Hand
 
 
 @click.command("entries")
 @click.argument("text", required=False, default="")
-@click.option("--kind", type=click.Choice([k.value for k in Kind]), help="Of this kind only.")
+@click.option("--kind", type=click.Choice([k.value for k in Hand]), help="Of this kind only.")
 @click.option("--of", "about", type=click.Choice([a.value for a in About]), help="About these only.")
 @click.option("--json", "lines", is_flag=True, help="Print JSON, one object a line.")
 @config_option

@@ -20,8 +20,9 @@ from hybridgrey.cli.hand_rows import fields, moment_text, summary
 from hybridgrey.cli.moments import duration
 from hybridgrey.cli.output import fail, json_line
 from hybridgrey.config.load import Config
-from hybridgrey.hand.entries import MAX_COMMENT, About, Entry, Kind, Subject, SubjectError, read
+from hybridgrey.hand.entries import MAX_COMMENT, About, Entry, Subject, SubjectError, read
 from hybridgrey.hand.register import Register
+from hybridgrey.policy.conditions import Hand
 from hybridgrey.store.connection import StoreError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -120,7 +121,7 @@ def allow(**options: Any) -> None:  # noqa: ANN401 (as `_entry_options` has them
       hybridgrey allow --from news@example.org
       hybridgrey allow --to postmaster@
     """
-    _make(Kind.ALLOW, **options)
+    _make(Hand.ALLOW, **options)
 
 
 @click.command()
@@ -138,11 +139,11 @@ def block(**options: Any) -> None:  # noqa: ANN401 (as `_entry_options` has them
       hybridgrey block --from spammer@example.org
       hybridgrey block --to left-us@example.net
     """
-    _make(Kind.BLOCK, **options)
+    _make(Hand.BLOCK, **options)
 
 
 def _make(
-    kind: Kind,
+    kind: Hand,
     *,
     config_path: Path,
     clients: tuple[str, ...],
@@ -188,7 +189,7 @@ def _by(entry: Entry) -> str:
     return f"{clean(entry.who)} on {clean(entry.host)}, {moment_text(entry.at)}{why}"
 
 
-def _confirm_wide(kind: Kind, meant: Sequence[Subject]) -> None:
+def _confirm_wide(kind: Hand, meant: Sequence[Subject]) -> None:
     for subject in meant:
         if wide := subject.breadth():
             question = f"{kind} {subject.text}, which is {wide}"
@@ -198,10 +199,10 @@ def _confirm_wide(kind: Kind, meant: Sequence[Subject]) -> None:
                 raise SystemExit(1)
 
 
-def _advise(kind: Kind, meant: Sequence[Subject], config: Config) -> None:
+def _advise(kind: Hand, meant: Sequence[Subject], config: Config) -> None:
     """Say where an entry holds for less than one may think."""
     about = meant[0].about
-    if about is About.SENDER and kind is Kind.ALLOW:
+    if about is About.SENDER and kind is Hand.ALLOW:
         click.echo("note: anybody can write a sender's address, so it is let in only where SPF passes")
     if about is About.CLIENT and any(isinstance(subject.key, str) for subject in meant):
         click.echo("note: a name counts only for a client whose name is verified, there and back")

@@ -6,9 +6,10 @@ import time
 from typing import Any
 
 from hybridgrey.cleaning import clean
-from hybridgrey.hand.entries import Entry, Kind
+from hybridgrey.hand.entries import Entry
+from hybridgrey.policy.conditions import Hand
 
-_DONE = {Kind.ALLOW: "allowed", Kind.BLOCK: "blocked"}
+_DONE = {Hand.ALLOW: "allowed", Hand.BLOCK: "blocked"}
 
 HEAD = ("kind", "of", "subject", "since", "until", "who", "host", "why")
 

@@ -14,8 +14,10 @@ from hybridgrey.store.link import Arguments
 class Scripts(Protocol):
     """The store, as far as a judgement needs it."""
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
-        """Run a script that returns integers. Raises StoreError."""
+    def run(
+        self, script: Script, keys: Sequence[bytes], args: Arguments, seconds: float | None = None
+    ) -> list[int]:
+        """Run a script that returns integers, in at most `seconds`. Raises StoreError."""
 
 
 class Blocking:

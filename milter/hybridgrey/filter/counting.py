@@ -64,15 +64,15 @@ class Counts:
 
     def decided(self, client: Client, decision: Decision) -> None:
         """Count a verdict and what the greylist said."""
-        verdict, _, touch, error, waited, stored, _ = decision
+        verdict, touch, error = decision.verdict, decision.touch, decision.store_error
         meter, rule, action = self._meter, verdict.rule, verdict.action
-        meter.decided(rule.name if rule else None, action.value, decision.outcome, waited)
+        meter.decided(rule.name if rule else None, action.value, decision.outcome, decision.waited)
         tally = None
         if client.lookup is not None:
             tally = self._tallies.get(client) or self._tallies.setdefault(client, _Tally())
             tally.judged += 1
         if touch is not None:
-            meter.greylisted(touch.state.value, touch.age, stored)
+            meter.greylisted(touch.state.value, touch.age, decision.stored)
         elif error:
             meter.store_failed()
         elif tally is not None and action is Action.REJECT and verdict.hits:

@@ -89,6 +89,14 @@ class Peek:
         """What an attempt would meet now."""
         return self._greylist.glance(client, sender, recipient, delay)
 
+    def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
+        """The same for a client that SPF proves."""
+        return self._greylist.glance_by_domain(domain, sender, recipient, delay, network)
+
+    def hand_over(self, _client: str, _sender: str, _recipient: str, _domain: Touch) -> Call | None:
+        """Nothing is changed."""
+        return None
+
 
 def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -> Explanation:
     """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from queue import SimpleQueue
 from typing import Final, NamedTuple, Protocol
 
@@ -21,6 +21,7 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.reason import reason_of
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone, code_text
+from hybridgrey.policy.conditions import Spf
 from hybridgrey.policy.judge import Answer
 from hybridgrey.trouble.reporter import Report
 
@@ -173,7 +174,7 @@ class Events:
     def _event(self, judged: Judged) -> dict[str, object]:
         """The event ``verdict`` of DESIGN section 7."""
         _, client, answers, queue_id, helo, sender, recipient, decision = judged
-        verdict, reply, touch, store_error, waited, _, _ = decision
+        verdict, reply, touch = decision.verdict, decision.reply, decision.touch
         rule = verdict.rule
         fields: dict[str, object] = {
             "queue_id": queue_id or None,
@@ -189,15 +190,16 @@ class Events:
             "lists": self._listings(answers),
             "state": touch.state.value if touch else None,
             "age": touch.age if touch else None,
-            "wait_ms": round(waited * 1000, 1),
+            "wait_ms": round(decision.waited * 1000, 1),
             "enforced": self._enforced,
         }
         if reply is not None:
             fields["reply"] = f"{reply.code} {reply.enhanced} {reply.text}"
         if verdict.noted:
             fields["noted"] = [rule.name for rule in verdict.noted]
-        if store_error:
-            fields["store_error"] = store_error
+        if decision.store_error:
+            fields["store_error"] = decision.store_error
+        fields.update(_learnt(decision))
         return fields
 
     def _listings(self, answers: Mapping[str, Answer]) -> dict[str, str | Sequence[str]]:
@@ -207,3 +209,12 @@ class Events:
             for zone, answer in answers.items()
             if answer.codes or answer.error
         }
+
+
+def _learnt(decision: Decision) -> Iterator[tuple[str, object]]:
+    """What was asked for, and is known."""
+    if isinstance(decision.spf, Spf):
+        yield "spf", decision.spf.result
+        yield "proved", bool(decision.spf.proved)
+    if isinstance(decision.correspondent, bool):
+        yield "correspondent", decision.correspondent

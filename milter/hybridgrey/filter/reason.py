@@ -24,6 +24,8 @@ def reason_of(decision: Decision) -> Reason:
     """Why a decision is what it is."""
     if decision.expected:
         return Reason.EXPECTED
+    if decision.domain and decision.touch is not None and decision.touch.state is State.NETWORK:
+        return Reason.DOMAIN
     if decision.touch is not None:
         return _FOUND[decision.touch.state]
     if decision.store_error:

@@ -8,111 +8,25 @@ that mail goes the same way with each, and `explain` too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterator, Sequence
 
-from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
-from hybridgrey.filter.awaited import Call, Steps
+from hybridgrey.filter.awaited import Steps
+from hybridgrey.filter.judgement import Correspondents, Judgement, Parts, Said, Triplets
+from hybridgrey.filter.proof import Carrier
 from hybridgrey.filter.reply import DENIED, LATER, STORE_DOWN, Reply, blocked, worded
-from hybridgrey.greylist.triplets import State, Touch
+from hybridgrey.filter.transaction import Client, Decision, Transaction
 from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
-from hybridgrey.lists.lookup import Lookup
-from hybridgrey.lists.recall import Recalled
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
-from hybridgrey.outcome import Outcome
-from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN
-from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict, judge
-from hybridgrey.store.connection import StoreError
+from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict
+
+__all__ = ["Client", "Decision", "Said", "Screen", "Transaction", "Triplets"]
 
 # Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
 MOST_PLANS = 4096
-
-
-class Triplets(Protocol):
-    """The greylist, as far as a verdict needs it."""
-
-    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
-        """The call of an attempt; `Touch.read` takes the reply."""
-
-
-class Decision(NamedTuple):
-    """What happens to a recipient and why.
-
-    `reply` is None when it passes.  `touch` is the greylist's answer, None where it was not asked or, with
-    `store_error`, could not be.  `waited` is the time spent in `judge`, `stored` the part of it that the
-    store took, both in seconds.  `expected`: it would be delayed, but its mail is expected.
-    """
-
-    verdict: Verdict
-    reply: Reply | None = None
-    touch: Touch | None = None
-    store_error: str = ""
-    waited: float = 0.0
-    stored: float = 0.0
-    expected: bool = False
-
-    @property
-    def outcome(self) -> Outcome:
-        """What the client gets."""
-        if self.reply is None:
-            return Outcome.ACCEPTED
-        if self.reply.code[0] == "5":
-            return Outcome.REJECTED
-        return Outcome.GREYLISTED if self.touch is not None else Outcome.DEFERRED
-
-
-class Client:
-    """A connected client: what is known of it, and its look-up under way."""
-
-    __slots__ = ("facts", "host", "lookup", "source", "trusted")
-
-    def __init__(self, source: ClientAddress, host: str | None, facts: Facts) -> None:
-        self.source = source
-        self.host = host
-        self.facts = facts
-        self.trusted: Verdict | None = None
-        self.lookup: Lookup | Recalled | None = None
-
-    @property
-    def address(self) -> str:
-        """The address as the MTA has it, for the log."""
-        return self.source.text
-
-    def close(self) -> None:
-        """End the look-up."""
-        if self.lookup is not None:
-            self.lookup.close()
-
-
-class Transaction:
-    """One mail of a client: what MAIL has said, the rules that may hold for it, what its header is to say.
-
-    `rules` is `Policy.transaction`'s mask.  `delay` is how long greylisting has held up one of its recipients
-    at most, in seconds; `results` are those of RFC 8904, in their order.
-    """
-
-    __slots__ = ("authenticated", "client", "delay", "helo", "results", "rules", "sender")
-
-    def __init__(
-        self, client: Client, helo: str | None, sender: Mailbox, *, authenticated: bool, rules: int
-    ) -> None:
-        self.client = client
-        self.helo = helo
-        self.sender = sender
-        self.authenticated = authenticated
-        self.rules = rules
-        self.delay = 0
-        self.results: dict[str, None] = {}
-
-    def passes(self, touch: Touch | None, results: Iterable[str]) -> None:
-        """A recipient passes: what the greylist has said of it, and what is to be said of lists."""
-        if touch is not None and touch.state is State.PASSED:
-            self.delay = max(self.delay, touch.age)
-        self.results.update(dict.fromkeys(results))
 
 
 class Screen:
@@ -126,17 +40,30 @@ class Screen:
         resolver: Resolver,
         greylist: Triplets,
         expected: Expected | None = None,
+        by_hand: Said | None = None,
+        *,
+        spf: Carrier | None = None,
+        correspondents: Correspondents | None = None,
     ) -> None:
+        """`by_hand` is asked for each recipient, so what it knows may change meanwhile."""
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
-        self._greylist = greylist
-        self._expected = expected
-        self._delay = config.greylist.delay
+        self._parts = Parts(
+            policy,
+            greylist,
+            delay=config.greylist.delay,
+            timeout=config.store.timeout,
+            sender_pools=config.greylist.sender_pools,
+            accept_without_store=config.store.on_failure == "accept",
+            expected=expected,
+            by_hand=by_hand,
+            spf=spf,
+            correspondents=correspondents,
+        )
         self._code = config.greylist.code
         self._text = config.greylist.text
-        self._accept_without_store = config.store.on_failure == "accept"
 
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
@@ -184,65 +111,46 @@ class Screen:
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
-        verdict = yield from self._verdict(client, self.policy.recipient(transaction.rules, recipient))
+        judgement = Judgement(self._parts, transaction, recipient)
+        verdict = yield from judgement.verdict()
+        reply = None
         match verdict.action:
             case Action.ACCEPT:
-                return Decision(verdict, waited=time.monotonic() - started)
+                pass
             case Action.REJECT:
                 reply = yield from self._refusal(client, verdict)
-                return Decision(verdict, reply, waited=time.monotonic() - started)
             case Action.TEMPFAIL:
                 reply = worded("451", _rule_text(verdict) or LATER)
-                return Decision(verdict, reply, waited=time.monotonic() - started)
             case _ if client.source.packed is None:
                 # A process of this host, or a client the MTA cannot name: no network to remember it by.
                 return Decision(verdict)
             case _:
-                return (yield from self._greylisted(transaction, verdict, recipient, started))
+                return (yield from self._greylisted(judgement, verdict, started))
+        spf, correspondent = transaction.spf, transaction.correspondent
+        waited = time.monotonic() - started
+        return Decision(verdict, reply, waited=waited, spf=spf, correspondent=correspondent)
 
-    def _verdict(self, client: Client, mask: int) -> Steps[Verdict]:
-        answers = client.lookup.answers if client.lookup else {}
-        if client.lookup:
-            client.lookup.peek()
-        while True:
-            # What nobody can ask about yet is unknown for good.
-            facts = Facts(mask, mask, answers, client.facts.unclear, UNKNOWN, NO_ENTRY, UNKNOWN, UNKNOWN)
-            outcome = judge(self.policy, facts)
-            if isinstance(outcome, Verdict):
-                return outcome
-            if client.lookup is None:
-                # A client without an IP address is in no list.
-                answers = dict.fromkeys(outcome.zones, lookup.NO_ADDRESS)
-            else:
-                yield from client.lookup.collect(outcome.zones)
-
-    def _greylisted(
-        self, transaction: Transaction, verdict: Verdict, recipient: Mailbox, started: float
-    ) -> Steps[Decision]:
-        sender, listed = transaction.sender, transaction.client.source.listed
-        rule = verdict.rule
-        delay = self._delay
-        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
-            delay = verdict.delay
-        asked = time.monotonic()
-        reply = touch = None
-        error, expected = "", False
-        try:
-            call = self._greylist.attempt(listed, sender.key, recipient.key, delay)
-            touch = Touch.read((yield call))
-            if not touch.accepted and self._expected is not None:
-                expected = self._expected.read((yield self._expected.ask(recipient)))
-        except StoreError as e:
-            error = str(e)
-            if not self._accept_without_store:
-                reply = worded("451", STORE_DOWN)
-        if expected:
-            reply = None
-        elif touch is not None and not touch.accepted:
+    def _greylisted(self, judgement: Judgement, verdict: Verdict, started: float) -> Steps[Decision]:
+        yield from judgement.greylist(verdict)
+        touch, reply = judgement.touch, None
+        if touch is None and not self._parts.accept_without_store:
+            reply = worded("451", STORE_DOWN)
+        elif touch is not None and not touch.accepted and not judgement.expected:
             text = (_rule_text(verdict) or self._text).replace("{seconds}", str(touch.seconds_left))
             reply = worded(self._code, text)
-        now = time.monotonic()
-        return Decision(verdict, reply, touch, error, now - started, now - asked, expected)
+        mail = judgement.mail
+        return Decision(
+            verdict,
+            reply,
+            touch,
+            judgement.store_error,
+            time.monotonic() - started,
+            judgement.stored,
+            judgement.expected,
+            judgement.domain,
+            mail.spf,
+            mail.correspondent,
+        )
 
     def _refusal(self, client: Client, verdict: Verdict) -> Steps[Reply]:
         text = _rule_text(verdict)

@@ -60,12 +60,15 @@ class Session:
         self.client: Client | None = None
         self.helo: str | None = None
         self.postfix = False
-        self.reset()
+        self.transaction: Transaction | None = None
+        self.tally: forged.Tally | None = None
 
     def reset(self) -> None:
         """Forget the transaction; the client stays."""
-        self.transaction: Transaction | None = None
-        self.tally: forged.Tally | None = None
+        if self.transaction is not None:
+            self.transaction.close()
+        self.transaction = None
+        self.tally = None
 
 
 class Sessions:
@@ -126,6 +129,7 @@ class Sessions:
     def close(self, session: Session) -> None:
         """The client or the MTA has gone; of what was awaited nothing follows."""
         self._live.discard(session)
+        session.reset()
         if session.client is not None:
             self._leave(session.client)
         self._events.closed(self.live)

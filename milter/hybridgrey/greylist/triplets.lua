@@ -7,9 +7,18 @@
 --         for each slot, parted by blanks, 10 digits when it begins (Unix seconds) and 8 digits how many had
 --         their first attempt in it. Most addresses have one slot only, and that is an integer, too
 -- ARGV  1 delay  2 retry window  3 lifetime (all seconds)  4 auto-allow threshold, 0 = never
---       5 "1" = only look: answer as if this were an attempt, change nothing
+--       5 what is asked:
+--         0 an attempt
+--         1 only look: answer as if this were an attempt, change nothing
+--         2 an attempt, of which nothing is kept if it is the first
+--         3 no attempt: take over what the triplet's other key says, 8 and 9; earns no credit
 --       6 credit interval (seconds), 0 = each pass counts  7 most waiting triplets of an address, 0 = no bound
+--       8 seconds since the first attempt as the triplet's other key knows it, 0 = it does not (may be left out)
+--       9 "1" = the triplet has passed by its other key (for 3 only)
 -- Gives {state, seconds left, age}; states as in triplets.py.
+--
+-- A triplet has two keys: by the client's network, and by the sender's domain where SPF proves the client. Each
+-- is a client of its own here, with a count and a credit; 8 and 9 are how one learns of the other.
 --
 -- One integer a key: the server then stores it without a string of its own. The time of the first attempt is
 -- kept in both states, so that age means one thing. Whatever else is found under a key (another
@@ -22,7 +31,9 @@ local SLOTS, MOST_TEXT = 8, 512
 local ONE_SLOT = '(%d%d%d%d%d%d%d%d%d%d)(%d%d%d%d%d%d%d%d)'
 local delay, window, lifetime, threshold =
   tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local look = ARGV[5] == '1'
+local LOOK, KEEP_NOTHING, TAKE_OVER = '1', '2', '3'
+local mode, since = ARGV[5], tonumber(ARGV[8] or 0)
+local look = mode == LOOK
 local now = tonumber(redis.call('TIME')[1])
 
 local function integer(key)
@@ -56,7 +67,12 @@ end
 -- longer than one delay. One before the window can be left when the configured window was shortened.
 local age = now - first
 local fresh = first == 0 or age < 0 or age > window
-if not fresh and age < delay then
+local before = fresh and 0 or first
+if since > 0 and since <= window and (fresh or since > age) then
+  first, age, fresh = now - since, since, false
+end
+if not fresh and age < delay and mode ~= TAKE_OVER then
+  if first ~= before then write('SET', KEYS[1], first, 'EX', math.max(1, window - age)) end
   return {EARLY, delay - age, age}
 end
 
@@ -119,6 +135,24 @@ local function credit(passes)
   end
   write('SET', KEYS[2], passes + 1, 'EX', lifetime)
 end
+
+if mode == TAKE_OVER then
+  local passed = ARGV[9] == '1'
+  first = passed and now - since or first
+  if most > 0 and first ~= before and (before > 0 or not passed) then
+    local slots = waiting()
+    if before > 0 then note(slots, before, -1) end
+    if not passed then note(slots, first, 1) end
+  end
+  if passed then
+    write('SET', KEYS[1], -first, 'EX', lifetime)
+  elseif first ~= before then
+    write('SET', KEYS[1], first, 'EX', math.max(1, window - age))
+  end
+  return {passed and KNOWN or EARLY, 0, now - first}
+end
+
+if fresh and mode == KEEP_NOTHING then return {NEW, math.max(1, delay), 0} end
 
 if fresh then
   if most > 0 then

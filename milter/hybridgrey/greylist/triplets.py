@@ -15,6 +15,11 @@ Keys, all of one call with the client network as their hash tag, so that a Redis
     hg1:{192.0.2.0/24}                                               count of the network's passed triplets
     hg1:{192.0.2.0/24}+                                              when that count last grew
     hg1:{192.0.2.0/24}@192.0.2.17                                    how many triplets of an address wait
+    hg1:{spf=example.org}:sender@example.org:recipient@example.net   a triplet of a client that SPF proves
+    hg1:{spf=example.org}, hg1:{spf=example.org}+                    the domain's count, and when it last grew
+
+A triplet of a client that SPF proves has a second key, by the sender's domain: see `attempt_by_domain` and
+`hand_over`.
 
 Both bounds are the script's. A network's count grows once in `auto_allow_interval` at most, so that one burst
 and one retry buy nothing (postgrey does the same). An address (IPv6: its /64) has at most `max_waiting`
@@ -51,9 +56,13 @@ MAX_PART: Final = 120  # bytes of an escaped part; RFC 5321's longest real addre
 _KEPT: Final = 80  # of these, when the rest becomes a digest
 _ESCAPED = re.compile(rb"[^!-~]|[%:{}]")
 _ESCAPED_IN_TAG = re.compile(rb"[^!-~]|[%{}]")  # the braces end it, and IPv6 needs its colons
-_OF_CLIENTS: Final = frozenset({"network", "address"})
+_OF_CLIENTS: Final = frozenset({"network", "address", "domain"})
+DOMAIN: Final = "spf="
+"""How the hash tag of a domain begins; no network does."""
 _KEY = re.compile(r"hg1:\{([^{}]*)\}(?::([^:]*):([^:]*))?")
 _NOTE_KEY = re.compile(r"hg1:\{([^{}]*)\}([+@]).*")
+# What is asked of the script; see there.
+_ATTEMPT, _LOOK, _KEEP_NOTHING, _TAKE_OVER = range(4)
 ADDRESS_PREFIXES: Final = (32, 64)
 """What counts as one client address, IPv4 and IPv6: who has one IPv6 address has a /64 (RFC 6177)."""
 
@@ -110,9 +119,15 @@ class ParsedKey:
     recipient: str | None
 
     @property
+    def domain(self) -> str:
+        """The sender's domain (its HMAC with a key secret) of a key by domain, "" of one by network."""
+        return self.network.removeprefix(DOMAIN) if self.network.startswith(DOMAIN) else ""
+
+    @property
     def hidden(self) -> bool:
-        """Whether the parts are HMACs: only a clear network has a prefix length or is escaped text."""
-        return "/" not in self.network and re.fullmatch(r"[A-Za-z0-9_-]{22}", self.network) is not None
+        """Whether the parts are HMACs: a clear network has a prefix length or is escaped, a domain dots."""
+        tag = self.network.removeprefix(DOMAIN)
+        return "/" not in tag and re.fullmatch(r"[A-Za-z0-9_-]{22}", tag) is not None
 
 
 def parse_key(key: bytes) -> ParsedKey | None:
@@ -186,13 +201,41 @@ class Greylist:
         """The call that says what an attempt would mean now, changing nothing."""
         return self._call(client, sender, recipient, delay, 1)
 
+    def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
+        """The call that notes an attempt of a client that SPF proves to be the domain's.
+
+        `network`: what was found for its network, of which an earlier first attempt counts here too.  Where
+        too many wait there, nothing new is kept here either.
+        """
+        mode = _KEEP_NOTHING if network.state is State.FULL else _ATTEMPT
+        return self._by_domain(domain, sender, recipient, delay, mode, network.age)
+
+    def glance_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
+        """The call that says what `attempt_by_domain` would mean now, changing nothing."""
+        return self._by_domain(domain, sender, recipient, delay, _LOOK, network.age)
+
+    def hand_over(self, client: str, sender: str, recipient: str, domain: Touch) -> Call | None:
+        """The call by which a network takes over what was found for a domain: a pass, or the earlier attempt.
+
+        None where there is nothing to take over: the domain's credit holds for whom SPF proves only.
+        """
+        if domain.state is State.NETWORK:
+            return None
+        keys = self._all_keys(client, sender, recipient)
+        rest = (_TAKE_OVER, *self._bounds, domain.age, int(domain.accepted))
+        return Call(self._script, keys, (0, *self._limits, *rest))
+
     def keys(self, client: str, sender: str, recipient: str) -> tuple[bytes, bytes]:
         """The keys of a triplet and of its network's count."""
-        part = self._part
-        tag = b"%s:{%s}" % (
-            NAMESPACE.encode(),
-            part("network", normalise.client_network(client, *self._networks)),
-        )
+        network = self._part("network", normalise.client_network(client, *self._networks))
+        return self._tagged(network, sender, recipient)
+
+    def domain_keys(self, domain: str, sender: str, recipient: str) -> tuple[bytes, bytes]:
+        """The keys of a triplet by domain, and of the domain's count."""
+        return self._tagged(DOMAIN.encode() + self._part("domain", domain), sender, recipient)
+
+    def _tagged(self, client: bytes, sender: str, recipient: str) -> tuple[bytes, bytes]:
+        part, tag = self._part, b"%s:{%s}" % (NAMESPACE.encode(), client)
         name = part("sender", normalise.sender(sender)), part("recipient", normalise.recipient(recipient))
         return b"%s:%s:%s" % (tag, *name), tag
 
@@ -206,6 +249,13 @@ class Greylist:
     def _call(self, client: str, sender: str, recipient: str, delay: int, look: int) -> Call:
         keys = self._all_keys(client, sender, recipient)
         return Call(self._script, keys, (delay, *self._limits, look, *self._bounds))
+
+    def _by_domain(self, domain: str, sender: str, recipient: str, delay: int, mode: int, age: int) -> Call:
+        triplet, count = self.domain_keys(domain, sender, recipient)
+        # What waits is bounded for each address under its network, and so here.
+        interval, bound = self._bounds[0], 0
+        keys = (triplet, count, note_key(count, Note.CREDIT))
+        return Call(self._script, keys, (delay, *self._limits, mode, interval, bound, age))
 
 
 @cache

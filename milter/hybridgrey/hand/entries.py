@@ -23,6 +23,7 @@ from ipaddress import IPv4Network, IPv6Network
 from typing import Any, Final, NamedTuple
 
 from hybridgrey.policy import match
+from hybridgrey.policy.conditions import Hand
 from hybridgrey.policy.match import EntryError
 
 MAX_COMMENT: Final = 200
@@ -36,13 +37,6 @@ MAX_VALUE: Final = 2048
 
 _VALUE: Final = re.compile(rb"([0-9]{1,12}) ([0-9]{1,12}) (\{.*\})", re.DOTALL)
 _WIDEST: Final = {4: 8, 6: 16}
-
-
-class Kind(StrEnum):
-    """What an entry says of its subject."""
-
-    ALLOW = "allow"
-    BLOCK = "block"
 
 
 class About(StrEnum):
@@ -101,7 +95,7 @@ class Entry:
     """What was said of a subject: `at` and `until` are Unix seconds, an `until` of 0 is no end."""
 
     subject: Subject
-    kind: Kind
+    kind: Hand
     who: str
     host: str
     at: int
@@ -135,7 +129,7 @@ def read(about: About, text: str) -> Subject:
     return found
 
 
-def said(kind: Kind, who: str, host: str, comment: str) -> bytes:
+def said(kind: Hand, who: str, host: str, comment: str) -> bytes:
     """The part of a value that a command makes; the store puts the times before it."""
     parts = {
         "kind": kind.value,
@@ -162,10 +156,10 @@ def parse(field: object, value: object) -> Entry | None:
     if subject is None or match_ is None or rest is None:
         return None
     kind = rest.get("kind")
-    if kind not in (Kind.ALLOW.value, Kind.BLOCK.value):
+    if kind not in (Hand.ALLOW.value, Hand.BLOCK.value):
         return None
     who, host, comment = (_text(rest.get(name), most) for name, most in _TEXTS.items())
-    return Entry(subject, Kind(kind), who, host, int(match_[1]), int(match_[2]), comment)
+    return Entry(subject, Hand(kind), who, host, int(match_[1]), int(match_[2]), comment)
 
 
 _TEXTS: Final = {"who": MAX_NAME, "host": MAX_NAME, "comment": MAX_COMMENT}

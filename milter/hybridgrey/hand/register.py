@@ -15,7 +15,8 @@ from functools import cache
 from importlib import resources
 from typing import Final, NamedTuple, cast
 
-from hybridgrey.hand.entries import Entry, Kind, Subject, parse, said
+from hybridgrey.hand.entries import Entry, Subject, parse, said
+from hybridgrey.policy.conditions import Hand
 from hybridgrey.store.connection import Script, Store, StoreError
 
 MOST: Final = 5000
@@ -69,7 +70,7 @@ class Register:
         return Copy(version, now, tuple(zip(flat[::2], flat[1::2], strict=False)))
 
     def put(
-        self, kind: Kind, subjects: Sequence[Subject], seconds: int, *, who: str, host: str, comment: str
+        self, kind: Hand, subjects: Sequence[Subject], seconds: int, *, who: str, host: str, comment: str
     ) -> list[Entry | None]:
         """Make an entry for each subject, for so many `seconds` (0: without an end); what it replaces.
 

@@ -6,8 +6,9 @@ recipient: a mailbox, one with any extension, a local part at any domain, a doma
 one address holds inside an allowed network, and the other way round.  Between client, sender and recipient
 nothing is weighed: all that is said holds, and the order of the rules decides.
 
-A sender's address proves nothing: who is allowed by it is allowed only where SPF passes, and a wider block of
-the same sender goes on to hold for mail that does not pass.
+A sender's address proves nothing: who is allowed by it is allowed only where SPF passes.  Where it does
+not, the entry keeps a wider block off all the same: an SPF failure may be a time-out, of which no refusal
+must follow.
 
 `Index` finds them as it does for rules.  What is a rule there is a *rank* here, all entries of one kind
 that are equally specific, so masks stay short however many entries there are.  An IPv4 address inside an
@@ -23,13 +24,10 @@ from typing import Final, TypeAlias
 
 from hybridgrey.clientaddress import Carried
 from hybridgrey.envelope import Mailbox
-from hybridgrey.hand.entries import About, Entry, Kind, Subject
+from hybridgrey.hand.entries import About, Entry, Subject
 from hybridgrey.policy import match
+from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN, ByHand, Hand, Unknown
 from hybridgrey.policy.match import Index
-
-ALLOWED: Final = 1
-BLOCKED: Final = 2
-ALLOWED_IF_SPF: Final = 4
 
 Rank: TypeAlias = tuple[int, int]
 
@@ -58,7 +56,7 @@ class _Ranked:
     def __init__(self, entries: Iterable[Entry], rank: Callable[[Subject], Rank]) -> None:
         groups: dict[tuple[Rank, bool], list[match.Entry]] = {}
         for entry in entries:
-            place = rank(entry.subject), entry.kind is Kind.ALLOW
+            place = rank(entry.subject), entry.kind is Hand.ALLOW
             groups.setdefault(place, []).append(match.Entry(entry.subject.key))
         order = sorted(groups)
         self.index = Index([groups[place] for place in order])
@@ -97,17 +95,27 @@ class Table:
         host: str | None,
         sender: Mailbox,
         recipient: Mailbox,
-    ) -> int:
-        """What is said of a client (see `Index.client`), a sender and a recipient: flags, 0 for nothing."""
-        flags = 0
+    ) -> ByHand | Unknown:
+        """What is said of a client (see `Index.client`), a sender and a recipient.
+
+        Unknown where nothing is said, but would perhaps be if an uncertain address could be read.
+        """
+        allowed = blocked = by_spf = False
         if self._clients.any and (mask := self._client(packed, carried, host)):
-            flags = BLOCKED if self._clients.blocked(mask) else ALLOWED
+            blocked = self._clients.blocked(mask)
+            allowed = not blocked
         if self._senders.any and (mask := self._senders.index.mailbox(sender)):
-            flags |= BLOCKED if mask & self._senders.blocks else 0
-            flags |= 0 if self._senders.blocked(mask) else ALLOWED_IF_SPF
+            by_spf = not self._senders.blocked(mask)
+            blocked = blocked or not by_spf
         if self._recipients.any and (mask := self._recipients.index.mailbox(recipient)):
-            flags |= BLOCKED if self._recipients.blocked(mask) else ALLOWED
-        return flags
+            refused = self._recipients.blocked(mask)
+            blocked, allowed = blocked or refused, allowed or not refused
+        if allowed or blocked or by_spf:
+            return ByHand(allowed, blocked, by_spf)
+        unread = (self._senders.any and not sender.certain) or (
+            self._recipients.any and not recipient.certain
+        )
+        return UNKNOWN if unread else NO_ENTRY
 
     def _client(self, packed: bytes | None, carried: Carried | None, host: str | None) -> int:
         return self._clients.index.client(packed, host, carried, self._clients.blocks)
@@ -132,7 +140,7 @@ class Table:
                 named = ranked.index.mailbox(box) if box is not None else 0
                 rank = _mailbox_rank(entry.subject)
             if named:
-                found.append((about, rank, entry.kind is Kind.ALLOW, entry))
+                found.append((about, rank, entry.kind is Hand.ALLOW, entry))
         return [entry for *_, entry in sorted(found, key=lambda one: one[:3])]
 
 

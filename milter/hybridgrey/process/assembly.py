@@ -81,6 +81,8 @@ class Assembly:
             byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
         self._name = config.hostname or socket.gethostname()
         self._recorded = config.metrics.history or config.metrics.listen is not None
+        self.by_hand: byhand.Current
+        """The entries by hand of this process, once it has its `screen`."""
         self.zones = zones.build(config.rules, config.zones)
         rules = [(rule.name, rule.action.value) for rule in config.rules]
         labels = [(zone.name, zone.label) for zone in self.zones]
@@ -99,10 +101,10 @@ class Assembly:
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        return Worker(screen, store, self._config, reports, events, pool)
+        return Worker(screen, store, self._config, reports, events, pool, self.by_hand)
 
     def screen(self, reports: Report) -> tuple[Screen, Store]:
-        """The filter without its milter."""
+        """The filter without its milter; `by_hand.tick` is to be called once a second from then on."""
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -115,7 +117,8 @@ class Assembly:
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
-        return Screen(config, policy, self.zones, resolver, greylist, expected), store
+        self.by_hand = byhand.Current(self._bulletin, Register(store))
+        return Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of), store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -198,6 +201,7 @@ class Worker:
         reports: Report,
         events: Events,
         pool: Pool,
+        by_hand: byhand.Current,
     ) -> None:
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.process.libmilter_engine import Engine
@@ -205,6 +209,7 @@ class Worker:
         sys.excepthook = _one_line
         self.pool = pool
         self._store = store
+        self._by_hand = by_hand
         self._events = events
         self._sessions = Sessions(
             screen,
@@ -223,7 +228,8 @@ class Worker:
         return self._sessions.live
 
     def tick(self) -> None:
-        """Look whether a store that was given up is back."""
+        """Take over what was said by hand; look whether a store that was given up is back."""
+        self._by_hand.tick()
         self._store.probe()
 
     def close(self) -> None:

@@ -24,6 +24,7 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.hand import keptcopy
 from hybridgrey.hand.register import Copy, FullError, Register
 from hybridgrey.hand.table import EMPTY, Table
+from hybridgrey.policy.conditions import ByHand, Unknown
 from hybridgrey.process import statefiles
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.store.connection import StoreError
@@ -159,6 +160,6 @@ class Current:
         host: str | None,
         sender: Mailbox,
         recipient: Mailbox,
-    ) -> int:
+    ) -> ByHand | Unknown:
         """What is said by hand (`Table.of`)."""
         return self.table.of(packed, carried, host, sender, recipient)

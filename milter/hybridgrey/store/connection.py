@@ -64,8 +64,10 @@ class Store:
         """Why a call failed; "" when the last one to each shard did not."""
         return self._breakers.reason
 
-    def run(self, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
-        """Run a script that returns integers: one round trip. Raises StoreError.
+    def run(
+        self, script: Script, keys: Sequence[bytes], args: Arguments, seconds: float | None = None
+    ) -> list[int]:
+        """Run a script that returns integers: one round trip, of at most `seconds`. Raises StoreError.
 
         The keys of one call must share a hash tag. A connection found dead is replaced once and the call
         repeated, so the script must bear being run twice.
@@ -73,7 +75,8 @@ class Store:
         breaker = self._breakers.of(self._backend.shard(keys))
         if not breaker.admits():
             raise StoreError(f"the store is down: {breaker.reason}")
-        return self._attempt(breaker, script, keys, args)
+        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
+        return self._attempt(breaker, script, keys, args, timeout)
 
     def run_everywhere(self, script: Script) -> list[list[int]]:
         """Run a script without arguments on every shard. Raises StoreError when one does not answer."""
@@ -111,11 +114,13 @@ class Store:
         self._backend.close()
 
     def _try(self, breaker: Breaker, key: bytes) -> None:
-        self._attempt(breaker, self._probe, (key,), (_PROBE_SECONDS,))
+        self._attempt(breaker, self._probe, (key,), (_PROBE_SECONDS,), self._timeout)
 
-    def _attempt(self, breaker: Breaker, script: Script, keys: Sequence[bytes], args: Arguments) -> list[int]:
+    def _attempt(
+        self, breaker: Breaker, script: Script, keys: Sequence[bytes], args: Arguments, timeout: float
+    ) -> list[int]:
         try:
-            reply = self._backend.evaluate(script, keys, args, self._timeout)
+            reply = self._backend.evaluate(script, keys, args, timeout)
         except StoreError as error:
             self._failed(breaker, str(error), keys)
             raise

@@ -64,11 +64,12 @@ class Script:
 
 
 class Call(NamedTuple):
-    """A script to run; all its keys are in one shard."""
+    """A script to run; all its keys are in one shard.  `seconds`: the longest wait, None for the store's."""
 
     script: Script
     keys: Sequence[bytes]
     args: Arguments
+    seconds: float | None = None
 
 
 class Backend(Protocol):

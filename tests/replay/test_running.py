@@ -243,7 +243,7 @@ CASES = st.tuples(
 def test_names_are_alike_where_keys_are(one, other):
     """The names of an attempt's keys here tell apart what the store's keys tell apart."""
     grey = Greylist(None, DEFAULT.greylist)
-    trial = Trial(DEFAULT)
+    of_network = Trial(DEFAULT).names.of_network
     keys = [grey.attempt(*case, 1).keys for case in (one, other)]
-    names = [trial.names(*case) for case in (one, other)]
+    names = [of_network(*case) for case in (one, other)]
     assert [a == b for a, b in zip(*keys, strict=True)] == [a == b for a, b in zip(*names, strict=True)]

@@ -28,7 +28,7 @@ class Keys(NamedTuple):
     triplet: Hashable
     network: Hashable
     credit: Hashable
-    waiting: Hashable
+    waiting: Hashable = ""
 
 
 class Stored(NamedTuple):

@@ -14,8 +14,8 @@ from parts.daemon import toml
 from parts.redisserver import Redis
 
 RULES = [
-    #     {"name": "hand in", "by_hand": "allow", "action": "accept"},
-    #     {"name": "hand out", "by_hand": "block", "action": "reject"},
+    {"name": "hand in", "by_hand": "allow", "action": "accept"},
+    {"name": "hand out", "by_hand": "block", "action": "reject"},
     {"name": "rest", "action": "greylist"},
 ]
 
@@ -236,3 +236,32 @@ def test_expected_mail(server, config):
 def test_expect_refuses(config, words):
     """What is no whole address, too long a time, and options that do not go together."""
     done("expect", "-c", config, *words, status=2)
+
+
+def test_a_rule_must_look_at_entries(server, write):
+    """A configuration of the time before has none, and the command says so."""
+    with server.client() as client:
+        client.flushall()
+    config = write(server.unix_url, rule=[{"name": "rest", "action": "greylist"}])
+    assert 'no rule has by_hand = "block"' in done("block", "-c", config, "192.0.2.1").error
+    assert done("allow", "-c", write(server.unix_url), "192.0.2.1").error == ""
+
+
+def test_explain_names_the_entry(config):
+    """Which, by whom, when and why; in JSON too."""
+    ann = {"SUDO_USER": "ann"}
+    done("allow", "-c", config, "192.0.2.0/24", "--comment", "partners", environment=ann)
+    done("block", "-c", config, "192.0.2.7", "--comment", "junk", environment=ann)
+    shown = done("explain", "-c", config, "192.0.2.7").output
+    assert 'reject, rule "hand out"' in shown
+    assert "by_hand: yes (192.0.2.7, by ann)" in shown
+    assert "junk" in shown
+    found = json.loads(done("explain", "-c", config, "--json", "192.0.2.8").output)
+    assert (found["rule"], found["passes"]) == ("hand in", True)
+    assert [(e["kind"], e["subject"], e["who"], e["comment"]) for e in found["entries"]] == [
+        ("allow", "192.0.2.0/24", "ann", "partners")
+    ]
+    done("expect", "-c", config, "b@example.net")
+    waited = done("explain", "-c", config, "203.0.113.1", "--to", "b@example.net").output
+    assert "mail for the recipient is expected" in waited
+    assert "client gets: let in" in waited

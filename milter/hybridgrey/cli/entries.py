@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,17 @@ import click
 from hybridgrey import envelope
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
-from hybridgrey.cli.hand import opened
+from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble, url_of
 from hybridgrey.cli.hand_rows import HEAD, fields, row
-from hybridgrey.cli.output import fail, json_line, table
+from hybridgrey.cli.output import fail, json_line, table, warn
 from hybridgrey.clientaddress import ClientReader
+from hybridgrey.config.load import Config
 from hybridgrey.hand.entries import About, Entry
+from hybridgrey.hand.register import Register
 from hybridgrey.hand.table import Table
 from hybridgrey.policy.conditions import Hand
+from hybridgrey.process import byhand
+from hybridgrey.store.connection import StoreError
 
 
 @click.command("entries")
@@ -30,6 +36,8 @@ from hybridgrey.policy.conditions import Hand
 def entries_(config_path: Path, text: str, kind: str | None, about: str | None, lines: bool) -> None:
     """List the entries by hand: what `allow` and `block` have said.
 
+    With the store down it shows what this host goes by meanwhile, and ends with status 69.
+
     TEXT selects those that name it (an address that a network holds, a mailbox of a domain), and those that
     have it in their subject, their comment or the name of who made them.  Exit status 1 when there is none.
 
@@ -40,9 +48,8 @@ def entries_(config_path: Path, text: str, kind: str | None, about: str | None, 
       hybridgrey entries user@example.org
       hybridgrey entries --kind block --json | jq -r .subject
     """
-    with opened(config_path) as (config, register):
-        copy = register.read()
-    found = [entry for entry in copy.entries() if not entry.over(copy.now)]
+    config = configured(config_path)
+    found, trouble = _found(config)
     chosen = [e for e in found if kind in (None, e.kind.value) and about in (None, e.subject.about.value)]
     if text:
         chosen = list(_selected(chosen, text, config.dns.clients))
@@ -52,8 +59,26 @@ def entries_(config_path: Path, text: str, kind: str | None, about: str | None, 
             json_line(fields(entry))
     elif chosen:
         table(HEAD, map(row, chosen))
+    if trouble:
+        raise SystemExit(UNAVAILABLE)
     if not chosen:
         fail("there are no entries by hand" if not found else "no such entry")
+
+
+def _found(config: Config) -> tuple[Sequence[Entry], bool]:
+    """The entries that hold, and whether they are those of this host's copy, for want of the store."""
+    with closing(open_store(config)) as store:
+        try:
+            copy = Register(store).read()
+        except StoreError as error:
+            trouble = store_trouble(config, error)
+        else:
+            return Table(copy.entries()).at(copy.now).entries, False
+    kept = byhand.kept(config, url_of(config))
+    if kept is None:
+        fail(trouble, UNAVAILABLE)
+    warn(f"{trouble}; this host goes by its copy meanwhile:")
+    return Table(kept.entries()).at(time.time()).entries, True
 
 
 def _selected(entries: Iterable[Entry], text: str, clients: ClientReader) -> Iterator[Entry]:

@@ -14,6 +14,8 @@ from hybridgrey import address
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured, open_store, store_trouble
+from hybridgrey.cli.hand import by_hand
+from hybridgrey.cli.hand_rows import HEAD, fields, row
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
 from hybridgrey.config.load import Config
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
@@ -88,7 +90,7 @@ def explain_(
     named = _host_name(config, client, host)
     asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
     with closing(open_store(config)) as store:
-        found = explain(config, assembly.open_greylist(config, store), store, asked)
+        found = explain(config, assembly.open_greylist(config, store), store, asked, by_hand(config, store))
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 
@@ -115,6 +117,7 @@ def _print_json(config: Config, asked: Question, named: HostName, found: Explana
     }
     parts |= asdict(found)
     del parts["touch"]
+    parts["entries"] = [fields(entry) for entry in found.entries]
     names = ("state", "seconds_left", "age", "accepted")
     parts["greylist"] = found.touch and {name: getattr(found.touch, name) for name in names}
     as_json(parts)
@@ -139,6 +142,9 @@ def _print(config: Config, asked: Question, named: HostName, found: Explanation)
         click.echo(f"{' and '.join(missing)} not given: judged for an unknown one")
     title("Rules")
     table(("rule", "action", "outcome", "why"), ([s.rule, s.action, s.outcome, s.why] for s in found.steps))
+    if found.entries:
+        title("By hand")
+        table(HEAD, map(row, found.entries))
     if found.lists:
         title("Lists")
         table(

@@ -6,6 +6,7 @@ import os
 import pwd
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -15,15 +16,17 @@ import click
 
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
-from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble
+from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble, url_of
 from hybridgrey.cli.hand_rows import fields, moment_text, summary
 from hybridgrey.cli.moments import duration
-from hybridgrey.cli.output import fail, json_line
+from hybridgrey.cli.output import fail, json_line, warn
 from hybridgrey.config.load import Config
 from hybridgrey.hand.entries import MAX_COMMENT, About, Entry, Subject, SubjectError, read
 from hybridgrey.hand.register import Register
+from hybridgrey.hand.table import Table
 from hybridgrey.policy.conditions import Hand
-from hybridgrey.store.connection import StoreError
+from hybridgrey.process import byhand
+from hybridgrey.store.connection import Store, StoreError
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -51,6 +54,16 @@ def who() -> str:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
         return f"uid {os.getuid()}"
+
+
+def by_hand(config: Config, store: Store) -> Table:
+    """The entries that hold: the store's; with that down those of the host's copy, if it can be read."""
+    try:
+        copy = Register(store).read()
+        return Table(copy.entries()).at(copy.now)
+    except StoreError:
+        kept = byhand.kept(config, url_of(config))
+        return Table(kept.entries() if kept is not None else ()).at(time.time())
 
 
 def _subject_options(command: _F) -> _F:
@@ -175,7 +188,7 @@ def _make(
             _tell(entry, old)
     if not lines:
         click.echo(FOLLOW)
-        _advise(kind, meant, config)
+    _advise(kind, meant, config, quiet=lines)
 
 
 def _tell(entry: Entry, old: Entry | None) -> None:
@@ -199,9 +212,13 @@ def _confirm_wide(kind: Hand, meant: Sequence[Subject]) -> None:
                 raise SystemExit(1)
 
 
-def _advise(kind: Hand, meant: Sequence[Subject], config: Config) -> None:
+def _advise(kind: Hand, meant: Sequence[Subject], config: Config, *, quiet: bool) -> None:
     """Say where an entry holds for less than one may think."""
     about = meant[0].about
+    if not any(rule.by_hand is kind for rule in config.rules):
+        warn(f'no rule has by_hand = "{kind}", so this does nothing: see hybridgrey.toml(5)')
+    if quiet:
+        return
     if about is About.SENDER and kind is Hand.ALLOW:
         click.echo("note: anybody can write a sender's address, so it is let in only where SPF passes")
     if about is About.CLIENT and any(isinstance(subject.key, str) for subject in meant):

@@ -10,7 +10,7 @@ What is not given (sender, recipient) stands for somebody of whom no rule knows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import dns.exception
 import dns.message
@@ -25,7 +25,9 @@ from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
+from hybridgrey.hand.entries import Entry
 from hybridgrey.hand.expected import Expected
+from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.lists import question, zones
 from hybridgrey.lists.awaited import run
 from hybridgrey.lists.health import Health, Prober
@@ -33,7 +35,7 @@ from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
-from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Verdict
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Rule, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 from hybridgrey.store.connection import Store
 
@@ -57,7 +59,7 @@ class Explanation:
 
     `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
     `too_late` are rules that would let the client in, but stand below the one that refuses it.  `expected`:
-    it would be delayed, but mail for the recipient is expected.
+    it would be delayed, but mail for the recipient is expected.  `entries` are those by hand that name them.
     """
 
     action: Action
@@ -72,6 +74,7 @@ class Explanation:
     no_list_works: bool = False
     too_late: tuple[str, ...] = ()
     expected: bool = False
+    entries: tuple[Entry, ...] = ()
 
     @property
     def passes(self) -> bool:
@@ -98,8 +101,13 @@ class Peek:
         return None
 
 
-def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -> Explanation:
-    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised."""
+def explain(
+    config: Config, greylist: Greylist, store: Store, asked: Question, by_hand: Table = EMPTY
+) -> Explanation:
+    """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised.
+
+    `by_hand` are the entries by hand.
+    """
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
     policy = Policy(config.rules, config.dns.clients)
@@ -110,7 +118,7 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     expected = Expected(config.store.key_secret.get_secret_value())
-    screen = Screen(config, policy, built, resolver, Peek(greylist), expected)
+    screen = Screen(config, policy, built, resolver, Peek(greylist), expected, by_hand.of)
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
@@ -119,13 +127,29 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         client.close()
     answers = client.lookup.answers if client.lookup else {}
     rule = decision.verdict.rule
+    about = (source.packed, source.carried, asked.host, asked.from_, asked.to)
+    known = Facts(0, 0, by_hand=by_hand.of(*about))
+    entries = by_hand.naming(*about)
     labels = {zone.name: zone.label for zone in built}
     return Explanation(
         action=decision.verdict.action,
         rule=rule.name if rule else None,
         reply=_reply_text(decision),
         steps=tuple(
-            steps(policy, decision.verdict, asked, answers, labels, looked_up=client.lookup is not None)
+            _with_entry(step, one, entries)
+            for step, one in zip(
+                steps(
+                    policy,
+                    decision.verdict,
+                    asked,
+                    answers,
+                    labels,
+                    looked_up=client.lookup is not None,
+                    facts=known,
+                ),
+                policy.rules,
+                strict=True,
+            )
         ),
         lists=tuple(lists),
         touch=decision.touch,
@@ -135,6 +159,24 @@ def explain(config: Config, greylist: Greylist, store: Store, asked: Question) -
         no_list_works=none_works(str(one.state) for one in health),
         too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
         expected=decision.expected,
+        entries=tuple(entries),
+    )
+
+
+def _with_entry(step: Step, rule: Rule, entries: Sequence[Entry]) -> Step:
+    """A step with the entries by hand that its rule heeds."""
+    first = {entry.subject.about: entry for entry in reversed(entries)}  # the most specific of each
+    said = [f"{e.subject.text}, by {e.who}" for e in first.values() if e.kind is rule.by_hand]
+    if not said:
+        return step
+    return replace(
+        step,
+        conditions=tuple(
+            replace(one, because="; ".join([*sorted(said), *filter(None, [one.because])]))
+            if one.name == "by_hand"
+            else one
+            for one in step.conditions
+        ),
     )
 
 

@@ -34,7 +34,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, statefiles, store_memory, store_size
+from hybridgrey.process import byhand, keeper, store_memory, store_size
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
@@ -75,8 +75,7 @@ class Assembly:
         self._master = os.getpid()
         self._store_url = store_url(config, embedded_url)
         self._bulletin = byhand.new_bulletin() if bulletin is None else bulletin
-        folder = statefiles.folder(config)
-        self._hand_file = folder / byhand.FILE if folder is not None else None
+        self._hand_file = byhand.place(config)
         if before is None:
             byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
         self._name = config.hostname or socket.gethostname()

@@ -20,6 +20,7 @@ from typing import Final
 
 from hybridgrey import logs
 from hybridgrey.clientaddress import Carried
+from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.hand import keptcopy
 from hybridgrey.hand.register import Copy, FullError, Register
@@ -39,6 +40,21 @@ _KIND: Final = "entries by hand"
 def new_bulletin() -> Bulletin:
     """Memory in which entries are published."""
     return Bulletin(keptcopy.MAX_BYTES)
+
+
+def place(config: Config) -> Path | None:
+    """Where this host's copy is, None for nowhere."""
+    folder = statefiles.folder(config)
+    return folder / FILE if folder is not None else None
+
+
+def kept(config: Config, url: str) -> Copy | None:
+    """The copy that this host has for the store at `url`; None if there is none that can be read."""
+    path = place(config)
+    with contextlib.suppress(OSError, ValueError):
+        copy, store = keptcopy.parse(statefiles.read(path, keptcopy.MAX_BYTES)) if path else (None, "")
+        return copy if store == keptcopy.mark(url) else None
+    return None
 
 
 def start(bulletin: Bulletin, path: Path | None, store: str) -> None:

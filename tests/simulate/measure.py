@@ -36,8 +36,8 @@ class Host(NamedTuple):
     days: int = 30
 
 
-SMALL: Final = Host("a small host", 2, 300, months=10)
-BUSY: Final = Host("a busy host", 100, 5000)
+SMALL: Final = Host("a small host", 2, 300, months=6)
+BUSY: Final = Host("a busy host", 50, 2000)
 SWEPT: Final = Host("a small host", 2, 100, months=4)
 
 

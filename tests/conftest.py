@@ -13,6 +13,8 @@ import pytest
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+TESTS = Path(__file__).parent
+
 SUITES = ("mta", "field", "faults", "page", "guides", "install", "upgrade", "harness")
 """Folders whose tests are about real servers."""
 
@@ -22,7 +24,7 @@ NO_SERVERS = frozenset({"base", "configfile", "forked", "greyterms", "laws"})
 SKIPPED = ("program", "slow")
 """Marks of tests that `--unit` leaves out (pyproject.toml says what they mean)."""
 
-_IMPORT = re.compile(r"^from (?:parts|faults)(?:\.(\w+))? import (.+)", re.MULTILINE)
+_IMPORT = re.compile(r"^from (\w+)(?:\.([\w.]+))? import (.+)", re.MULTILINE)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -47,9 +49,18 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return True if collection_path.name in SUITES else None
     if not collection_path.match("test_*.py"):
         return None
-    imports = _IMPORT.findall(collection_path.read_text(encoding="utf-8"))
-    parts = {part for module, names in imports for part in ([module] if module else names.split(", "))}
-    return True if parts - NO_SERVERS else None
+    return True if _parts(collection_path) - NO_SERVERS else None
+
+
+def _parts(file: Path) -> set[str]:
+    """The parts that a module imports, itself or by way of another module of the tests."""
+    parts = set()
+    for package, module, names in _IMPORT.findall(file.read_text(encoding="utf-8")):
+        if package in ("parts", "faults"):
+            parts |= {module} if module else set(names.split(", "))
+        elif (other := TESTS / package / f"{module.replace('.', '/')}.py").is_file():
+            parts |= _parts(other)
+    return parts
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

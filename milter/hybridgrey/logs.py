@@ -29,24 +29,13 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from functools import lru_cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import orjson
+import structlog
 
 from hybridgrey.cleaning import INT_MAX, TEXT_MAX, clean, escaped, exception, plain
 from hybridgrey.logfile import LogFile
-
-# structlog takes rich, where it is installed, for a way to print tracebacks that is not ours: 5 MiB in each
-# process and a tenth of a second at the start.  It does without when told that there is none.
-_spared = "rich" not in sys.modules
-if _spared:
-    sys.modules["rich"] = cast("ModuleType", None)
-try:
-    import structlog
-finally:
-    if _spared:
-        del sys.modules["rich"]
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger

@@ -5,7 +5,8 @@ An input is lines; each puts something there: a letter for how, a letter for whi
     how    s string, x string that expires, n the store's time plus the value, p the same, negative;
            l list, h hash, z sorted set, m set, t stream
     key    a the triplet, b its network, c another triplet of the network, d a key of the value's own name,
-           e history's hosts, f its marks, g its latest verdicts, h an hour of its counts, i tops of a day
+           e history's hosts, f its marks, g its latest verdicts, h an hour of its counts, i tops of a day,
+           j the entries by hand, k expected mail
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import click
 import redis
 
+from fuzz import byhand
 from hybridgrey.cli import greylist_rows as shown
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import networks
@@ -48,6 +50,9 @@ SEEDS = (
     b"sa-0\nsa 1\nsa0x10\nsb1e3\nsbnan\nsbinf\nsb-inf",
     b"sd192.0.2.0/24}:%0A:%ff\nsd}\nsd{}:\nsd192.0.2.0/24}:a:b:c",
     b'zemx1\nzf[1,"mx1","start",""]\nlg{"t":1}\nhh00 outcome:accept:enforced\nzi192.0.2.0/24',
+    b"sj1\nlk2",
+    b"hjversion 99999999999999999\nhkb@example.net nan\nhjclient\xa0x 1",
+    b"hjversion -1\nhkb@example.net 99999999999 ann\nhkx 1 2",
     b'se1\nsf1\nsg1\nsh1\nsi1\nzf[1e999]\nlg{"t":null}\nhh61 x\nhh-1 x',
 )
 WORDS = (
@@ -103,6 +108,7 @@ def fill(client: redis.Redis, greylist: Greylist, data: bytes) -> None:
         b"g": layout.key("latest", HOST),
         b"h": layout.chapter(Step.MINUTE, MOMENT).key(HOST),
         b"i": layout.key("top", "network/reject", HOST, DAY),
+        **byhand.KEYS,
     }
     pipe = client.pipeline(transaction=False)
     for line in data.split(b"\n")[:12]:
@@ -150,6 +156,7 @@ def stored(data: bytes) -> None:
     client.flushdb()
     fill(client, greylist, data)
     read_history(reader, writer)
+    byhand.stored(entries._store)
     who = CLIENT, SENDER, RECIPIENT
     seen = sound(greylist.peek(*who, DELAY), DELAY)
     agree(entries, greylist, seen)

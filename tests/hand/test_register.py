@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from faults.shared import cluster
+from faults.shared import cluster, under_sentinel
 from hybridgrey import envelope
 from hybridgrey.greylist import normalise
 from hybridgrey.hand import expected as expected_
@@ -19,6 +19,7 @@ from hybridgrey.hand.register import Copy, FullError, Register
 from hybridgrey.policy.conditions import Hand
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.store.embedded import EmbeddedServer
+from parts.base import LOOPBACK
 from parts.redisserver import Redis
 
 A, B = read(About.CLIENT, "192.0.2.1"), read(About.CLIENT, "192.0.2.0/24")
@@ -31,7 +32,7 @@ def server():
         yield part
 
 
-@pytest.fixture(scope="module", params=["redis", "cluster", "embedded"])
+@pytest.fixture(scope="module", params=["redis", "cluster", "sentinel", "embedded"])
 def url(request, server, tmp_path_factory):
     """The URL of a store of each kind."""
     with contextlib.ExitStack() as stack:
@@ -39,6 +40,9 @@ def url(request, server, tmp_path_factory):
             yield server.url
         elif request.param == "cluster":
             yield stack.enter_context(cluster()).url
+        elif request.param == "sentinel":
+            _primary, _replica, sentinel = stack.enter_context(under_sentinel())
+            yield f"sentinel://{LOOPBACK}:{sentinel.port}/mymaster/0"
         else:
             embedded = EmbeddedServer(tmp_path_factory.mktemp("store"))
             embedded.start()
@@ -256,6 +260,10 @@ def test_a_store_that_has_lost_them_gets_them_back(plain):
     register.take([A])
     assert not register.restore(copy)
     assert register.read().entries() == []
+    client.hset(register_.KEY, B.field, copy.pairs[0][1])
+    client.hdel(register_.KEY, b"version")
+    assert not register.restore(copy)
+    assert [e.subject for e in register.read().entries()] == [B]
 
 
 @pytest.mark.parametrize("reply", [[], ["x"], [1], [1, 2, 3], [b"1", 2]])

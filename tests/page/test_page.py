@@ -172,6 +172,16 @@ def test_tops(visit):
     assert domains[f"<{MARKUP}@evil.example>"][1] == "1"
 
 
+def test_by_hand(visit):
+    """Entries by hand are shown with who and why, on each host, as text; nothing here changes them."""
+    found = {row[0]: row[1:] for row in rows(visit, "#hand-body")}
+    assert found["192.0.2.0/24"][0] == "allowed"
+    assert found["192.0.2.0/24"][2:] == ["unlisted", "ann on mx1.test", MARKUP]
+    assert found["sender spam@example.org"][0] == "blocked"
+    assert found["sender spam@example.org"][2] not in ("unlisted", "")
+    assert visit.page.locator("#hand button, #hand input, #hand form, #hand img").count() == 0
+
+
 # -- marks
 
 

@@ -16,6 +16,7 @@ import pytest
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config import load
+from hybridgrey.hand.entries import parse
 from hybridgrey.history import layout
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
@@ -23,7 +24,7 @@ from hybridgrey.lists import zones
 from hybridgrey.metrics.series import DELAY_BUCKETS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page import data as page_data
-from hybridgrey.page import files, spans, verdicts
+from hybridgrey.page import files, hand, spans, verdicts
 from hybridgrey.page import site as page_site
 from hybridgrey.policy.judge import Policy
 from hybridgrey.store.connection import StoreError
@@ -620,6 +621,22 @@ def test_history_of_all_and_of_one(data: page_data.Data) -> None:
     one: Any = data.answer("history", {"span": "hour", "host": "mx2"})
     assert (sum(one["outcomes"]["reject"]), [mark["host"] for mark in one["marks"]]) == (1, ["mx2"])
     assert every["trouble"] == ""
+
+
+def test_entries_by_hand_are_bounded_and_clean(data: page_data.Data) -> None:
+    """The newest come first, and hundreds are enough; what others have put in is one clean line."""
+    assert data.answer("hand", {}) == {"count": 0, "entries": []}
+    made = [
+        parse(f"client 10.0.{n // 256}.{n % 256}".encode(), f"{n} 0 {VALUE}".encode()) for n in range(1, 1001)
+    ]
+    shown: Any = hand.shown([entry for entry in made if entry is not None])
+    assert (shown["count"], len(shown["entries"])) == (1000, hand.MOST_SHOWN)
+    first = shown["entries"][0]
+    assert (first["subject"], first["since"], first["until"]) == ("10.0.3.232", 1000, None)
+    assert (first["kind"], first["who"], first["comment"]) == ("block", "a b", "")
+
+
+VALUE = r'{"kind":"block","who":"a\u001bb","host":"h","comment":7}'
 
 
 def test_the_store_is_asked_seldom(data: page_data.Data, past: Past) -> None:

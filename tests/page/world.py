@@ -15,6 +15,7 @@ from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
 from parts.base import LOOPBACK, accepts, free_port, wait_until
+from parts.commandline import run
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -104,6 +105,7 @@ class World:
                 f"{host.name} knows both",
                 NOT_REPEATED,
             )
+            wait_until(lambda host=host: host.ask("hand")["count"] == 2, "it knows the entries by hand")
 
 
 def settings(redis: Redis, dns: FakeDns, name: str, port: int, password: str) -> Mapping[str, Any]:
@@ -155,7 +157,14 @@ def world() -> Iterator[World]:
         two.send("2001:db8::7", "delay", sender="<>")
         # The greylisted one of mx1 comes back to mx2, after the delay.
         wait_until(lambda: _comes_back(two), "the greylisted mail passes")
+        _by_hand(one.daemon, "allow", "192.0.2.0/24", "--comment", MARKUP)
+        _by_hand(one.daemon, "block", "--from", "spam@example.org", "--for", "1d")
         yield World(redis, dns, one, two)
+
+
+def _by_hand(daemon: Daemon, command: str, *words: str) -> None:
+    done = run(command, "-c", daemon.config, *words, environment={"SUDO_USER": "ann"})
+    assert done.status == 0, done
 
 
 def _comes_back(host: Host) -> bool:

@@ -36,6 +36,7 @@ from hybridgrey.policy.match import Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.policy.trace import Question, retrace, steps
 from hybridgrey.spf.record import Result
+from parts.laws import examples
 
 LISTED, NOT = Answer((bytes([127, 0, 0, 2]),)), Answer()
 PASSES, PROVED, FAILS = Spf("pass"), Spf("pass", "a.example"), Spf("fail")
@@ -241,7 +242,7 @@ def outcome(verdict):
     return verdict.action, verdict.delay if verdict.action is Action.GREYLIST else None
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=examples(1500), deadline=None)
 @given(RULES, st.booleans(), KNOWN, OPEN)
 def test_asking_late_equals_asking_early(rules, listed, facts, not_yet):
     """A verdict that does without a fact is the one for all that the fact can be; so is one that stands."""
@@ -261,7 +262,7 @@ def test_asking_late_equals_asking_early(rules, listed, facts, not_yet):
         assert wanted in ((Action.ACCEPT, None), outcome(early.standing))
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(RULES, st.booleans(), KNOWN, st.permutations(FACTS))
 def test_asking_only_what_is_awaited_is_enough(rules, listed, facts, order):
     """Whoever learns one awaited fact after the other, in any order, ends with the verdict on all of them."""
@@ -277,7 +278,7 @@ def test_asking_only_what_is_awaited_is_enough(rules, listed, facts, order):
     pytest.fail("awaited facts did not lead to a verdict")
 
 
-@settings(max_examples=800, deadline=None)
+@settings(max_examples=examples(800), deadline=None)
 @given(RULES, st.booleans(), KNOWN, KNOWN)
 def test_unknown_never_refuses_and_never_lets_in(rules, listed, facts, values):
     """A rule that does not greylist matches only if it does for whatever the unknown facts may be."""

@@ -20,6 +20,8 @@ from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, 
 from hybridgrey.config.load import Config
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
 from hybridgrey.greylist.triplets import State
+from hybridgrey.hand.entries import About
+from hybridgrey.hand.table import Table
 from hybridgrey.lists import names
 from hybridgrey.lists.names import HostName
 from hybridgrey.lists.resolv import nameservers
@@ -87,20 +89,23 @@ def explain_(
     except ValueError:
         raise click.BadParameter(f"{clean(client)!r} is no IP address", param_hint="ADDRESS") from None
     config = configured(config_path)
-    named = _host_name(config, client, host)
-    asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
     with closing(open_store(config)) as store:
-        found = explain(config, assembly.open_greylist(config, store), store, asked, by_hand(config, store))
+        said = by_hand(config, store)
+        named = _host_name(config, client, host, said)
+        asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
+        found = explain(config, assembly.open_greylist(config, store), store, asked, said)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 
 
-def _host_name(config: Config, client: str, given: str | None) -> HostName:
-    """The client's verified name: the one that is given, or that is found where a rule wants one."""
+def _host_name(config: Config, client: str, given: str | None, by_hand: Table) -> HostName:
+    """The client's verified name: the one that is given, or that is found where a rule or entry wants one."""
     if given:
         return HostName(address.host(given), "as given")
-    entries = (entry for rule in config.rules for entry in rule.clients or ())
-    if not any(isinstance(entry.key, str) for entry in entries):
+    keys: list[object] = [entry.key for rule in config.rules for entry in rule.clients or ()]
+    keys += [e.subject.key for e in by_hand.entries if e.subject.about is About.CLIENT]
+    wanted = any(isinstance(key, str) for key in keys)
+    if not wanted and all(rule.rdns is None for rule in config.rules):
         return HostName("", "not looked up: no rule wants one")
     packed = config.dns.clients.read(client.partition("%")[0]).packed
     if packed is None:
@@ -135,6 +140,9 @@ def _print(config: Config, asked: Question, named: HostName, found: Explanation)
     let_in = f'let in, for mode is "observe"; would get: {found.reply}' if config.observe else found.reply
     click.echo(f"client gets: {'let in' if found.passes else let_in}")
     click.echo(f"host name: {clean(', '.join(part for part in named if part))}")
+    if found.spf:
+        proof = f"proves {clean(found.proved)}" if found.proved else "proves nobody"
+        click.echo(f"SPF: {found.spf}, {proof}")
     missing = [
         f"--{name}" for name, value in (("from", asked.sender), ("to", asked.recipient)) if value is None
     ]
@@ -175,6 +183,10 @@ def _print_greylist(found: Explanation) -> None:
         finding = _FINDINGS[touch.state].format(
             delay=span(found.delay), age=span(touch.age), left=span(touch.seconds_left)
         )
+        if found.domain and touch.state is State.NETWORK:
+            finding = "the sender's domain has passed often enough, and SPF proves the client; let in"
+        elif found.domain:
+            finding += f", for SPF proves {clean(found.domain)}"
         click.echo(f"{coloured(touch.state)}: {finding}")
         if found.expected:
             click.echo("mail for the recipient is expected (hybridgrey expect): let in all the same")

@@ -6,8 +6,9 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import click
 
@@ -24,8 +25,6 @@ from hybridgrey.greylist.entries import ConditionError, Entries, Query, Status, 
 from hybridgrey.greylist.networks import Network
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.store.connection import StoreError
-
-_F = TypeVar("_F", bound=Callable[..., Any])
 
 _NAMES: Final = {"sender": "--from", "recipient": "--to", "anywhere": "PATTERN"}
 """What the conditions of a query are called on the command line."""
@@ -48,8 +47,15 @@ def greylist(config_path: Path) -> None:
     """
 
 
-def _conditions(command: _F) -> _F:
-    """The options that say which entries are meant."""
+def _conditions(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that say which entries are meant; the command takes them as `conditions` of a query."""
+
+    @wraps(command)
+    def collected(*, pattern: str, state: str | None, **options: Any) -> None:  # noqa: ANN401 (the others too)
+        conditions = {name: options.pop(name) for name in ("client", "sender", "recipient")}
+        status = Status(state) if state else None
+        command(conditions={**conditions, "anywhere": pattern, "status": status}, **options)
+
     options = (
         click.argument("pattern", required=False, default=""),
         click.option("--client", default="", metavar="ADDRESS|NETWORK|PATTERN", help="Of these clients."),
@@ -58,9 +64,10 @@ def _conditions(command: _F) -> _F:
         click.option("--state", type=click.Choice([s.value for s in Status]), help="In this state only."),
         config_option,
     )
+    made: Callable[..., None] = collected
     for option in reversed(options):
-        command = option(command)
-    return command
+        made = option(made)
+    return made
 
 
 _json_option = click.option("--json", "lines", is_flag=True, help="Print JSON, one object a line.")
@@ -104,16 +111,7 @@ def _opened(path: Path) -> Iterator[_Open]:
 @_conditions
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after so many.")
 @_json_option
-def list_(
-    config_path: Path,
-    pattern: str,
-    client: str,
-    sender: str | None,
-    recipient: str | None,
-    state: str | None,
-    limit: int | None,
-    lines: bool,
-) -> None:
+def list_(config_path: Path, conditions: dict[str, Any], limit: int | None, lines: bool) -> None:
     """List entries, all of them or those that match.
 
     PATTERN is an address, a network or the head of one (192.0.2), or a word with *, ? and [...] that is
@@ -135,13 +133,7 @@ def list_(
       hybridgrey greylist list --json | jq -r 'select(.age > 86400) | .sender'
     """
     with _opened(config_path) as store:
-        query = store.query(
-            client=client,
-            sender=sender,
-            recipient=recipient,
-            anywhere=pattern,
-            status=Status(state) if state else None,
-        )
+        query = store.query(**conditions)
         count = greylist_rows.show(ordered(store.entries.find(query), limit), lines=lines)
     if is_terminal(sys.stdout) and not lines:
         click.echo(several(count, "entry", "entries"), err=True)
@@ -254,17 +246,7 @@ def _pass_networks(store: _Open, meant: Sequence[Network], seconds: int, *, yes:
 @click.option("--all", "everything", is_flag=True, help="Forget all entries.")
 @click.option("--yes", is_flag=True, help="Do not ask before several entries are forgotten.")
 @_json_option
-def forget(
-    config_path: Path,
-    pattern: str,
-    client: str,
-    sender: str | None,
-    recipient: str | None,
-    state: str | None,
-    everything: bool,
-    yes: bool,
-    lines: bool,
-) -> None:
+def forget(config_path: Path, conditions: dict[str, Any], everything: bool, yes: bool, lines: bool) -> None:
     """Forget entries, as `list` with the same options shows them.
 
     It asks before it forgets more than one; without a terminal --yes is needed.  Exit status 1 when there is
@@ -277,13 +259,7 @@ def forget(
       hybridgrey greylist forget --all
     """
     with _opened(config_path) as store:
-        query = store.query(
-            client=client,
-            sender=sender,
-            recipient=recipient,
-            anywhere=pattern,
-            status=Status(state) if state else None,
-        )
+        query = store.query(**conditions)
         if query.is_everything != everything:
             raise click.UsageError(
                 "say which entries, or --all for all of them"

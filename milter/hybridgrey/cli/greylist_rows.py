@@ -38,9 +38,9 @@ class _Part(NamedTuple):
     offsets: tuple[int, ...]
 
 
-def ordered(found: Iterable[Entry], limit: int | None = None) -> Iterator[Entry]:
+def ordered(entries: Iterable[Entry], limit: int | None = None) -> Iterator[Entry]:
     """Entries by network, sender and recipient, each once; the first `limit` of them."""
-    keyed: Iterator[Keyed] = ((_order(entry), entry) for entry in found)
+    keyed: Iterator[Keyed] = ((_order(entry), entry) for entry in entries)
     if limit is not None and limit <= PART:
         # Some more, for SCAN may give an entry twice.
         keyed = iter(heapq.nsmallest(2 * limit, keyed, key=itemgetter(0)))
@@ -129,20 +129,20 @@ def _row(entry: Entry, widths: tuple[int, int]) -> str:
     return f"{head}  {expires:>7}  {clean(entry.sender):<{sender}}  {clean(entry.recipient or '')}"
 
 
-def show(found: Iterable[Entry], *, lines: bool) -> int:
+def show(entries: Iterable[Entry], *, lines: bool) -> int:
     """Print entries; how many there were."""
-    found = iter(found)
+    entries = iter(entries)
     count = 0
     if lines:
-        for entry in found:
+        for entry in entries:
             json_line(_fields(entry))
             count += 1
         return count
-    first = list(islice(found, FIRST))
+    first = list(islice(entries, FIRST))
     widths = _widths(first)
     if first:
         click.secho(_head(widths), bold=True)
-    for entry in chain(first, found):
+    for entry in chain(first, entries):
         click.echo(_row(entry, widths))
         count += 1
     return count

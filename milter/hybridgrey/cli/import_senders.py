@@ -176,13 +176,13 @@ def _sorted_out(paths: Iterable[str]) -> tuple[list[str], list[Path]]:
     for text in paths:
         path = Path(text)
         if path.is_dir():
-            found = [str(path / name) for name in DATABASES if (path / name).is_file()]
+            files = [str(path / name) for name in DATABASES if (path / name).is_file()]
             listed = sorted(
                 p for p in path.iterdir() if whitelists.is_whitelist(p.name, in_use=True) and p.is_file()
             )
-            if not found and not listed:
+            if not files and not listed:
                 fail(f"{text}: neither postgrey's databases nor its whitelists are in it")
-            databases += found
+            databases += files
             lists += listed
         elif whitelists.is_whitelist(path.name):
             lists.append(path)
@@ -206,8 +206,8 @@ def tell_lost(found: Sequence[Found], source: str) -> None:
     """Say on stderr what is not taken over, each thing once; on a terminal the printed comments say it."""
     if is_terminal(sys.stdout) and is_terminal(sys.stderr):
         return
-    said = (f"{configfile.origins(f, source)[0]}: {'; '.join(f.notes)}" for f in found if f.lost)
-    for line in dict.fromkeys(map(configfile.one_line, said)):
+    losses = (f"{configfile.origins(f, source)[0]}: {'; '.join(f.notes)}" for f in found if f.lost)
+    for line in dict.fromkeys(map(configfile.one_line, losses)):
         click.echo(line, err=True)
 
 

@@ -51,43 +51,45 @@ def zones(config_path: Path, json_: bool) -> None:
     config = configured(config_path)
     built = lists.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
-    found = _ask(built, servers)
-    none = none_works(str(health.state) for health in found)
+    healths = _ask(built, servers)
+    none = none_works(str(health.state) for health in healths)
     public = [host for host, _port in servers if host in PUBLIC_RESOLVERS]
     if json_:
-        rows = [_fields(config, zone, health) for zone, health in zip(built, found, strict=True)]
+        rows = [_fields(config, zone, health) for zone, health in zip(built, healths, strict=True)]
         shown = [endpoint_text(*server) for server in servers]
         as_json({"no_list_works": none, "nameservers": shown, "public_nameservers": public, "lists": rows})
     elif not built:
         click.echo("no rule asks a list")
     else:
-        click.echo(coloured("warning") + f": {NO_LIST_WORKS}" if none else _summary(found))
+        click.echo(coloured("warning") + f": {NO_LIST_WORKS}" if none else _summary(healths))
         head = ("list", "state", "time", "reason", "known")
-        table(head, (_row(zone, health) for zone, health in zip(built, found, strict=True)))
+        table(head, (_row(zone, health) for zone, health in zip(built, healths, strict=True)))
     for host in public:
         warn(f"nameserver {host} is a public resolver, which most lists refuse; use a resolver of your own")
     if none:
         through = ", ".join(endpoint_text(*server) for server in servers)
         warn(f"they were asked through {through}: check [dns] nameservers, or what stands between")
-    raise SystemExit(none or any(health.state is Condition.SUSPENDED for health in found))
+    raise SystemExit(none or any(health.state is Condition.SUSPENDED for health in healths))
 
 
-def _summary(found: Sequence[Health]) -> str:
+def _summary(healths: Sequence[Health]) -> str:
     """How the lists are, in one line."""
-    states = Counter(str(health.state) for health in found)
-    return f"{len(found)} lists: " + ", ".join(f"{states[one]} {one}" for one in _ORDER if states[one])
+    states = Counter(str(health.state) for health in healths)
+    return f"{len(healths)} lists: " + ", ".join(
+        f"{states[state]} {state}" for state in _ORDER if states[state]
+    )
 
 
 def _ask(built: Sequence[lists.Zone], servers: Sequence[tuple[str, int]]) -> list[Health]:
     """The health of each list; asked side by side, with progress for who watches."""
     prober = Prober(built, servers)
-    found: dict[int, Health] = {}
+    healths: dict[int, Health] = {}
     with ThreadPoolExecutor(THREADS) as threads, _progress(len(built)) as advance:
         asked = {threads.submit(prober.probe_once, [zone]): zone.index for zone in built}
-        for one in as_completed(asked):
-            (found[asked[one]],) = one.result()
+        for answer in as_completed(asked):
+            (healths[asked[answer]],) = answer.result()
             advance()
-    return [found[zone.index] for zone in built]
+    return [healths[zone.index] for zone in built]
 
 
 @contextlib.contextmanager

@@ -35,8 +35,11 @@ from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
+from hybridgrey.policy.conditions import Spf
 from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Rule, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
+from hybridgrey.spf.carrier import Carrier
+from hybridgrey.spf.proof import Widths
 from hybridgrey.store.connection import Store
 
 TEXT_TIMEOUT = 2.0
@@ -60,6 +63,8 @@ class Explanation:
     `reply` is what the client gets, "" when it passes; `delay` (seconds) is that of the rule that greylists.
     `too_late` are rules that would let the client in, but stand below the one that refuses it.  `expected`:
     it would be delayed, but mail for the recipient is expected.  `entries` are those by hand that name them.
+    `spf` is its result, "" where nobody has asked, `proved` the domain that it proves; `domain` is that one
+    if the greylist lets it in for that.
     """
 
     action: Action
@@ -75,6 +80,9 @@ class Explanation:
     too_late: tuple[str, ...] = ()
     expected: bool = False
     entries: tuple[Entry, ...] = ()
+    spf: str = ""
+    proved: str = ""
+    domain: str = ""
 
     @property
     def passes(self) -> bool:
@@ -118,7 +126,9 @@ def explain(
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     expected = Expected(config.store.key_secret.get_secret_value())
-    screen = Screen(config, policy, built, resolver, Peek(greylist), expected, by_hand.of)
+    # Of somebody who is not given there is no record to be asked for.
+    spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
+    screen = Screen(config, policy, built, resolver, Peek(greylist), expected, by_hand.of, spf=spf)
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
@@ -128,29 +138,17 @@ def explain(
     answers = client.lookup.answers if client.lookup else {}
     rule = decision.verdict.rule
     about = (source.packed, source.carried, asked.host, asked.from_, asked.to)
-    known = Facts(0, 0, by_hand=by_hand.of(*about))
+    known = Facts(0, 0, spf=decision.spf, by_hand=by_hand.of(*about), correspondent=decision.correspondent)
+    result = decision.spf if isinstance(decision.spf, Spf) else Spf("")
     entries = by_hand.naming(*about)
     labels = {zone.name: zone.label for zone in built}
+    looked_up = client.lookup is not None
+    way = steps(policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known)
     return Explanation(
         action=decision.verdict.action,
         rule=rule.name if rule else None,
         reply=_reply_text(decision),
-        steps=tuple(
-            _with_entry(step, one, entries)
-            for step, one in zip(
-                steps(
-                    policy,
-                    decision.verdict,
-                    asked,
-                    answers,
-                    labels,
-                    looked_up=client.lookup is not None,
-                    facts=known,
-                ),
-                policy.rules,
-                strict=True,
-            )
-        ),
+        steps=tuple(_with_entry(*pair, entries) for pair in zip(way, policy.rules, strict=True)),
         lists=tuple(lists),
         touch=decision.touch,
         delay=config.greylist.delay if decision.verdict.delay is None else decision.verdict.delay,
@@ -160,6 +158,9 @@ def explain(
         too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
         expected=decision.expected,
         entries=tuple(entries),
+        spf=result.result,
+        proved=result.proved,
+        domain=decision.domain,
     )
 
 
@@ -235,7 +236,10 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
 
 def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
     transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
-    return screen.judge(transaction, asked.to)
+    try:
+        return (yield from screen.judge(transaction, asked.to))
+    finally:
+        transaction.close()
 
 
 def _too_late(policy: Policy, verdict: Verdict, facts: Facts, asked: Question) -> Iterator[str]:

@@ -142,6 +142,8 @@ def said(kind: Hand, who: str, host: str, comment: str) -> bytes:
 
 def plain(text: str, limit: int) -> str:
     """A text on one line without what steers a terminal, of `limit` characters at most."""
+    if len(text) <= limit and text.isprintable() and " ".join(text.split()) == text:
+        return text
     return " ".join("".join(c if c.isprintable() else " " for c in text[: 2 * limit]).split())[:limit]
 
 
@@ -168,11 +170,13 @@ _TEXTS: Final = {"who": MAX_NAME, "host": MAX_NAME, "comment": MAX_COMMENT}
 def _subject(field: bytes) -> Subject | None:
     """A subject by its field, if it is written as we write it: no two fields are of one subject."""
     try:
-        about, _, text = field.decode().partition(" ")
-        found = read(About(about), text)
+        name, _, text = field.decode().partition(" ")
+        about = About(name)
+        found = Subject(about, match.parse_entry(_READ_AS[about], text).key)
     except ValueError:  # no UTF-8, no such About, no subject
         return None
-    return found if found.field == field else None
+    never = found.key == match.NULL_SENDER and about is About.RECIPIENT
+    return found if found.field == field and text.isprintable() and not never else None
 
 
 def _object(text: bytes) -> dict[str, Any] | None:

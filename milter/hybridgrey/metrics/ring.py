@@ -91,7 +91,7 @@ class Rings:
         if end == place.bytes:
             return Read([], place)
         ring, size = self._ring(slot), self._size
-        found: list[bytes] = []
+        records: list[bytes] = []
         at, number = place
         lost = 0
         if not 0 <= end - at <= size:
@@ -106,12 +106,12 @@ class Rings:
             record = bytes(ring[begin : begin + min(length, RECORD_MAX)])
             if checksum != _sum(record, this):
                 break
-            found.append(record)
+            records.append(record)
             lost += max(0, this - number)
             number = this + 1
             at += _room(length)
         self._ends[2 * self.slots] += lost
-        return Read(found, Place(end, number))
+        return Read(records, Place(end, number))
 
     def _ring(self, slot: int) -> memoryview[int]:
         return self._memory[slot * self._size : (slot + 1) * self._size]

@@ -38,22 +38,22 @@ def outside(network: Network) -> Spans:
 
 def both(one: Sequence[Span], other: Sequence[Span]) -> Spans:
     """The addresses that are in both sets."""
-    found: Spans = []
+    shared: Spans = []
     i = j = 0
     while i < len(one) and j < len(other):
         start, end = max(one[i][0], other[j][0]), min(one[i][1], other[j][1])
         if start <= end:
-            found.append((start, end))
+            shared.append((start, end))
         if one[i][1] < other[j][1]:
             i += 1
         else:
             j += 1
-    return found
+    return shared
 
 
 def minus(one: Sequence[Span], other: Sequence[Span]) -> Spans:
     """The addresses of the first set that are not in the second."""
-    found: Spans = []
+    left: Spans = []
     j = 0
     for first, last in one:
         start = first
@@ -62,30 +62,30 @@ def minus(one: Sequence[Span], other: Sequence[Span]) -> Spans:
         at = j
         while at < len(other) and other[at][0] <= last:
             if start < other[at][0]:
-                found.append((start, other[at][0] - 1))
+                left.append((start, other[at][0] - 1))
             start = max(start, other[at][1] + 1)
             at += 1
         if start <= last:
-            found.append((start, last))
-    return found
+            left.append((start, last))
+    return left
 
 
 def union(spans: Iterable[Span]) -> Spans:
     """The addresses of any of the spans."""
-    found: Spans = []
+    joined: Spans = []
     for start, end in sorted(spans):
-        if found and start <= found[-1][1] + 1 and start != _V6:
-            found[-1] = (found[-1][0], max(found[-1][1], end))
+        if joined and start <= joined[-1][1] + 1 and start != _V6:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
         else:
-            found.append((start, end))
-    return found
+            joined.append((start, end))
+    return joined
 
 
 def shares(sets: Sequence[Sequence[Span]]) -> list[Spans]:
     """What each set has that no set before it has: the addresses for which a table's row is the first."""
     starts = sorted((start, row, end) for row, spans in enumerate(sets) for start, end in spans)
     points = sorted({p for start, _row, end in starts for p in (start, end + 1)})
-    found: list[Spans] = [[] for _ in sets]
+    parts: list[Spans] = [[] for _ in sets]
     open_: list[tuple[int, int]] = []
     begun = 0
     for point, following in pairwise(points):
@@ -96,8 +96,8 @@ def shares(sets: Sequence[Sequence[Span]]) -> list[Spans]:
         while open_ and open_[0][1] < point:
             heapq.heappop(open_)
         if open_:
-            found[open_[0][0]].append((point, following - 1))
-    return [union(spans) for spans in found]
+            parts[open_[0][0]].append((point, following - 1))
+    return [union(spans) for spans in parts]
 
 
 def networks(spans: Iterable[Span]) -> Iterator[Network]:

@@ -64,7 +64,7 @@ def lines(content: str) -> Iterator[tuple[int, str]]:
 def rows(content: str) -> list[Row]:
     """The rows of a cidr table in their order."""
     conditions = _Conditions()
-    found: list[Row] = []
+    rows: list[Row] = []
     for number, line in lines(content):
         text = line.strip()
         shown = " ".join(text.split())
@@ -73,11 +73,11 @@ def rows(content: str) -> list[Row]:
         elif condition := _IF.match(text):
             problem = conditions.begin(text[condition.end() :], number)
         else:
-            found.append(_row(number, shown, text, conditions.hold, conditions.doubt))
+            rows.append(_row(number, shown, text, conditions.hold, conditions.doubt))
             continue
         if problem:
-            found.append(Row(number, shown, problem=problem))
-    return found
+            rows.append(Row(number, shown, problem=problem))
+    return rows
 
 
 class _Conditions:
@@ -154,8 +154,8 @@ def _covered(text: str) -> tuple[Spans, Network | None, str]:
 def parse_network(pattern: str) -> Network:
     """An address or network as a cidr table has it, in brackets or not; raises NetworkError."""
     bare = pattern
-    if found := _BRACKETS.fullmatch(pattern):
-        bare = found[1] + (found[2] or found[3] or "")
+    if bracketed := _BRACKETS.fullmatch(pattern):
+        bare = bracketed[1] + (bracketed[2] or bracketed[3] or "")
     shown = repr(pattern[:60])
     if not re.fullmatch(r"[0-9A-Fa-f:.]+(/[0-9]{1,3})?", bare):
         raise NetworkError(f"{shown} is no address or network")

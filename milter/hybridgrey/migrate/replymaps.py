@@ -39,9 +39,9 @@ def labels(main: MainCf, found: Sequence[Found], read: Read) -> Iterator[Found]:
     for name in (POSTSCREEN, SMTPD, DEFAULT):
         if name in main.parameters:
             asked = _asked(found, postscreen=name == POSTSCREEN)
-            for one in _of(main, name, [zone for zone in asked if zone not in done], read):
-                done.add(one.zone)
-                yield one
+            for label in _of(main, name, [zone for zone in asked if zone not in done], read):
+                done.add(label.zone)
+                yield label
 
 
 def masked(zone: str) -> str:
@@ -109,8 +109,8 @@ def _label(line: int, name: str, zone: str, reply: str) -> Found:
             line, shown, notes=("its reply names the list; the text itself is not taken over",), aside=True
         )
     else:
-        found = _USING.search(reply)
-        label = found[1] if found else ""
+        using = _USING.search(reply)
+        label = using[1] if using else ""
     if not label or len(label) > _LONGEST or not label.isascii() or not label.isprintable():
         return Found(line, shown, notes=(f"no name can be taken from its reply; {ADVICE}",))
     if zone.partition(".")[0] in label.lower().split(".") and label.lower() != zone:

@@ -1,7 +1,7 @@
 """The data of the page: what its questions (``/api/…``) are answered with.
 
 history, tops: a span of time of one host or all.  lists: how the lists and this host do now.  latest: the
-last verdicts, searched.  way: how one of them came about, by the rules of now.
+last verdicts, searched.  hand: the entries by hand.  way: how one of them came about, by the rules of now.
 
 The store is asked for one thing at a time, and what it said is kept some seconds: however many pages are
 open, and whatever they ask, it is read a few times a minute.  While it is down, what was known before is
@@ -19,12 +19,13 @@ from typing import Any, Final, NamedTuple
 
 from hybridgrey import __version__
 from hybridgrey.cleaning import clean
+from hybridgrey.hand.entries import Entry
 from hybridgrey.history.records import LATEST_MAX, Mark
 from hybridgrey.history.view import Chronicle
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics import series
 from hybridgrey.metrics.shared import Shared
-from hybridgrey.page import spans, verdicts
+from hybridgrey.page import hand, spans, verdicts
 from hybridgrey.page.site import BadQuestionError, GoneError
 from hybridgrey.page.verdicts import Verdict
 from hybridgrey.policy.judge import Policy
@@ -150,14 +151,17 @@ class Data:
         shared: Shared,
         chronicle: Chronicle,
         health: Callable[[], Sequence[str]],
+        entries: Callable[[], Sequence[Entry]] = tuple,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """`entries`: those by hand that hold now."""
         self._host = host
         self._policy = policy
         self._zones = zones
         self._shared = shared
         self._chronicle = chronicle
         self._health = health
+        self._entries = entries
         self._clock = clock
         self._memory = Memory()
 
@@ -170,6 +174,8 @@ class Data:
                 return self._tops(*self._span(parameters))
             case "lists":
                 return self._now()
+            case "hand":
+                return hand.shown(self._entries())
             case "latest":
                 return self._latest(parameters)
             case "way":

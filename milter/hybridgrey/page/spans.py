@@ -93,24 +93,24 @@ def _outcomes(counts: Rows, span: Span, start: int) -> tuple[dict[str, list[int]
 
 
 def _rules(totals: Mapping[str, int]) -> list[dict[str, object]]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    by_rule: dict[str, Counter[str]] = defaultdict(Counter)
     for (rule, word), count in _of(totals, "rule", 2):
         outcome = _label(word)
         if outcome in (*OUTCOMES, NOTED) and count:
-            found[rule][outcome] += count
-    decided = {rule: sum(by[outcome] for outcome in OUTCOMES) for rule, by in found.items()}
-    ordered = sorted(found.items(), key=lambda one: (-decided[one[0]], one[0]))
+            by_rule[rule][outcome] += count
+    decided = {rule: sum(by[outcome] for outcome in OUTCOMES) for rule, by in by_rule.items()}
+    ordered = sorted(by_rule.items(), key=lambda row: (-decided[row[0]], row[0]))
     return [{"rule": rule, **by} for rule, by in ordered[:MOST_NAMES]]
 
 
 def _lists(totals: Mapping[str, int]) -> list[dict[str, object]]:
     kinds = (*RESULTS, "sole", "shared")
-    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(kinds, 0))
+    by_list: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys(kinds, 0))
     for family in ("list", "list_reject"):
         for (label, kind), count in _of(totals, family, 2):
-            if kind in kinds and (label in found or len(found) < MOST_NAMES):
-                found[label][kind] += count
-    return [{"list": label, **kinds_of} for label, kinds_of in sorted(found.items())]
+            if kind in kinds and (label in by_list or len(by_list) < MOST_NAMES):
+                by_list[label][kind] += count
+    return [{"list": label, **kinds_of} for label, kinds_of in sorted(by_list.items())]
 
 
 def _delays(totals: Mapping[str, int]) -> dict[str, object]:
@@ -158,13 +158,13 @@ def middle(row: Sequence[int], bounds: Sequence[float]) -> tuple[float | None, b
 
 def heaviest(tops: Mapping[str, Sequence[tuple[str, int]]], what: str, limit: int) -> list[dict[str, object]]:
     """The names with the most recipients, each with its counts by outcome; `what`: "network", "domain"."""
-    found: dict[str, Counter[str]] = defaultdict(Counter)
+    by_name: dict[str, Counter[str]] = defaultdict(Counter)
     for key, pairs in tops.items():
         kind, _, outcome = key.partition("/")
         if kind == what and outcome in OUTCOMES:
             for name, count in pairs:
-                found[name][outcome] += count
-    ordered = sorted(found.items(), key=lambda one: (-one[1].total(), one[0]))
+                by_name[name][outcome] += count
+    ordered = sorted(by_name.items(), key=lambda row: (-row[1].total(), row[0]))
     return [{"name": name, **by_outcome} for name, by_outcome in ordered[:limit]]
 
 

@@ -39,6 +39,8 @@ from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.spf.carrier import Carrier
+from hybridgrey.spf.proof import Widths
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
 
@@ -117,7 +119,9 @@ class Assembly:
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
         self.by_hand = byhand.Current(self._bulletin, Register(store))
-        return Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of), store
+        spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6), reporter=reports)
+        screen = Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of, spf=spf)
+        return screen, store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
@@ -150,7 +154,7 @@ class Assembly:
                 follower.run,
             ],
             checks={"store": partial(_reachable, store)},
-            site=partial(self._site, chronicle),
+            site=partial(self._site, chronicle, follower),
         )
         os._exit(status)
 
@@ -161,7 +165,7 @@ class Assembly:
         mark = keptcopy.mark(self._store_url)
         return byhand.Follower(Register(store), self._bulletin, reports, store=mark, path=self._hand_file)
 
-    def _site(self, chronicle: Chronicle, health: Callable[[], list[str]]) -> Site:
+    def _site(self, chronicle: Chronicle, follower: byhand.Follower, health: Callable[[], list[str]]) -> Site:
         """What is served over HTTP."""
         from hybridgrey.page import (  # only where it is served: what else the page needs costs memory
             data,
@@ -183,6 +187,7 @@ class Assembly:
             shared=self.shared,
             chronicle=chronicle,
             health=health,
+            entries=follower.entries,
         )
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +24,7 @@ from hybridgrey.clientaddress import Carried
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.hand import keptcopy
+from hybridgrey.hand.entries import Entry, parse
 from hybridgrey.hand.register import Copy, FullError, Register
 from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.policy.conditions import ByHand, Unknown
@@ -75,13 +77,13 @@ def start(bulletin: Bulletin, path: Path | None, store: str) -> None:
         logs.get().warning("the copy of the entries by hand is of no use", file=str(path), reason=reason)
 
 
-def published(bulletin: Bulletin) -> tuple[int, Copy] | None:
-    """The generation and the entries; None when there is nothing to be had now."""
+def published(bulletin: Bulletin) -> tuple[int, Copy, str] | None:
+    """The generation, the entries and the mark of their store; None when there is nothing to be had now."""
     found = bulletin.read()
     if found is None:
         return None
     try:
-        return found[0], keptcopy.parse(found[1])[0]
+        return found[0], *keptcopy.parse(found[1])
     except ValueError:
         return None
 
@@ -100,13 +102,20 @@ class Follower:
         self._path = path
         self._known: Copy | None = None
         last = published(bulletin)
-        if last is not None:
+        # A reload may have changed the store: what another one has is not given to this.
+        if last is not None and last[2] == store:
             self._known = last[1]
 
     def run(self, stop: threading.Event) -> None:
         """Follow the store until `stop` is set."""
         while not stop.wait(SECONDS):
             self.look()
+
+    def entries(self) -> Sequence[Entry]:
+        """The entries that hold now, as far as they are known."""
+        known = self._known.entries() if self._known is not None else []
+        now = time.time() + self._bulletin.offset
+        return [entry for entry in known if not entry.over(now)]
 
     def look(self) -> None:
         """Look once, and take over what has changed.  Never raises for a bad world."""
@@ -142,7 +151,7 @@ class Follower:
         try:
             statefiles.replace(self._path, data)
         except OSError as error:
-            self._report.failing(_KIND, error=f"no copy can be kept in {self._path}: {error.strerror}")
+            self._report.failing(_KIND, file=str(self._path), error=error.strerror)
         else:
             self._report.recovered(_KIND)
 
@@ -154,11 +163,12 @@ class Current:
         """`register` is read once if nothing was published yet: a host without a copy starts."""
         self._bulletin = bulletin
         self._generation = 0
+        self._read: dict[tuple[bytes, bytes], Entry | None] = {}
         self.table: Table = EMPTY
         """The entries that hold."""
         if not bulletin.generation:
             with contextlib.suppress(StoreError):  # the keeper goes on trying
-                self.table = Table(register.read().entries())
+                self._take(register.read())
         self.tick()
 
     def tick(self) -> None:
@@ -166,8 +176,14 @@ class Current:
         bulletin = self._bulletin
         if bulletin.generation != self._generation and (found := published(bulletin)) is not None:
             self._generation = found[0]
-            self.table = Table(found[1].entries())
+            self._take(found[1])
         self.table = self.table.at(time.time() + bulletin.offset)
+
+    def _take(self, copy: Copy) -> None:
+        """Read what is new of a copy: no mail should wait because of a change among thousands."""
+        before = self._read
+        self._read = {pair: before[pair] if pair in before else parse(*pair) for pair in copy.pairs}
+        self.table = Table(entry for entry in self._read.values() if entry is not None)
 
     def of(
         self,

@@ -106,7 +106,7 @@ class Proof:
 
     def has(self, series: str) -> bool:
         """Whether a series was counted at all."""
-        return any(one.counts.get(series) for one in self.bins)
+        return any(bin_.counts.get(series) for bin_ in self.bins)
 
     @property
     def shown(self) -> tuple[str, ...]:
@@ -115,7 +115,7 @@ class Proof:
 
     def total(self, series: str) -> int:
         """How much of it there was."""
-        return sum(one.counts.get(series, 0) for one in self.bins)
+        return sum(bin_.counts.get(series, 0) for bin_ in self.bins)
 
     def means(self, series: str) -> Means:
         """Means over the bins wholly before, and wholly after the moment it was switched on."""
@@ -123,14 +123,14 @@ class Proof:
         if on is None:
             return Means(None, None)
         return Means(
-            self._mean(series, lambda one: one.start + self.step <= on),
-            self._mean(series, lambda one: one.start >= on),
+            self._mean(series, lambda bin_: bin_.start + self.step <= on),
+            self._mean(series, lambda bin_: bin_.start >= on),
         )
 
     def _mean(self, series: str, wanted: Callable[[Bin], bool]) -> float | None:
-        chosen = [one for one in self.bins if one.knows(series) and wanted(one)]
-        seconds = sum(one.seconds for one in chosen)
-        return sum(one.counts.get(series, 0) for one in chosen) / seconds if seconds else None
+        chosen = [bin_ for bin_ in self.bins if bin_.knows(series) and wanted(bin_)]
+        seconds = sum(bin_.seconds for bin_ in chosen)
+        return sum(bin_.counts.get(series, 0) for bin_ in chosen) / seconds if seconds else None
 
 
 def step_for(start: float, end: float, least: int = STEPS[0]) -> int:
@@ -141,22 +141,22 @@ def step_for(start: float, end: float, least: int = STEPS[0]) -> int:
 
 def outcomes(history: Rows) -> dict[str, Counter[int]]:
     """The history's outcomes as the series of a graph, by the beginning of their bins."""
-    found: dict[str, Counter[int]] = {}
+    totals: dict[str, Counter[int]] = {}
     for name, counts in history.items():
         for series in _OUTCOMES.get(name, ()):
-            found.setdefault(series, Counter()).update(counts)
-    return found
+            totals.setdefault(series, Counter()).update(counts)
+    return totals
 
 
 def lists(history: Rows) -> list[ListRejects]:
     """The lists by which most was rejected, the heaviest first."""
-    found: dict[str, Counter[str]] = {}
+    shares: dict[str, Counter[str]] = {}
     for name, counts in history.items():
         kind, _, rest = name.partition(":")
         label, _, share = rest.rpartition(":")
         if kind == "list_reject" and label and share in ("sole", "shared"):
-            found.setdefault(clean(unquote(label)), Counter())[share] += sum(counts.values())
-    rows = [ListRejects(label, both["sole"], both["shared"]) for label, both in found.items()]
+            shares.setdefault(clean(unquote(label)), Counter())[share] += sum(counts.values())
+    rows = [ListRejects(label, both["sole"], both["shared"]) for label, both in shares.items()]
     rows = [row for row in rows if row.sole + row.shared > 0]
     return sorted(rows, key=lambda row: (-row.sole - row.shared, row.label))[:MOST_LISTS]
 
@@ -198,8 +198,8 @@ def bins(
         if width <= 0 or seconds < _ENOUGH * width:
             made.append(Bin(begin, 0.0, {}))
         else:
-            found = {series: counted[begin] for series, counted in counts.items() if counted[begin]}
-            made.append(Bin(begin, seconds, found, logged))
+            these = {series: counted[begin] for series, counted in counts.items() if counted[begin]}
+            made.append(Bin(begin, seconds, these, logged))
     return made
 
 

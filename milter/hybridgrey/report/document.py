@@ -113,17 +113,17 @@ def span(proof: Proof) -> str:
 
 def description(proof: Proof) -> str:
     """What the graphs show, for those who do not see them."""
-    said = [f"Graphs from {moment(proof.start)} to {moment(proof.end)}."]
+    sentences = [f"Graphs from {moment(proof.start)} to {moment(proof.end)}."]
     if proof.switched_on is not None:
-        said.append(f"hybridgrey was switched on at {moment(proof.switched_on)}.")
+        sentences.append(f"hybridgrey was switched on at {moment(proof.switched_on)}.")
     for series in proof.shown:
         means = proof.means(series)
         if means.before is not None and means.after is not None:
             text = f"{TITLES[series]}: {rate(means.before)} before, {rate(means.after)} after"
-            said.append(f"{text}{', ' + change(means) if change(means) else ''}.")
+            sentences.append(f"{text}{', ' + change(means) if change(means) else ''}.")
         else:
-            said.append(f"{TITLES[series]}: {proof.total(series)} in all.")
-    return " ".join(said)
+            sentences.append(f"{TITLES[series]}: {proof.total(series)} in all.")
+    return " ".join(sentences)
 
 
 def rows(proof: Proof) -> list[list[str]]:
@@ -181,10 +181,10 @@ def _numbers(proof: Proof) -> list[str]:
     series = [name for name in NAMES if name in proof.shown or proof.has(name)]
     made = [
         [
-            moment(one.start),
-            *(f"{one.counts.get(name, 0):,}" if one.knows(name) else UNKNOWN for name in series),
+            moment(bin_.start),
+            *(f"{bin_.counts.get(name, 0):,}" if bin_.knows(name) else UNKNOWN for name in series),
         ]
-        for one in proof.bins
+        for bin_ in proof.bins
     ]
     head = ["from", *(NAMES[name] for name in series)]
     table = _table(f"Counts of {width_of(proof.step)} each; {UNKNOWN}: not known", head, made)

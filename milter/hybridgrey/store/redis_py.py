@@ -205,13 +205,13 @@ class Cluster:
         """As in Backend."""
         client: Any = self._client
         wanted = len(client.get_primaries()) if client is not None else 0
-        found: dict[str, bytes] = {}
+        by_shard: dict[str, bytes] = {}
         for number in range(_SAMPLES):
-            if len(found) >= wanted:
+            if len(by_shard) >= wanted:
                 break
-            one = b"%s:{%d}" % (key, number)
-            found.setdefault(self.shard((one,)), one)
-        return tuple(found.values()) or (key,)
+            sample = b"%s:{%d}" % (key, number)
+            by_shard.setdefault(self.shard((sample,)), sample)
+        return tuple(by_shard.values()) or (key,)
 
     def primaries(self) -> list[redis.Redis]:
         """A client for each primary."""
@@ -298,8 +298,8 @@ def _hosts(parts: SplitResult, default_port: int) -> list[tuple[str, int]]:
     """The (host, port) pairs of `a:1,b:2,[::1]:3`. Raises ValueError."""
     hosts = []
     for text in parts.netloc.rpartition("@")[2].split(","):
-        one = urlsplit(f"//{text}")
-        if not one.hostname:
+        place = urlsplit(f"//{text}")
+        if not place.hostname:
             raise ValueError("a host name is missing")
-        hosts.append((one.hostname, one.port or default_port))
+        hosts.append((place.hostname, place.port or default_port))
     return hosts

@@ -5,7 +5,7 @@ import { onFind } from "./find.js";
 import { exact, spanName } from "./format.js";
 import { latest } from "./latest.js";
 import { canDraw } from "./chart.js";
-import { showDelays, showLists, showRules, showTops } from "./tables.js";
+import { showDelays, showHand, showLists, showRules, showTops } from "./tables.js";
 import { verdicts } from "./verdicts.js";
 
 const EVERY = 15_000; // ms
@@ -67,17 +67,19 @@ async function update(what = "all") {
   let pause = EVERY;
   try {
     if (what === "all" || !last) {
-      const [history, now, tops] = await Promise.all([
+      const [history, now, tops, hand] = await Promise.all([
         ask("history", { span, host }, signal),
         // Needs nothing but this host: it is said at once.
         ask("lists", {}, signal).then((answer) => (showState(answer), answer)),
         ask("tops", { span, host }, signal),
+        ask("hand", {}, signal),
       ]);
       showHosts(history.hosts);
       showVerdicts(history);
       showLists(history, now);
       showDelays(history);
       showRules(history);
+      showHand(hand);
       showTops(tops, span);
       last = now.now;
       // What the history says of the store is the better word.

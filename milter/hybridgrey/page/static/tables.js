@@ -2,7 +2,7 @@
 
 import { bar, byId, fill, foreign, make, table } from "./dom.js";
 import { finder } from "./find.js";
-import { OUTCOMES, count, duration, median, plural, share, spanName } from "./format.js";
+import { OUTCOMES, count, dated, duration, median, plural, share, spanName, timeElement } from "./format.js";
 
 const sum = (values) => values.reduce((total, value) => total + value, 0);
 const nothing = (text) => make("p", { class: "note" }, text);
@@ -109,6 +109,24 @@ export function showRules(history) {
   const columns = [...byOutcome("Rule"), ...(tried ? [{ title: "noted only", number: true }] : [])];
   const rows = history.rules.map((one) => [...outcomeRow(finder("rule", one.rule), one), ...(tried ? [one.noted ? count(one.noted) : "–"] : [])]);
   fill(byId("rules-body"), table("Recipients by the rule that decided", columns, rows));
+}
+
+/** What was allowed and blocked by hand; the page only shows it. */
+export function showHand({ count: all, entries }) {
+  byId("hand").hidden = !all;
+  if (!all) return;
+  const more = all > entries.length ? `The newest ${count(entries.length)} of ${count(all)}; hybridgrey entries has them all. ` : "";
+  fill(byId("hand-summary"), `${more}They are changed on the command line: hybridgrey allow, block and unlist.`);
+  const columns = [{ title: "Subject", wide: true }, { title: "Is" }, { title: "Since" }, { title: "Until" }, { title: "Who" }, { title: "Why", wide: true }];
+  const rows = entries.map((one) => [
+    make("span", {}, one.of === "client" ? "" : `${one.of} `, foreign(one.subject)),
+    make("span", { class: `state ${one.kind === "allow" ? "good" : "bad"}` }, one.kind === "allow" ? "allowed" : "blocked"),
+    timeElement(one.since, dated(one.since)),
+    one.until ? timeElement(one.until, dated(one.until)) : "unlisted",
+    make("span", {}, foreign(one.who), " on ", foreign(one.host)),
+    foreign(one.comment),
+  ]);
+  fill(byId("hand-body"), table("Entries by hand", columns, rows));
 }
 
 /** The heaviest client networks and sender domains. */

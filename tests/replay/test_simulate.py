@@ -4,6 +4,7 @@ import json
 from collections import Counter, defaultdict
 from dataclasses import fields, replace
 from functools import cache
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -14,13 +15,14 @@ from hybridgrey.replay.reading import Reader
 from simulate import __main__ as command
 from simulate import assumptions, envelopes, ham, measure, schedules, spam, tables, variants
 from simulate.assumptions import World
-from simulate.catalogue import Catalogue
+from simulate.catalogue import POOLS, Catalogue
 from simulate.measure import Host, Row
 from simulate.origins import PROVED, Origin, Told, attempts
 from simulate.tables import Targets
 
 HOST = Host("tiny", 2, 100, days=10)
 pytestmark = pytest.mark.slow
+SHIPPED = Path(__file__).parents[2] / "etc/pools"
 
 
 @cache
@@ -253,6 +255,13 @@ def test_a_task_gives_rows(capsys):
     assert (plain.spam, plain.legitimate) == (2000, 1000)
     assert "hybridgrey's defaults" in tables.text(tables.HEAD, tables.compared(rows))
     assert command.verdict(rows).count("at most") == 3
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="no etc/pools")
+def test_pools_are_those_that_are_shipped():
+    """Nothing is let in here that is not let in by default."""
+    lines = (line.partition("#")[0].strip() for line in SHIPPED.read_text().splitlines())
+    assert set(POOLS) <= set(lines)
 
 
 def test_all_variants_are_configurations(tmp_path):

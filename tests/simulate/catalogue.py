@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 
 class Provider(NamedTuple):
-    """A large provider: its share of webmail, the domain of its SPF networks ("" for not in etc/pools)."""
+    """A large provider: its share of webmail, and the domain of its SPF networks in etc/pools."""
 
     name: str
     domain: str
@@ -40,9 +40,9 @@ PROVIDERS: Final = (
     Provider("yahoo", "yahoo.com", 0.10, "yahoo", 1, 40, "_spf.mail.yahoo.com"),
     Provider("gmx", "gmx.net", 0.09, "gmx", 3, 12, "gmx.net"),
     Provider("aol", "aol.com", 0.04, "aol", 1, 20, "_spf.mail.yahoo.com"),
-    Provider("mail.ru", "mail.ru", 0.02, "mail.ru", 9, 40, ""),
-    Provider("yandex", "yandex.com", 0.02, "yandex", 1, 20, ""),
-    Provider("qq", "qq.com", 0.01, "qq", 2, 20, ""),
+    Provider("mail.ru", "mail.ru", 0.02, "mail.ru", 9, 40, "_spf.mail.ru"),
+    Provider("yandex", "yandex.com", 0.02, "yandex", 1, 20, "_spf.yandex.net"),
+    Provider("qq", "qq.com", 0.01, "qq", 2, 20, "spf.mail.qq.com"),
 )
 """Shares of webmail are an assumption; no measurement of them says how it was made."""
 
@@ -51,12 +51,14 @@ PLATFORMS: Final = (
     "sendgrid.net",
     "mailgun.org",
     "servers.mcsv.net",
-    "_spf.salesforce.com",
+    "cust-spf.exacttarget.com",
     "spf.mandrillapp.com",
+    "spf.mtasv.net",
+    "spf.brevo.com",
 )
 """Platforms that send for others, by the domains of their SPF networks in etc/pools."""
 
-POOLS: Final = tuple(dict.fromkeys((*(one.spf_domain for one in PROVIDERS if one.spf_domain), *PLATFORMS)))
+POOLS: Final = tuple(dict.fromkeys((*(one.spf_domain for one in PROVIDERS), *PLATFORMS)))
 """All of these domains."""
 
 
@@ -151,7 +153,7 @@ class Catalogue:
             schedules.measured(one.schedule),
             f"mail-out.{one.domain}",
             PROVED,
-            (one.spf_domain,) if one.spf_domain else (),
+            (one.spf_domain,),
             one.width,
             lists_of(self.chance, addresses, world.allowed_providers, world.wrongly_listed),
         )

@@ -25,15 +25,16 @@ def main() -> None:
     """Read the arguments and print the tables."""
     chosen = _arguments()
     shown = tables.markdown if chosen.markdown else tables.text
+    world = _world(chosen.set)
     if chosen.messages:
-        sys.stdout.buffer.writelines(lines(measure.month(World(), ONE_MONTH, f"{chosen.seed} 0")))
+        sys.stdout.buffer.writelines(lines(measure.month(world, ONE_MONTH, f"{chosen.seed} 0")))
     elif chosen.numbers:
-        print(shown(("number", "value", "range", "source"), tables.numbers(list(known()))))
+        print(shown(tables.NUMBERS_HEAD, tables.numbers(list(known()))))
     elif chosen.sweep:
-        print(shown(tables.SWEEP_HEAD, tables.swept(sweep(chosen.seed))))
+        print(shown(tables.SWEEP_HEAD, tables.swept(sweep(world, chosen.seed))))
     else:
         for host in [ONE_MONTH] if chosen.quick else [SMALL, BUSY]:
-            rows = table(host, chosen.seed, _variants(chosen))
+            rows = table(world, host, chosen.seed, _variants(chosen))
             for part in (_title(host, rows[0]), shown(tables.HEAD, tables.compared(rows)), verdict(rows)):
                 print(part, end="\n\n")
 
@@ -41,6 +42,9 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make simulate", description=__doc__)
     parser.add_argument("--seed", type=int, default=1, help="another seed is other mail of the same world")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a number of the world"
+    )
     parser.add_argument("--markdown", action="store_true", help="tables in Markdown")
     parser.add_argument("--quick", action="store_true", help="one month of a small host only")
     parser.add_argument("--others", action="store_true", help="other terms of the greylist, other rules")
@@ -55,9 +59,23 @@ def _variants(chosen: argparse.Namespace) -> list[Variant]:
     return [*COMPARED, *([] if chosen.quick else SWITCHED_OFF), *([*TERMS, *RULES] if chosen.others else [])]
 
 
-def table(host: Host, seed: int, variants: Sequence[Variant]) -> list[Row]:
+def _world(changes: Sequence[str]) -> World:
+    """The world with some numbers changed; ends the program for what is no number of it."""
+    world, names = World(), {one.name for one in known()}
+    for change in changes:
+        name, _, value = change.partition("=")
+        if name not in names:
+            sys.exit(f"--set {change}: no such number; --numbers has their names")
+        try:
+            world = world.other(name, float(value))
+        except ValueError:
+            sys.exit(f"--set {change}: the value is no number")
+    return world
+
+
+def table(world: World, host: Host, seed: int, variants: Sequence[Variant]) -> list[Row]:
     """The rows of a host."""
-    return measure.rows(measure.added(measure.measured(measure.months(World(), host, seed, variants))))
+    return measure.rows(measure.added(measure.measured(measure.months(world, host, seed, variants))))
 
 
 def _title(host: Host, one: Row) -> str:
@@ -76,12 +94,12 @@ def _targets(rows: Sequence[Row]) -> Targets:
     return tables.targets(found[OURS.name], found[PLAIN.name], found[PLAIN_LISTED.name])
 
 
-def sweep(seed: int) -> list[Swept]:
+def sweep(world: World, seed: int) -> list[Swept]:
     """Our defaults with each number of the world at its low and at its high; what hangs on it most first."""
     numbers = list(known())
     points: list[tuple[Known, float]] = [(one, end) for one in numbers for end in (one.low, one.high)]
     variants = (PLAIN, PLAIN_LISTED, OURS)
-    worlds = [World(), *(World().other(one.name, value) for one, value in points)]
+    worlds = [world, *(world.other(one.name, value) for one, value in points)]
     tasks = [task for world in worlds for task in measure.months(world, SWEPT, seed, variants)]
     results = measure.measured(tasks)
     found = [

@@ -18,6 +18,7 @@ HEAD: Final = (
     "login codes over 10 min",
     "spam let in",
 )
+NUMBERS_HEAD: Final = ("name", "what", "value", "range", "source")
 SWEEP_HEAD: Final = ("number", "value", "delayed, of plain", "codes over 10 min", "spam, of plain + lists")
 
 
@@ -92,7 +93,9 @@ def judged(some: Targets) -> str:
 
 def numbers(known: Sequence[Known]) -> list[list[str]]:
     """The cells of the table of all numbers."""
-    return [[k.what, f"{k.value:g}", f"{k.low:g} to {k.high:g}", k.source or "assumption"] for k in known]
+    return [
+        [k.name, k.what, f"{k.value:g}", f"{k.low:g} to {k.high:g}", k.source or "assumption"] for k in known
+    ]
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

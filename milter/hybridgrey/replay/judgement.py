@@ -18,7 +18,7 @@ from hybridgrey.replay.messages import Attempt
 from hybridgrey.replay.names import Names
 
 MOST_CALLS: Final = 4
-"""What a recipient may ask of the store; it decides whether a network learns of a domain's waiting triplet."""
+"""What a recipient may ask of the store; a network may so not learn of a domain's waiting triplet."""
 
 
 class Parts(NamedTuple):

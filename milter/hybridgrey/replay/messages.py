@@ -117,46 +117,42 @@ def _attempt(raw: object, seen: Callable[[str], None]) -> Attempt:
         raise DamageError("an attempt must be an object")
     for key in raw.keys() - _OF_ATTEMPT:
         seen(key)
-    spf = _spf(raw)
     return Attempt(
         moment(raw.get("at")),
         client(raw.get("client")),
         name(raw, "host"),
         name(raw, "helo"),
-        _flag(raw, "authenticated"),
+        flag(raw, "authenticated"),
         heard(raw["lists"]) if "lists" in raw else (),
         False,
-        spf,
-        _proved(raw, spf),
-        _pools(raw),
-        _flag(raw, "correspondent"),
-        _flag(raw, "expected"),
+        *spf(raw),
+        pools(raw),
+        flag(raw, "correspondent"),
+        flag(raw, "expected"),
         _score(raw),
     )
 
 
-def _flag(raw: Mapping[str, Any], key: str) -> bool | Unknown:
+def flag(raw: Mapping[str, Any], key: str) -> bool | Unknown:
+    """True or false; raises DamageError."""
     value = raw.get(key, UNKNOWN)
     if value is UNKNOWN or isinstance(value, bool):
         return value
     raise DamageError(f"{key} must be true or false")
 
 
-def _spf(raw: Mapping[str, Any]) -> str | Unknown:
-    value = raw.get("spf", UNKNOWN)
-    if value is UNKNOWN or (isinstance(value, str) and value in SPF_RESULTS):
-        return value
-    raise DamageError(f"spf must be one of {', '.join(SPF_RESULTS)}")
-
-
-def _proved(raw: Mapping[str, Any], spf: str | Unknown) -> bool | Unknown:
-    proved = _flag(raw, "proved")
-    if proved is True and spf != PASS:
+def spf(raw: Mapping[str, Any]) -> tuple[str | Unknown, bool | Unknown]:
+    """The result, and whether it proves the client; raises DamageError."""
+    result, proved = raw.get("spf", UNKNOWN), flag(raw, "proved")
+    if result is not UNKNOWN and not (isinstance(result, str) and result in SPF_RESULTS):
+        raise DamageError(f"spf must be one of {', '.join(SPF_RESULTS)}")
+    if proved is True and result != PASS:
         raise DamageError("proved is true, and spf is not pass")
-    return spf == PASS if proved is UNKNOWN and spf is not UNKNOWN else proved
+    return result, result == PASS if proved is UNKNOWN and result is not UNKNOWN else proved
 
 
-def _pools(raw: Mapping[str, Any]) -> tuple[str, ...] | Unknown:
+def pools(raw: Mapping[str, Any]) -> tuple[str, ...] | Unknown:
+    """All pools that the client is in; raises DamageError."""
     if "pools" not in raw:
         return UNKNOWN
     if not isinstance(raw["pools"], list):

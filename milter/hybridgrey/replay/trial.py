@@ -98,7 +98,7 @@ class Trial:
         return Judgement(self._parts, policy, facts, at, sender, recipient)
 
     def _made_policy(self, missing: Missing) -> Policy:
-        return Policy([without(rule, missing) for rule in self._rules], self._reader)
+        return Policy([made for rule in self._rules for made in without(rule, missing)], self._reader)
 
     def _made_answers(
         self, heard: Heard, others_none: bool, nobody: bool

@@ -54,6 +54,10 @@ def logged(event: Mapping[str, Any]) -> Logged:
         True if event.get("reason") == Reason.LOGGED_IN else UNKNOWN,
         messages.heard(event.get("lists") or {}),
         True,
+        *messages.spf(event),
+        pools=messages.pools(event),
+        correspondent=messages.flag(event, "correspondent"),
+        expected=True if event.get("reason") == Reason.EXPECTED else UNKNOWN,
     )
     ended = not carried_out or outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
     return Logged(attempt, sender, recipient, ended)

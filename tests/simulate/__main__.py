@@ -80,8 +80,9 @@ def table(world: World, host: Host, seed: int, variants: Sequence[Variant]) -> l
 
 def _title(host: Host, one: Row) -> str:
     months = f"{host.months} months" if host.months > 1 else "a month"
+    begins = "each from an empty store" if host.months > 1 else "from an empty store"
     mail = f"{one.legitimate} legitimate messages, {one.codes} login codes among them, and {one.spam} of spam"
-    return f"{months} of {host.name}, each from an empty store: {mail}"
+    return f"{months} of {host.name}, {begins}: {mail}"
 
 
 def verdict(rows: Sequence[Row]) -> str:

@@ -38,7 +38,7 @@ class Host(NamedTuple):
 
 SMALL: Final = Host("a small host", 2, 300, months=6)
 BUSY: Final = Host("a busy host", 50, 2000)
-SWEPT: Final = Host("a small host", 2, 100, months=4)
+SWEPT: Final = Host("a small host", 2, 60, months=3)
 
 
 class Row(NamedTuple):

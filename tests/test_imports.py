@@ -15,7 +15,18 @@ import hybridgrey
 
 ROOT = Path(hybridgrey.__file__).parent
 
-LEAVES = {"address", "clientaddress", "cleaning", "envelope", "folders", "logs", "logfile", "outcome"}
+LEAVES = {
+    "address",
+    "clientaddress",
+    "cleaning",
+    "envelope",
+    "eventloop",
+    "folders",
+    "logs",
+    "logfile",
+    "logline",
+    "outcome",
+}
 """Modules that any package may use; they use each other only."""
 
 MAY_IMPORT = {

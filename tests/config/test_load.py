@@ -33,10 +33,10 @@ def test_empty_file_is_the_default(tmp_path):
     assert loaded.warnings == ()
 
 
-def test_sample_is_the_default():
-    """The sample spells out what an empty file means, word for word."""
+def test_sample_is_the_default(tmp_path):
+    """The sample spells out what an empty file means, word for word; the file of pools comes beside it."""
     assert tomllib.loads(SAMPLE.read_text()) | {"zones": {}} == loading.default().shown
-    loaded = loading.load(SAMPLE)
+    loaded = load(tmp_path, SAMPLE.read_text())
     assert loaded.model_copy(update={"path": None, "files": (), "sources": {}}) == loading.default()
     assert loaded.warnings == ()
 
@@ -204,6 +204,17 @@ def test_a_rule_may_ask_for_facts(tmp_path):
     assert (first.learn, last.learn, last.asks) == (True, False, False)
 
 
+def test_sample_file_of_pools(tmp_path):
+    """It names some forty large senders, each with what it is, and its examples are valid."""
+    text = (SAMPLE.parent / "pools").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9._-]+ +# \S.+", line) for line in lines)
+    (tmp_path / "pools").write_text(text)
+    assert len(set(Policy(load(tmp_path, "").rules).pools)) == len(lines) >= 40
+    (tmp_path / "pools").write_text(re.sub(r"(?m)^#   ", "", text))
+    assert "_spf.example.com" in Policy(load(tmp_path, "").rules).pools
+
+
 def test_pools_come_from_a_file(tmp_path):
     """It is one of the configuration's files, holds domains, and may be missing as allow_clients may."""
     assert Policy(load(tmp_path, "").rules).pools == ()
@@ -363,6 +374,21 @@ WARNINGS = [
     ("[metrics]\nlisten = '192.0.2.1:9893'\npassword = 'sesame, open'", []),
     ("[metrics]\nlisten = '127.0.0.9:9893'", []),
     ("[metrics]\nlisten = ''", []),
+    ("[metrics]\nhistory = false", []),
+    ("[metrics]\nhistory = false\nkeep_verdicts = '0'", []),
+    (
+        "[metrics]\nhistory = false\nkeep_verdicts = '7d'",
+        ["metrics.keep_verdicts: without [metrics] history"],
+    ),
+    (
+        "[metrics]\nkeep_verdicts = '7d'\n[store]\nkey_secret = 'k'",
+        ["metrics.keep_verdicts: with [store] key_secret no verdict is kept"],
+    ),
+    ("[metrics]\nkeep_verdicts = '31d'", []),
+    (
+        "[metrics]\nkeep_verdicts = '365d'",
+        ["metrics.keep_verdicts: the bounds on number and size come first"],
+    ),
     (rule("rdns = ['generic']\naction = 'reject'"), ["rule 1: rdns: some mail servers are such hosts"]),
     (rule("rdns = ['generic']\ndns = ['a.x']\naction = 'reject'"), []),
     (rule("rdns = ['none']\ndelay = '1h'\naction = 'greylist'"), []),

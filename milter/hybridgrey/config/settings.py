@@ -263,10 +263,11 @@ class Headers(Section):
 
 
 class Metrics(Section):
-    """``[metrics]``: where the page and Prometheus find them (None is off), and the history in the store."""
+    """``[metrics]``: where the page and Prometheus find them (None is off), and what is kept in the store."""
 
     listen: Annotated[tuple[str, int] | None, PlainValidator(_metrics_endpoint)] = typed("127.0.0.1:9893")
     history: bool = True
+    keep_verdicts: Annotated[int, BeforeValidator(durations.whole("0s", "3650d"))] = typed("7d")
     password: SecretStr = typed("")
 
 
@@ -295,6 +296,7 @@ class Settings(Section):
     listen: str = "inet:8893@127.0.0.1"
     socket_mode: Annotated[int, PlainValidator(_socket_mode)] = typed("0666")
     socket_group: Text = ""
+    engine: Literal["auto", "libmilter", "native"] = "auto"
     workers: int = Field(0, ge=0, le=256)
     pin_workers: bool = True
     drain_timeout: Annotated[float, BeforeValidator(durations.between("0s", "1h"))] = typed("30s")

@@ -144,6 +144,7 @@ class Events:
         return True
 
     def _settle(self) -> None:
+        """Tell all that waits; by one thread at a time."""
         waiting, counts = self._waiting, self._counts
         while waiting:
             one = waiting.popleft()
@@ -199,6 +200,8 @@ class Events:
             fields["noted"] = [rule.name for rule in verdict.noted]
         if decision.store_error:
             fields["store_error"] = decision.store_error
+        if client.pools:
+            fields["pools"] = sorted(client.pools)
         fields.update(_learnt(decision))
         return fields
 
@@ -218,3 +221,15 @@ def _learnt(decision: Decision) -> Iterator[tuple[str, object]]:
         yield "proved", bool(decision.spf.proved)
     if isinstance(decision.correspondent, bool):
         yield "correspondent", decision.correspondent
+
+
+class InTurns(Events):
+    """One worker's that has one thread: nothing is told before `turned`, and then all of a turn at once."""
+
+    def turned(self) -> None:
+        """Tell all that has happened in a turn of the loop."""
+        if self._waiting:
+            self._settle()
+
+    def _see_to_it(self, *, now: bool) -> None:
+        """It will be."""

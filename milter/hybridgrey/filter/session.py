@@ -26,6 +26,7 @@ from hybridgrey.filter import forged, macros
 from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import TOO_MANY, Fields, Headers
+from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.reply import Reply, printable
 from hybridgrey.filter.screen import Client, Decision, Screen, Transaction
 from hybridgrey.protocol import wire
@@ -86,14 +87,19 @@ class Sessions:
         events: Events,
         reports: Report,
         store_well: Callable[[], bool],
+        learner: Learner | None = None,
     ) -> None:
-        """`store_well`: whether no part of the store is given up; asked after a failure."""
+        """`store_well`: whether no part of the store is given up; asked after a failure.
+
+        `learner` remembers correspondents; None where no rule learns.
+        """
         self._screen = screen
         self._log = log
         self._events = events
         self._reports = reports
         self._store_well = store_well
         self._store_failed = False
+        self._learner = learner
         self._observe = config.observe
         self._hostname = config.hostname
         self._headers = Headers(config, log)
@@ -115,6 +121,11 @@ class Sessions:
         actions = wire.ADD_HEADERS if self._headers.adds else 0
         actions |= wire.CHANGE_HEADERS if self._headers.removes else 0
         return Terms(actions=actions, steps=steps, macros=_MACROS)
+
+    @property
+    def wants_end(self) -> bool:
+        """Whether anything is done at the end of a message."""
+        return self._learner is not None or self._headers.adds or self._headers.removes
 
     @property
     def live(self) -> int:
@@ -208,6 +219,8 @@ class Sessions:
             return decision.reply
         results = self._screen.dnswl(decision.verdict) if self._headers.adds_results else ()
         mail.passes(None if self._observe else decision.touch, results)
+        if self._learner is not None and (rule := decision.verdict.rule) is not None and rule.learn:
+            self._learner.note(mail, recipient, mailer)
         return None
 
     def _heed_store(self, decision: Decision) -> None:
@@ -233,6 +246,8 @@ class Sessions:
             return TOO_MANY
         if mail is not None and (mail.delay or mail.results):
             self._headers.add(ctx, self._name(ctx), mail.delay, mail.results)
+        if mail is not None and self._learner is not None:
+            self._learner.learn(mail)
         session.reset()
         return None
 

@@ -10,37 +10,40 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
-from hybridgrey.filter.blocking import Blocking
+from hybridgrey.eventloop import Loop
 from hybridgrey.filter.counting import Counts
-from hybridgrey.filter.followup import Events
+from hybridgrey.filter.followup import Events, InTurns
+from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.screen import Screen
-from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.hand import keptcopy
+from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.expected import Expected
 from hybridgrey.hand.register import Register
 from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.lists import zones
+from hybridgrey.lists.channels import Channels
+from hybridgrey.lists.exchange import Exchange, MakeExchange
 from hybridgrey.lists.health import Prober
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, store_memory, store_size
+from hybridgrey.process import byhand, keeper, libmilter_parts, native_parts, pools, store_memory, store_size
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
+from hybridgrey.process.keeper import Task
 from hybridgrey.process.libmilter_pool import Pool
 from hybridgrey.spf.carrier import Carrier
-from hybridgrey.spf.proof import Widths
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
 
@@ -49,13 +52,15 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 1.0
 
+E = TypeVar("E", bound=Events)
+
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
     """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
-    bulletin = byhand.new_bulletin()
+    bulletin, pooled = byhand.new_bulletin(), pools.new_bulletin()
 
     def build(config: Config, before: Shared | None) -> Assembly:
-        return Assembly(config, before, embedded_url, channel, bulletin)
+        return Assembly(config, before, embedded_url, channel, bulletin, pooled)
 
     return build
 
@@ -70,8 +75,9 @@ class Assembly:
         embedded_url: str,
         channel: Channel,
         bulletin: Bulletin | None = None,
+        pooled: Bulletin | None = None,
     ) -> None:
-        """`bulletin`: where entries by hand are published; it outlives reloads."""
+        """`bulletin`: where entries by hand are published, `pooled`: the pools; they outlive reloads."""
         self._config = config
         self._channel = channel
         self._master = os.getpid()
@@ -80,10 +86,17 @@ class Assembly:
         self._hand_file = byhand.place(config)
         if before is None:
             byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
+        self._pooled = pools.new_bulletin() if pooled is None else pooled
+        if before is None:
+            pools.start(self._pooled, config)
         self._name = config.hostname or socket.gethostname()
         self._recorded = config.metrics.history or config.metrics.listen is not None
+        self.pools: pools.Current
+        """The pools of this process, once it has its `screen`."""
         self.by_hand: byhand.Current
         """The entries by hand of this process, once it has its `screen`."""
+        secret = config.store.key_secret.get_secret_value()
+        self._correspondents = Correspondents(config.correspondents, secret)
         self.zones = zones.build(config.rules, config.zones)
         rules = [(rule.name, rule.action.value) for rule in config.rules]
         labels = [(zone.name, zone.label) for zone in self.zones]
@@ -93,19 +106,49 @@ class Assembly:
         else:
             self.shared = before.renewed(rules, labels, enforced=enforced)
 
-    def worker(self, slot: int) -> Worker:
+    def worker(self, slot: int) -> libmilter_parts.Worker:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
         pool = Pool()
         screen, store = self.screen(reports)
+        events = self._events(slot, screen, reports, Events)
+        learner = self._learner(store, reports)
+        return libmilter_parts.Worker(
+            screen, store, self._config, reports, events, pool, self._ticks, learner
+        )
+
+    def native(self, slot: int, loop: Loop) -> native_parts.NativeWorker:
+        """Build the filter on a loop; in the worker's process."""
+        reports = self._channel.reporter()
+        channels = Channels(loop, partial(native_parts.broken, reports))
+        screen, store = self.screen(reports, channels.exchange)
+        events = self._events(slot, screen, reports, InTurns)
+        learner = self._learner(store, reports)
+        return native_parts.NativeWorker(
+            screen, store, self._config, reports, events, loop, self._ticks, learner
+        )
+
+    def _learner(self, store: Store, reports: Report) -> Learner | None:
+        """What remembers correspondents, if a rule teaches any."""
+        if not any(rule.learn for rule in self._config.rules):
+            return None
+        return Learner(self._correspondents, store, reports)
+
+    @property
+    def _ticks(self) -> tuple[Callable[[], None], ...]:
+        return self.by_hand.tick, self.pools.tick
+
+    def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
-        events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        return Worker(screen, store, self._config, reports, events, pool, self.by_hand)
+        return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
 
-    def screen(self, reports: Report) -> tuple[Screen, Store]:
-        """The filter without its milter; `by_hand.tick` is to be called once a second from then on."""
+    def screen(self, reports: Report, exchange: MakeExchange = Exchange) -> tuple[Screen, Store]:
+        """The filter without its milter; `exchange` makes the wire of look-ups.
+
+        From then on `by_hand` and `pools` are to tick once a second.
+        """
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -114,18 +157,31 @@ class Assembly:
             timeout=config.dns.timeout,
             suspended=self.shared.flags.view,
             reporter=reports,
+            exchange=exchange,
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
         self.by_hand = byhand.Current(self._bulletin, Register(store))
-        spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6), reporter=reports)
-        screen = Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of, spf=spf)
+        spf = Carrier(resolver, pools.widths(config), reporter=reports)
+        self.pools = pools.Current(policy.pools, self._pooled, pools.widths(config))
+        screen = Screen(
+            config,
+            policy,
+            self.zones,
+            resolver,
+            greylist,
+            expected,
+            self.by_hand.of,
+            spf=spf,
+            pools=self.pools.of,
+            correspondents=self._correspondents,
+        )
         return screen, store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
-        sys.excepthook = _one_line
+        sys.excepthook = libmilter_parts.one_line
         reports = self._channel.reporter()
         store = open_store(self._config, self._store_url, reports)
         flags = self.shared.flags
@@ -152,11 +208,22 @@ class Assembly:
                 partial(store_size.watch, store, self.shared.board.set_store),
                 chronicler.run,
                 follower.run,
+                *self._resolving(reports),
             ],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle, follower),
         )
         os._exit(status)
+
+    def _resolving(self, reports: Report) -> Sequence[Task]:
+        """What resolves pools, if rules name any."""
+        config, board = self._config, self.shared.board
+        domains = pools.domains(config)
+        if not domains:
+            return ()
+        path = pools.place(config)
+        by = pools.carrier(config)
+        return (pools.Resolving(domains, by, self._pooled, board, reports, path=path).run,)
 
     def _follower(self, reports: Report) -> byhand.Follower:
         """What follows the entries by hand."""
@@ -192,54 +259,6 @@ class Assembly:
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)
         return site.Site(self.shared, health, door=door, data=answers)
-
-
-class Worker:
-    """A worker's part: `worker.Registration`."""
-
-    def __init__(
-        self,
-        screen: Screen,
-        store: Store,
-        config: Config,
-        reports: Report,
-        events: Events,
-        pool: Pool,
-        by_hand: byhand.Current,
-    ) -> None:
-        # The command line works without libmilter, so only a worker imports it.
-        from hybridgrey.process.libmilter_engine import Engine
-
-        sys.excepthook = _one_line
-        self.pool = pool
-        self._store = store
-        self._by_hand = by_hand
-        self._events = events
-        self._sessions = Sessions(
-            screen,
-            config,
-            log=logs.get(),
-            events=events,
-            reports=reports,
-            store_well=lambda: store.available,
-        )
-        Engine(self._sessions, Blocking(store, pool.wait)).register()
-        events.start()
-
-    @property
-    def live(self) -> int:
-        """Open sessions."""
-        return self._sessions.live
-
-    def tick(self) -> None:
-        """Take over what was said by hand; look whether a store that was given up is back."""
-        self._by_hand.tick()
-        self._store.probe()
-
-    def close(self) -> None:
-        """Tell what has not been told, and let go of the store."""
-        self._events.settle()
-        self._store.close()
 
 
 def store_url(config: Config, embedded_url: str) -> str:
@@ -285,12 +304,3 @@ def _watch(store: Store, reports: Report, stop: threading.Event) -> None:
     reports.recovered("store")
     while not stop.wait(WATCH_SECONDS):
         store.probe()
-
-
-def _one_line(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """For errors that nobody else catches, pymilter's own among them, such as a HELO that is not UTF-8."""
-    log = logs.get()
-    if isinstance(error, UnicodeDecodeError):
-        log.debug("a client's text is not UTF-8", error=str(error))
-    else:
-        log.error("unexpected error", exc_info=(kind, error, trace))

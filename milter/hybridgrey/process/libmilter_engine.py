@@ -54,7 +54,7 @@ class Engine:
         milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
         if not self._terms.steps & wire.NO_HEADERS:
             milter.set_header_callback(self._passing_over(self._guarded(self.header, wire.SILENT_HEADER)))
-        if actions & ~wire.SET_MACRO_LISTS:
+        if self._sessions.wants_end:
             milter.set_eom_callback(self._guarded(self.eom, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
         milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))

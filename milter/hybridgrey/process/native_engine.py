@@ -14,17 +14,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hybridgrey.eventloop import READ, WRITE, Loop
 from hybridgrey.filter import forged
-from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.reply import Reply
-from hybridgrey.filter.session import Context, Session
+from hybridgrey.filter.session import Session, Sessions
 from hybridgrey.process.native_task import Task, Waits
 from hybridgrey.protocol import events, replies, wire
 from hybridgrey.protocol.connection import MOST_OUTPUT, Connection
-from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError
 
 CHUNK: Final = 65_536
@@ -32,52 +30,12 @@ _OURS: Final = frozenset(name.encode() for name in forged.FIELDS)
 _UNKNOWN: Final = "unknown"
 
 
-class Served(Protocol):
-    """As `filter.session.Sessions`."""
-
-    terms: Terms
-
-    def open(self, session: Session, /) -> None:
-        """An MTA has connected."""
-        ...
-
-    def connect(self, session: Session, ctx: Context, name: str | None, where: str, /) -> None:
-        """CONNECT."""
-        ...
-
-    def hello(self, session: Session, name: str, /) -> None:
-        """HELO."""
-        ...
-
-    def mail(self, session: Session, ctx: Context, path: bytes, /) -> None:
-        """MAIL."""
-        ...
-
-    def recipient(self, session: Session, ctx: Context, path: bytes, /) -> Steps[Reply | None]:
-        """RCPT: the refusal, if any."""
-        ...
-
-    def header(self, session: Session, ctx: Context, field: str, value: bytes, /) -> None:
-        """A header field that may be ours."""
-        ...
-
-    def end(self, session: Session, ctx: Context, /) -> Reply | None:
-        """The end of a message: the refusal, if any."""
-        ...
-
-    def close(self, session: Session, /) -> None:
-        """The client or the MTA has gone."""
-        ...
-
-    def failed(self, step: str, error: Exception, /) -> None:
-        """A step has raised an exception."""
-        ...
-
-
 class Engine:
     """What all connections of a worker share."""
 
-    def __init__(self, loop: Loop, sessions: Served, waits: Waits) -> None:
+    def __init__(self, loop: Loop, sessions: Sessions, waits: Waits, *, over_tcp: bool = False) -> None:
+        """`over_tcp`: whether connections are not those of a unix socket."""
+        self._over_tcp = over_tcp
         self.loop = loop
         self.sessions = sessions
         self.waits = waits
@@ -88,7 +46,7 @@ class Engine:
     def accept(self, sock: socket.socket) -> None:
         """Serve a connection."""
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if self._over_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = Peer(self, sock)
         self.peers.add(peer)
@@ -180,7 +138,9 @@ class Peer:
         if connection.closed and not connection.output:
             self.close()
             return
-        wanted = WRITE if connection.output else 0 if connection.full else READ
+        # Without a verdict under way all that has come is taken.
+        full = self._task is not None and connection.full
+        wanted = WRITE if connection.output else 0 if full else READ
         if wanted != self._watched:
             self._watched = wanted
             self._engine.loop.change(self._fd, wanted)
@@ -258,20 +218,22 @@ class Peer:
 
     def _judged(self, reply: Reply | None) -> None:
         self._task = None
+        if self._turning:
+            self._say(reply)
+            return
+        # Called by whoever has brought the last answer, who has nothing to do with what fails here.
+        try:
+            self._say(reply)
+            self._turn(b"")
+        except Exception as e:
+            self.failed(e)
+
+    def _say(self, reply: Reply | None) -> None:
         self._connection.reply(replies.CONTINUE if reply is None else self._refusal("envrcpt", reply))
-        if not self._turning:
-            self._go_on()
 
     def _not_judged(self, error: Exception) -> None:
         self._sessions.failed("envrcpt", error)
         self._judged(None)
-
-    def _go_on(self) -> None:
-        """The verdict is there: send it, and see to what has come meanwhile."""
-        try:
-            self._turn(b"")
-        except Exception as e:
-            self.failed(e)
 
     def _refusal(self, step: str, reply: Reply) -> bytes:
         try:

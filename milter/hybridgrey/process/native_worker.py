@@ -16,8 +16,9 @@ from typing import Final, NoReturn, Protocol
 
 from hybridgrey import logs
 from hybridgrey.eventloop import READ, Loop
+from hybridgrey.filter.session import Sessions
 from hybridgrey.process import serving
-from hybridgrey.process.native_engine import Engine, Served
+from hybridgrey.process.native_engine import Engine
 from hybridgrey.process.native_helpers import Helpers
 from hybridgrey.process.native_task import Calls, Waits
 
@@ -35,7 +36,7 @@ class Registration(Protocol):
     """What serves the sessions of a worker."""
 
     @property
-    def sessions(self) -> Served:
+    def sessions(self) -> Sessions:
         """Their steps."""
         ...
 
@@ -94,7 +95,7 @@ class _Worker:
         self._orders = 0
         self._accepting = self._resting = self._refused = self._tick_failed = False
         self._swept = 0.0
-        self._loop = Loop()
+        self._loop = Loop(broken=_told)
         self._take_signals()
         serving.settle_in(terms)
 
@@ -103,11 +104,12 @@ class _Worker:
         loop = self._loop
         self._registration = made = register(loop)
         waits = Waits(loop, made.calls, Helpers(loop, _TCP_THREADS, "tcp"))
-        self._engine = Engine(loop, made.sessions, waits)
+        over_tcp = self._listening.family != socket.AF_UNIX
+        self._engine = Engine(loop, made.sessions, waits, over_tcp=over_tcp)
         self._engine.now = time.monotonic()
         self._listening.setblocking(False)
         self._accept_again()
-        loop.each_turn(made.turned)
+        loop.each_turn(self._turned)
 
     def run(self) -> None:
         """Serve until an order to drain comes or the master is gone, then drain."""
@@ -180,6 +182,13 @@ class _Worker:
 
     # -- housekeeping
 
+    def _turned(self) -> None:
+        try:
+            self._registration.turned()
+        except Exception as error:
+            # Words about mail are never worth the mail.
+            _told(error)
+
     def _tick(self, _number: int) -> None:
         now = self._engine.now = time.monotonic()
         self._loop.at(now + self._terms.tick, self._tick)
@@ -207,3 +216,8 @@ class _Worker:
 
     def _ordered(self, _number: int, _frame: FrameType | None) -> None:
         self._orders += 1
+
+
+def _told(error: Exception) -> None:
+    """A bug beside any session."""
+    logs.get().error("callback failed", step="loop", exc_info=error)

@@ -15,6 +15,7 @@ from parts.rbldnsd import Rbldnsd
 from parts.unbound import Unbound
 
 BOTH = {
+    "test_correspondents",
     "test_dialogues",
     "test_forged_headers",
     "test_lifecycle",

@@ -25,6 +25,7 @@ from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, InPools, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
+from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.entries import Entry
 from hybridgrey.hand.expected import Expected
 from hybridgrey.hand.table import EMPTY, Table
@@ -134,11 +135,20 @@ def explain(
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
-    expected = Expected(config.store.key_secret.get_secret_value())
-    # Of somebody who is not given there is no record to be asked for.
-    spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
+    secret = config.store.key_secret.get_secret_value()
+    carrier = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6))
     screen = Screen(
-        config, policy, built, resolver, Peek(greylist), expected, by_hand.of, spf=spf, pools=pools
+        config,
+        policy,
+        built,
+        resolver,
+        Peek(greylist),
+        Expected(secret),
+        by_hand.of,
+        # Of somebody who is not given there is no record to be asked for.
+        spf=None if asked.sender is None else carrier,
+        pools=pools,
+        correspondents=Correspondents(config.correspondents, secret),
     )
     client = screen.connect(asked.client, asked.host)
     try:

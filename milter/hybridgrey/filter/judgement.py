@@ -18,7 +18,7 @@ All questions to the store for one recipient share its timeout, and there are fo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from hybridgrey.clientaddress import Carried
@@ -30,10 +30,12 @@ from hybridgrey.greylist.triplets import State, Touch
 from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
 from hybridgrey.policy.conditions import NO_ENTRY, UNKNOWN, ByHand, Spf, Unknown
-from hybridgrey.policy.judge import Awaited, Facts, Policy, Verdict, judge
+from hybridgrey.policy.judge import Answer, Awaited, Facts, Policy, Verdict, judge
 from hybridgrey.store.connection import StoreError
 
 MOST_CALLS: Final = 4
+# Which rules may match differs little between clients.
+MOST_REMEMBERED: Final = 4096
 # Of the store's timeout; with less left a call would fail for want of time and not for the store's sake.
 _LEAST: Final = 0.25
 
@@ -65,7 +67,10 @@ class Correspondents(Protocol):
 
 
 class Parts(NamedTuple):
-    """What is asked, by all judgements; what is None cannot be.  `delay` and `timeout` are in seconds."""
+    """What is asked, by all judgements; what is None cannot be.  `delay` and `timeout` are in seconds.
+
+    `remembered`: what the rules say of clients that no list has, by the masks of rules that may match them.
+    """
 
     policy: Policy
     greylist: Triplets
@@ -73,6 +78,7 @@ class Parts(NamedTuple):
     timeout: float
     sender_pools: bool
     accept_without_store: bool
+    remembered: dict[tuple[int, int, int, int], Verdict | Awaited]
     expected: Expected | None = None
     by_hand: Said | None = None
     spf: proof.Carrier | None = None
@@ -87,7 +93,18 @@ class Judgement:
     seconds that the store took.
     """
 
-    __slots__ = ("_calls", "_parts", "_to", "domain", "expected", "mail", "store_error", "stored", "touch")
+    __slots__ = (
+        "_calls",
+        "_looked",
+        "_parts",
+        "_to",
+        "domain",
+        "expected",
+        "mail",
+        "store_error",
+        "stored",
+        "touch",
+    )
 
     def __init__(self, parts: Parts, mail: Transaction, recipient: Mailbox) -> None:
         self._parts = parts
@@ -99,53 +116,78 @@ class Judgement:
         self.store_error = ""
         self.stored = 0.0
         self._calls = 0
+        self._looked = False
 
     def verdict(self) -> Steps[Verdict]:
         """What the rules say."""
-        mail, policy = self.mail, self._parts.policy
+        parts, mail = self._parts, self.mail
         client = mail.client
-        mask = policy.recipient(mail.rules, self._to)
-        answers = {}
-        if client.lookup is not None:
-            client.lookup.peek()
-            answers = client.lookup.answers
-        facts = Facts(
-            mask, mask, answers, client.facts.unclear, mail.spf, self._said(mask), mail.correspondent, UNKNOWN
-        )
+        lookup_ = client.lookup
+        answers: Mapping[str, Answer] = {}
+        if lookup_ is not None:
+            lookup_.peek()
+            answers = lookup_.answers
+        facts = self._known(answers)
+        outcome = self._first(facts)
         while True:
-            outcome = judge(policy, facts)
             if isinstance(outcome, Verdict):
                 return outcome
-            if not outcome.zones:
-                if self._may_look(outcome) and (standing := (yield from self._looked(outcome))):
-                    return standing
-                facts = yield from self._learnt(outcome, facts)
-            elif client.lookup is None:
-                # A client without an IP address is in no list.
-                facts = facts._replace(answers=dict.fromkeys(outcome.zones, lookup.NO_ADDRESS))
+            if outcome.zones:
+                if lookup_ is None:
+                    # A client without an IP address is in no list.
+                    facts = facts._replace(answers=dict.fromkeys(outcome.zones, lookup.NO_ADDRESS))
+                else:
+                    yield from lookup_.collect(outcome.zones)
             else:
-                yield from client.lookup.collect(outcome.zones)
+                standing = outcome.standing
+                if standing is not None and not self._looked and client.source.packed is not None:
+                    # Who is known, or may not be held up, asks for nothing more.
+                    yield from self._attempt(standing)
+                    touch = self.touch
+                    if parts.accept_without_store if touch is None else touch.accepted:
+                        return standing
+                facts = yield from self._learnt(outcome, facts)
+            outcome = judge(parts.policy, facts)
 
-    def _said(self, mask: int) -> ByHand | Unknown:
-        """What entries by hand say, where a rule of the mask wants to know."""
-        by_hand, mail = self._parts.by_hand, self.mail
-        if by_hand is None or not mask & self._parts.policy.by_hand:
-            return NO_ENTRY
-        client = mail.client
-        return by_hand(client.source.packed, client.source.carried, client.host, mail.sender, self._to)
+    def _known(self, answers: Mapping[str, Answer]) -> Facts:
+        """What is known without a question."""
+        mail, parts = self.mail, self._parts
+        client, policy = mail.client, parts.policy
+        mask = policy.recipient(mail.rules, self._to)
+        by_hand: ByHand | Unknown = NO_ENTRY
+        if mask & policy.by_hand:
+            if parts.by_hand is not None:
+                source = client.source
+                by_hand = parts.by_hand(source.packed, source.carried, client.host, mail.sender, self._to)
+            if by_hand == NO_ENTRY:
+                # As for nearly everybody: rules on entries by hand need not be looked at.
+                by_hand = NO_ENTRY
+                mask &= ~policy.by_hand
+        return Facts(
+            mask, mask, answers, client.facts.unclear, mail.spf, by_hand, mail.correspondent, UNKNOWN
+        )
 
-    def _may_look(self, awaited: Awaited) -> bool:
-        """Whether the triplet is looked at before anything else is asked."""
-        unasked = self.touch is None and not self.store_error
-        return unasked and awaited.standing is not None and self.mail.client.source.packed is not None
-
-    def _looked(self, awaited: Awaited) -> Steps[Verdict | None]:
-        """The verdict that stands, if the greylist lets the triplet in or, being down, may not hold it up."""
-        assert awaited.standing is not None  # noqa: S101 (see `_may_look`)
-        yield from self._attempt(awaited.standing)
-        if self.touch is None:
-            return awaited.standing if self._parts.accept_without_store else None
-        return awaited.standing if self.touch.accepted else None
+    def _first(self, facts: Facts) -> Verdict | Awaited:
+        """What the rules say to that; remembered for a client that no list has, as most are, and alike."""
+        parts, client, answers = self._parts, self.mail.client, facts.answers
+        if (
+            len(answers) != client.zones
+            or facts.by_hand is not NO_ENTRY
+            or facts.spf is not None
+            or facts.correspondent is not None
+        ):
+            return judge(parts.policy, facts)
+        for answer in answers.values():
+            if answer.codes:
+                return judge(parts.policy, facts)
+        # Which lists were asked follows from the first; a list that failed has no vote.
+        key = client.facts.maybe, facts.maybe, facts.unclear, len(answers)
+        outcome = parts.remembered.get(key)
+        if outcome is None:
+            outcome = judge(parts.policy, facts)
+            if len(parts.remembered) < MOST_REMEMBERED:
+                parts.remembered[key] = outcome
+        return outcome
 
     def _learnt(self, awaited: Awaited, facts: Facts) -> Steps[Facts]:
         """The facts with one more of those that are awaited; the one that probably answers for others first.
@@ -176,7 +218,7 @@ class Judgement:
 
     def greylist(self, verdict: Verdict) -> Steps[None]:
         """Ask the greylist, as far as it was not, and whatever may spare the recipient its delay."""
-        if self.touch is None and not self.store_error:
+        if self.touch is None and not self._looked:
             yield from self._attempt(verdict)
         touch = self.touch
         if touch is None or touch.accepted:
@@ -192,14 +234,17 @@ class Judgement:
             self.store_error = str(error)
 
     def _attempt(self, verdict: Verdict) -> Steps[None]:
-        """Ask for the network."""
+        """Ask for the network: of most recipients the only question, so it takes no detour."""
         mail = self.mail
-        client, sender, delay = mail.client.source.listed, mail.sender.key, self._delay(verdict)
-        call = self._parts.greylist.attempt(client, sender, self._to.key, delay)
+        client, sender = mail.client.source.listed, mail.sender.key
+        call = self._parts.greylist.attempt(client, sender, self._to.key, self._delay(verdict))
+        self._looked = True
+        asked = time.monotonic()
         try:
-            self.touch = Touch.read((yield from self._call(call)))
+            self.touch = Touch.read((yield self._in_time(call)))
         except StoreError as error:
             self.store_error = str(error)
+        self.stored += time.monotonic() - asked
 
     def _by_domain(self, network: Touch, delay: int) -> Steps[Touch]:
         """What the domain is told, if SPF proves the client and that is better; its network learns of it.
@@ -233,16 +278,21 @@ class Judgement:
         return delay
 
     def _call(self, call: Call) -> Steps[Sequence[int]]:
-        """What the store answers, in the time that is left.  Raises StoreError."""
-        if self._calls:
-            left = self._parts.timeout - self.stored
-            if self._calls >= MOST_CALLS or left < self._parts.timeout * _LEAST:
-                raise StoreError("no time is left for the store")
-            call = call._replace(seconds=left)
-        self._calls += 1
+        """What the store answers.  Raises StoreError."""
+        call = self._in_time(call)
         asked = time.monotonic()
         try:
             reply: Sequence[int] = yield call
         finally:
             self.stored += time.monotonic() - asked
         return reply
+
+    def _in_time(self, call: Call) -> Call:
+        """A call for which there is the time that is left.  Raises StoreError if that is too little."""
+        if self._calls:
+            left = self._parts.timeout - self.stored
+            if self._calls >= MOST_CALLS or left < self._parts.timeout * _LEAST:
+                raise StoreError("no time is left for the store")
+            call = call._replace(seconds=left)
+        self._calls += 1
+        return call

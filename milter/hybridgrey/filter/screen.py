@@ -65,6 +65,7 @@ class Screen:
             timeout=config.store.timeout,
             sender_pools=config.greylist.sender_pools,
             accept_without_store=config.store.on_failure == "accept",
+            remembered={},
             expected=expected,
             by_hand=by_hand,
             spf=spf,
@@ -88,6 +89,7 @@ class Screen:
         asked = client.source.asked
         if zones and asked is not None:
             client.lookup = lookup.ask(self._resolver, asked, zones)
+            client.zones = len(zones)
         return client
 
     def renew(self, client: Client) -> Client:

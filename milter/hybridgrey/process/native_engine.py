@@ -14,17 +14,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from hybridgrey.eventloop import READ, WRITE, Loop
 from hybridgrey.filter import forged
-from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.reply import Reply
-from hybridgrey.filter.session import Context, Session
+from hybridgrey.filter.session import Session, Sessions
 from hybridgrey.process.native_task import Task, Waits
 from hybridgrey.protocol import events, replies, wire
 from hybridgrey.protocol.connection import MOST_OUTPUT, Connection
-from hybridgrey.protocol.terms import Terms
 from hybridgrey.protocol.wire import ProtocolError
 
 CHUNK: Final = 65_536
@@ -32,52 +30,10 @@ _OURS: Final = frozenset(name.encode() for name in forged.FIELDS)
 _UNKNOWN: Final = "unknown"
 
 
-class Served(Protocol):
-    """As `filter.session.Sessions`."""
-
-    terms: Terms
-
-    def open(self, session: Session, /) -> None:
-        """An MTA has connected."""
-        ...
-
-    def connect(self, session: Session, ctx: Context, name: str | None, where: str, /) -> None:
-        """CONNECT."""
-        ...
-
-    def hello(self, session: Session, name: str, /) -> None:
-        """HELO."""
-        ...
-
-    def mail(self, session: Session, ctx: Context, path: bytes, /) -> None:
-        """MAIL."""
-        ...
-
-    def recipient(self, session: Session, ctx: Context, path: bytes, /) -> Steps[Reply | None]:
-        """RCPT: the refusal, if any."""
-        ...
-
-    def header(self, session: Session, ctx: Context, field: str, value: bytes, /) -> None:
-        """A header field that may be ours."""
-        ...
-
-    def end(self, session: Session, ctx: Context, /) -> Reply | None:
-        """The end of a message: the refusal, if any."""
-        ...
-
-    def close(self, session: Session, /) -> None:
-        """The client or the MTA has gone."""
-        ...
-
-    def failed(self, step: str, error: Exception, /) -> None:
-        """A step has raised an exception."""
-        ...
-
-
 class Engine:
     """What all connections of a worker share."""
 
-    def __init__(self, loop: Loop, sessions: Served, waits: Waits, *, over_tcp: bool = False) -> None:
+    def __init__(self, loop: Loop, sessions: Sessions, waits: Waits, *, over_tcp: bool = False) -> None:
         """`over_tcp`: whether connections are not those of a unix socket."""
         self._over_tcp = over_tcp
         self.loop = loop

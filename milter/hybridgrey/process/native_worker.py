@@ -16,8 +16,9 @@ from typing import Final, NoReturn, Protocol
 
 from hybridgrey import logs
 from hybridgrey.eventloop import READ, Loop
+from hybridgrey.filter.session import Sessions
 from hybridgrey.process import serving
-from hybridgrey.process.native_engine import Engine, Served
+from hybridgrey.process.native_engine import Engine
 from hybridgrey.process.native_helpers import Helpers
 from hybridgrey.process.native_task import Calls, Waits
 
@@ -35,7 +36,7 @@ class Registration(Protocol):
     """What serves the sessions of a worker."""
 
     @property
-    def sessions(self) -> Served:
+    def sessions(self) -> Sessions:
         """Their steps."""
         ...
 

@@ -40,6 +40,8 @@ OWN = {
     "virtual_mailbox_domains": "virtual.example",
     "virtual_mailbox_maps": "static:all",
     "relay_domains": "relay.example",
+    "virtual_alias_domains": "alias.example",
+    "virtual_alias_maps": "inline:{x@alias.example=x@far.example}",
     "transport_maps": "inline:{lmtp.example=lmtp:inet:127.0.0.1:1}",
     # Loopback only.
     "smtpd_relay_restrictions": "check_client_access static:permit, reject",
@@ -163,7 +165,7 @@ def test_what_teaches_nothing(standing, redis):
     _, mta = standing
     writes(mta, *(f"r{number}@far.example" for number in range(30)))
     writes(mta, *(f"r{number}@far.example" for number in range(21)))
-    own = [f"x@{kind}.example" for kind in ("local", "virtual", "lmtp", "relay")]
+    own = [f"x@{kind}.example" for kind in ("local", "virtual", "lmtp", "relay", "alias")]
     writes(mta, *own)
     writes(mta, "a@far.example", sender="")
     writes(mta, "b@far.example", client="198.51.100.99", login="")

@@ -70,6 +70,12 @@ The configuration.
 .I /etc/hybridgrey/allow_clients
 Clients allowed by hand, one a line.
 .TP
+.I /etc/hybridgrey/pools
+Domains of large senders, whose SPF records name their networks.
+.TP
+.I /var/lib/hybridgrey/hybridgrey.pools
+These networks as they were resolved last, so that a restart does not depend on DNS.
+.TP
 .I /var/lib/hybridgrey/hybridgrey.in-effect
 Beside the pid file, while the daemon runs: its copy of the configuration in effect, with the secrets, for
 root and the daemon's account only. Where the configuration file is broken,

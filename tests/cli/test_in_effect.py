@@ -58,6 +58,8 @@ def all_commands(daemon):
     yield "zones --json", 0
     yield f"explain --json {FRIEND}", 0
     yield "greylist list --json", 0
+    yield "entries", 1
+    yield "expect --list", 0
     yield "greylist show 203.0.113.5", 1
     yield "greylist forget --client 203.0.113.5", 1
     yield "report observed --json", 1

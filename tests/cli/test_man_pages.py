@@ -109,8 +109,10 @@ NEGATIVE = (
     "explain --exit-code",
     "greylist show",
     "greylist forget",
+    "hybridgrey entries",
     "report observed --since 2d",
     "hybridgrey zones",
+    "hybridgrey pools",
     "hybridgrey status",
 )
 LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []

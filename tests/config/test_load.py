@@ -33,10 +33,10 @@ def test_empty_file_is_the_default(tmp_path):
     assert loaded.warnings == ()
 
 
-def test_sample_is_the_default():
-    """The sample spells out what an empty file means, word for word."""
+def test_sample_is_the_default(tmp_path):
+    """The sample spells out what an empty file means, word for word; the file of pools comes beside it."""
     assert tomllib.loads(SAMPLE.read_text()) | {"zones": {}} == loading.default().shown
-    loaded = loading.load(SAMPLE)
+    loaded = load(tmp_path, SAMPLE.read_text())
     assert loaded.model_copy(update={"path": None, "files": (), "sources": {}}) == loading.default()
     assert loaded.warnings == ()
 
@@ -202,6 +202,17 @@ def test_a_rule_may_ask_for_facts(tmp_path):
     assert first.pools == (Entry("_spf.a.example"), Entry("b.example", True))
     assert (first.by_hand, first.correspondent, first.score) == (Hand.BLOCK, False, Score(">=", 4.5))
     assert (first.learn, last.learn, last.asks) == (True, False, False)
+
+
+def test_sample_file_of_pools(tmp_path):
+    """It names some forty large senders, each with what it is, and its examples are valid."""
+    text = (SAMPLE.parent / "pools").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[a-z0-9._-]+ +# \S.+", line) for line in lines)
+    (tmp_path / "pools").write_text(text)
+    assert len(set(Policy(load(tmp_path, "").rules).pools)) == len(lines) >= 40
+    (tmp_path / "pools").write_text(re.sub(r"(?m)^#   ", "", text))
+    assert "_spf.example.com" in Policy(load(tmp_path, "").rules).pools
 
 
 def test_pools_come_from_a_file(tmp_path):

@@ -181,6 +181,7 @@ def test_contents(package, tmp_path):
     assert sorted(conffiles) == [
         "/etc/hybridgrey/allow_clients",
         "/etc/hybridgrey/hybridgrey.toml",
+        "/etc/hybridgrey/pools",
         "/etc/init.d/hybridgrey",
         "/etc/logrotate.d/hybridgrey",
     ]

@@ -349,6 +349,8 @@ def test_freebsd_port_paths(tmp_path):
         "usr/local/etc/hybridgrey/allow_clients.sample",
         "usr/local/etc/hybridgrey/hybridgrey.toml",
         "usr/local/etc/hybridgrey/hybridgrey.toml.sample",
+        "usr/local/etc/hybridgrey/pools",
+        "usr/local/etc/hybridgrey/pools.sample",
         "usr/local/etc/newsyslog.conf.d/hybridgrey.conf",
         "usr/local/etc/rc.d/hybridgrey",
     }
@@ -373,7 +375,7 @@ def test_freebsd_script():
         machine.path("/tmp/etc").mkdir()
         for name in ("freebsd/install", "freebsd/hybridgrey.in", "freebsd/newsyslog.conf"):
             machine.copy(CONTRIB / name, f"/tmp/contrib/{name}")
-        for name in ("hybridgrey.toml", "allow_clients"):
+        for name in ("hybridgrey.toml", "allow_clients", "pools"):
             machine.copy(CONTRIB.parent / "etc" / name, f"/tmp/etc/{name}")
         machine.run("sh", "/tmp/contrib/freebsd/install")
         script = "/usr/local/etc/rc.d/hybridgrey"

@@ -36,6 +36,7 @@ COMMANDS: Final = {
     "status": "hybridgrey.cli.status:status",
     "explain": "hybridgrey.cli.explain:explain_",
     "zones": "hybridgrey.cli.zones:zones",
+    "pools": "hybridgrey.cli.pools:pools_",
     "greylist": "hybridgrey.cli.greylist:greylist",
     "allow": "hybridgrey.cli.hand:allow",
     "block": "hybridgrey.cli.hand:block",

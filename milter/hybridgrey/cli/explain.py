@@ -28,7 +28,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.policy.judge import REFUSING
 from hybridgrey.policy.trace import Question
-from hybridgrey.process import assembly
+from hybridgrey.process import assembly, pools
 from hybridgrey.store.connection import StoreError
 
 _NO_HELP = '"hybridgrey greylist pass" does not help'
@@ -93,7 +93,8 @@ def explain_(
         said = by_hand(config, store)
         named = _host_name(config, client, host, said)
         asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
-        found = explain(config, assembly.open_greylist(config, store), store, asked, said)
+        greylist = assembly.open_greylist(config, store)
+        found = explain(config, greylist, store, asked, said, pools=pools.present(config))
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -98,6 +99,7 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
             **_size(hosts),
             **_memory(hosts),
         },
+        "pools": _pools(hosts),
     }
 
 
@@ -116,6 +118,21 @@ def _memory(hosts: Sequence[Host]) -> dict[str, int]:
     pairs = [(host.value(names[0]), host.value(names[1])) for host in hosts]
     used, limit = max(pairs, key=lambda pair: (pair[0] / pair[1] if pair[1] else 0.0, pair[0]))
     return {"memory": int(used), "memory_max": int(limit)}
+
+
+def _pools(hosts: Sequence[Host]) -> dict[str, Any] | None:
+    """The pools of senders, of the host that has most to tell; None where no rule names one."""
+    using = [host for host in hosts if host.value("pools")]
+    if not using:
+        return None
+    worst = max(using, key=lambda host: (host.value("pools_unknown"), host.value("pools_failing")))
+    return {
+        "domains": int(worst.value("pools")),
+        "unknown": int(worst.value("pools_unknown")),
+        "failing": int(worst.value("pools_failing")),
+        "networks": int(worst.value("pool_networks")),
+        "oldest": worst.samples.get(("pools_oldest_time_seconds", ())),
+    }
 
 
 def _state(host: Host) -> str:
@@ -200,6 +217,9 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
     if store["reachable"] is not None:
         title("Store")
         click.echo(", ".join(_store(store)))
+    if report["pools"]:
+        title("Pools")
+        click.echo(", ".join(_pooled(report["pools"])))
 
 
 def _store(store: Mapping[str, Any]) -> Iterator[str]:
@@ -209,6 +229,17 @@ def _store(store: Mapping[str, Any]) -> Iterator[str]:
     if store["memory"]:
         of = f" of {_mebibytes(store['memory_max'])}" if store["memory_max"] else ""
         yield f"memory {_mebibytes(store['memory'])}{of}"
+
+
+def _pooled(pools: Mapping[str, Any]) -> Iterator[str]:
+    yield several(pools["domains"], "domain")
+    yield several(pools["networks"], "network")
+    if pools["oldest"] is not None:
+        yield f"the oldest resolved {span(max(0.0, time.time() - pools['oldest']))} ago"
+    if pools["unknown"]:
+        yield f"{coloured('warning')}: {pools['unknown']} not resolved yet"
+    if pools["failing"]:
+        yield f"{coloured('warning')}: {several(pools['failing'], 'problem')} (see hybridgrey pools)"
 
 
 def _mebibytes(count: int) -> str:

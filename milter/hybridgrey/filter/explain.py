@@ -23,7 +23,7 @@ from hybridgrey.config.load import Config
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.reply import printable
-from hybridgrey.filter.screen import Client, Decision, Screen
+from hybridgrey.filter.screen import Client, Decision, InPools, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.hand.entries import Entry
 from hybridgrey.hand.expected import Expected
@@ -36,7 +36,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.conditions import Spf
-from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Rule, Verdict
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Pools, Rule, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.proof import Widths
@@ -110,25 +110,36 @@ class Peek:
 
 
 def explain(
-    config: Config, greylist: Greylist, store: Store, asked: Question, by_hand: Table = EMPTY
+    config: Config,
+    greylist: Greylist,
+    store: Store,
+    asked: Question,
+    by_hand: Table = EMPTY,
+    *,
+    pools: InPools | None = None,
 ) -> Explanation:
     """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised.
 
-    `by_hand` are the entries by hand.
+    `by_hand` are the entries by hand; `pools`: as for `Screen`.
     """
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
     policy = Policy(config.rules, config.dns.clients)
     source = policy.clients.read(asked.client)
     suspended = bytearray(len(built))
-    facts = policy.connect(source.packed, asked.host, source.carried)
+    within = Pools(unknown=frozenset(policy.pools))
+    if pools and policy.pools:
+        within = pools(source.packed, source.carried)
+    facts = policy.connect(source.packed, asked.host, source.carried, within)
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     expected = Expected(config.store.key_secret.get_secret_value())
     # Of somebody who is not given there is no record to be asked for.
     spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
-    screen = Screen(config, policy, built, resolver, Peek(greylist), expected, by_hand.of, spf=spf)
+    screen = Screen(
+        config, policy, built, resolver, Peek(greylist), expected, by_hand.of, spf=spf, pools=pools
+    )
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
@@ -143,7 +154,9 @@ def explain(
     entries = by_hand.naming(*about)
     labels = {zone.name: zone.label for zone in built}
     looked_up = client.lookup is not None
-    way = steps(policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known)
+    way = steps(
+        policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known, pools=within
+    )
     return Explanation(
         action=decision.verdict.action,
         rule=rule.name if rule else None,

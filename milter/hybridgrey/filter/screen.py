@@ -8,8 +8,9 @@ that mail goes the same way with each, and `explain` too.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+from hybridgrey.clientaddress import Carried
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.awaited import Steps
@@ -21,12 +22,15 @@ from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.zones import Zone, code_text
-from hybridgrey.policy.judge import Action, Facts, Policy, Rule, Verdict
+from hybridgrey.policy.judge import Action, Facts, Policy, Pools, Rule, Verdict
 
-__all__ = ["Client", "Decision", "Said", "Screen", "Transaction", "Triplets"]
+__all__ = ["Client", "Decision", "InPools", "Said", "Screen", "Transaction", "Triplets"]
 
 # Which rules may match a client at all differs little between clients; beyond this it is worked out anew.
 MOST_PLANS = 4096
+
+InPools = Callable[[bytes | None, Carried | None], Pools]
+"""The pools that a client is in (`spf.poolindex.PoolIndex.of`)."""
 
 
 class Screen:
@@ -44,8 +48,12 @@ class Screen:
         *,
         spf: Carrier | None = None,
         correspondents: Correspondents | None = None,
+        pools: InPools | None = None,
     ) -> None:
-        """`by_hand` is asked for each recipient, so what it knows may change meanwhile."""
+        """`by_hand` is asked for each recipient, so what it knows may change meanwhile.
+
+        `pools` is asked for each client; without it nothing is known of any pool.
+        """
         self.policy = policy
         self.zones = {z.name: z for z in zones}
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
@@ -62,13 +70,17 @@ class Screen:
             spf=spf,
             correspondents=correspondents,
         )
+        # What is known where nobody is asked: nothing, if rules name pools.
+        self._no_pool = Pools(unknown=frozenset(policy.pools))
+        self._pools = pools if policy.pools else None
         self._code = config.greylist.code
         self._text = config.greylist.text
 
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
         source = self.policy.clients.read(text)
-        facts = self.policy.connect(source.packed, host, source.carried)
+        pools = self._pools(source.packed, source.carried) if self._pools else self._no_pool
+        facts = self.policy.connect(source.packed, host, source.carried, pools)
         return self._looked_up(Client(source, host, facts))
 
     def _looked_up(self, client: Client) -> Client:

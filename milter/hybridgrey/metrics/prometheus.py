@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 
 from hybridgrey import __version__
 from hybridgrey.metrics.series import FAMILIES, HEALTH, Family
-from hybridgrey.metrics.shared import Shared
+from hybridgrey.metrics.shared import Pooled, Shared
 
 PREFIX = "hybridgrey_"
 
@@ -62,6 +62,7 @@ class Exposition(Collector):
         yield GaugeMetricFamily(
             PREFIX + "store_memory_max_bytes", "The most it may use, 0 without a limit", value=limit
         )
+        yield from _pools(board.pools)
         yield CounterMetricFamily(
             PREFIX + "records_lost", "Verdicts too many at once for the page", value=self._shared.rings.lost
         )
@@ -121,6 +122,22 @@ class Exposition(Collector):
             seen += total(index + offset)
             buckets.append((bound, seen))
         return buckets, total(index + len(bounds))
+
+
+def _pools(pools: Pooled) -> Iterator[Metric]:
+    """Nothing where rules name no pool."""
+    if not pools.domains:
+        return
+    texts = (
+        ("pools", "Domains whose networks are a pool", pools.domains),
+        ("pools_unknown", "Pools that were never resolved", pools.unknown),
+        ("pools_failing", "Pools whose last answer was a failure or a bad record", pools.problems),
+        ("pool_networks", "Networks of all pools", pools.networks),
+    )
+    for name, text, value in texts:
+        yield GaugeMetricFamily(PREFIX + name, text, value=value)
+    oldest = "When the pool that was resolved longest ago was, Unix time"
+    yield _known("pools_oldest_time_seconds", oldest, pools.oldest or None)
 
 
 def _known(name: str, text: str, value: float | None) -> GaugeMetricFamily:

@@ -20,6 +20,7 @@ import mmap
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from zlib import crc32
 
 from hybridgrey.metrics.journal import Journal
@@ -104,11 +105,25 @@ class Flags:
         return none_works(HEALTH[byte] for byte in self.health[: len(self.labels)])
 
 
+class Pooled(NamedTuple):
+    """Pools of senders: domains that rules name, of which so many were never resolved; networks of all.
+
+    `oldest`: when the one that was resolved longest ago was, Unix seconds, 0 for none.  `problems`: domains
+    whose last answer was a failure or a bad record.
+    """
+
+    domains: int
+    unknown: int
+    networks: int
+    oldest: float
+    problems: int
+
+
 class Board:
     """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 80)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 128)).cast("d")
         self.started = time.time()
         """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
@@ -149,6 +164,17 @@ class Board:
     def store_keys(self) -> int | None:
         """Keys in the store, None while they are unknown."""
         return int(self._cells[8]) if self.store_up and self._cells[8] >= 0 else None
+
+    def set_pools(self, *, domains: int, unknown: int, networks: int, oldest: float, problems: int) -> None:
+        """Say what is known of the pools (`Pooled`). Keeper only."""
+        self._cells[10], self._cells[11], self._cells[12] = domains, unknown, networks
+        self._cells[13], self._cells[14] = oldest, problems
+
+    @property
+    def pools(self) -> Pooled:
+        """What is known of the pools; all 0 where rules name none."""
+        domains, unknown, networks, oldest, problems = self._cells[10:15]
+        return Pooled(int(domains), int(unknown), int(networks), oldest, int(problems))
 
     def served(self, address: str) -> bool:
         """Note where metrics are served; whether that is new. Keeper only."""

@@ -6,6 +6,7 @@ processes of one configuration.
 
 In reading order: `daemon` (the start, in the one order that works), `assembly` (which parts a process
 gets), `master`, `generation`, `children`, `loop`, `restarts` and `backoff`, `listener`, `privileges`,
-`statefolder`, `pidfile`, `holder`, `configcopy`, `worker`, `libmilter_engine`, `libmilter_pool`,
-`descriptors`, `keeper`, `store_watch`, `store_size`, `store_memory`, `systemd`.
+`statefolder`, `statefiles`, `pidfile`, `holder`, `configcopy`, `worker`, `libmilter_engine`,
+`libmilter_pool`, `descriptors`, `keeper`, `byhand` and `bulletin`, `store_watch`, `store_size`,
+`store_memory`, `systemd`.
 """

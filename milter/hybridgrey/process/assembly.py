@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
@@ -34,13 +34,13 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, store_memory, store_size
+from hybridgrey.process import byhand, keeper, pools, store_memory, store_size
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
+from hybridgrey.process.keeper import Task
 from hybridgrey.process.libmilter_pool import Pool
 from hybridgrey.spf.carrier import Carrier
-from hybridgrey.spf.proof import Widths
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
 
@@ -52,10 +52,10 @@ WATCH_SECONDS = 1.0
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
     """A function that builds the parts of a configuration; `embedded_url` is "" without such a store."""
-    bulletin = byhand.new_bulletin()
+    bulletin, pooled = byhand.new_bulletin(), pools.new_bulletin()
 
     def build(config: Config, before: Shared | None) -> Assembly:
-        return Assembly(config, before, embedded_url, channel, bulletin)
+        return Assembly(config, before, embedded_url, channel, bulletin, pooled)
 
     return build
 
@@ -70,8 +70,9 @@ class Assembly:
         embedded_url: str,
         channel: Channel,
         bulletin: Bulletin | None = None,
+        pooled: Bulletin | None = None,
     ) -> None:
-        """`bulletin`: where entries by hand are published; it outlives reloads."""
+        """`bulletin`: where entries by hand are published, `pooled`: the pools; they outlive reloads."""
         self._config = config
         self._channel = channel
         self._master = os.getpid()
@@ -80,8 +81,13 @@ class Assembly:
         self._hand_file = byhand.place(config)
         if before is None:
             byhand.start(self._bulletin, self._hand_file, keptcopy.mark(self._store_url))
+        self._pooled = pools.new_bulletin() if pooled is None else pooled
+        if before is None:
+            pools.start(self._pooled, config)
         self._name = config.hostname or socket.gethostname()
         self._recorded = config.metrics.history or config.metrics.listen is not None
+        self.pools: pools.Current
+        """The pools of this process, once it has its `screen`."""
         self.by_hand: byhand.Current
         """The entries by hand of this process, once it has its `screen`."""
         self.zones = zones.build(config.rules, config.zones)
@@ -102,10 +108,11 @@ class Assembly:
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        return Worker(screen, store, self._config, reports, events, pool, self.by_hand)
+        ticks = (self.by_hand.tick, self.pools.tick)
+        return Worker(screen, store, self._config, reports, events, pool, ticks)
 
     def screen(self, reports: Report) -> tuple[Screen, Store]:
-        """The filter without its milter; `by_hand.tick` is to be called once a second from then on."""
+        """The filter without its milter; from then on `by_hand` and `pools` are to tick once a second."""
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -119,8 +126,19 @@ class Assembly:
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
         self.by_hand = byhand.Current(self._bulletin, Register(store))
-        spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6), reporter=reports)
-        screen = Screen(config, policy, self.zones, resolver, greylist, expected, self.by_hand.of, spf=spf)
+        spf = Carrier(resolver, pools.widths(config), reporter=reports)
+        self.pools = pools.Current(policy.pools, self._pooled, pools.widths(config))
+        screen = Screen(
+            config,
+            policy,
+            self.zones,
+            resolver,
+            greylist,
+            expected,
+            self.by_hand.of,
+            spf=spf,
+            pools=self.pools.of,
+        )
         return screen, store
 
     def keeper(self, ready: Ready) -> NoReturn:
@@ -152,11 +170,22 @@ class Assembly:
                 partial(store_size.watch, store, self.shared.board.set_store),
                 chronicler.run,
                 follower.run,
+                *self._resolving(reports),
             ],
             checks={"store": partial(_reachable, store)},
             site=partial(self._site, chronicle, follower),
         )
         os._exit(status)
+
+    def _resolving(self, reports: Report) -> Sequence[Task]:
+        """What resolves pools, if rules name any."""
+        config, board = self._config, self.shared.board
+        domains = pools.domains(config)
+        if not domains:
+            return ()
+        path = pools.place(config)
+        by = pools.carrier(config)
+        return (pools.Resolving(domains, by, self._pooled, board, reports, path=path).run,)
 
     def _follower(self, reports: Report) -> byhand.Follower:
         """What follows the entries by hand."""
@@ -205,15 +234,16 @@ class Worker:
         reports: Report,
         events: Events,
         pool: Pool,
-        by_hand: byhand.Current,
+        ticks: Sequence[Callable[[], None]],
     ) -> None:
+        """`ticks`: what is to be called once a second."""
         # The command line works without libmilter, so only a worker imports it.
         from hybridgrey.process.libmilter_engine import Engine
 
         sys.excepthook = _one_line
         self.pool = pool
         self._store = store
-        self._by_hand = by_hand
+        self._ticks = ticks
         self._events = events
         self._sessions = Sessions(
             screen,
@@ -232,8 +262,9 @@ class Worker:
         return self._sessions.live
 
     def tick(self) -> None:
-        """Take over what was said by hand; look whether a store that was given up is back."""
-        self._by_hand.tick()
+        """Take over what the keeper has published; look whether a store that was given up is back."""
+        for tick in self._ticks:
+            tick()
         self._store.probe()
 
     def close(self) -> None:

@@ -33,6 +33,7 @@ FILES: Final = (
     | {"store.sock", "server.log", "hybridgrey.pid", "appendonly.aof"}
     | {"hybridgrey.in-effect", "hybridgrey.in-effect.new"}
     | {"hybridgrey.hand", "hybridgrey.hand.new"}
+    | {"hybridgrey.pools", "hybridgrey.pools.new"}
 )
 """What the daemon and its server make there; whoever makes another file adds its name."""
 DATA: Final = "appendonlydir"

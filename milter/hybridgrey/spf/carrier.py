@@ -159,6 +159,8 @@ class Chain(Generic[T]):
     def collect(self) -> Waits[None]:
         """Wait until the outcome is known or the chain's time is up; afterwards it is known."""
         self.peek()
+        # Others may have found meanwhile that nothing answers.
+        self._deadline = min(self._deadline, time.monotonic() + self._carrier.patience)
         while self.outcome is None:
             exchange = self._exchange
             now = time.monotonic()

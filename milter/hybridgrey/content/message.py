@@ -39,6 +39,11 @@ class Message:
         self._take(chunk)
         return not self.too_large
 
+    def file(self, data: bytes) -> None:
+        """All of it, as it stands in a file."""
+        self._in_body = True
+        self._take(data if b"\r\n" in data else data.replace(b"\n", _END))
+
     def _take(self, *pieces: bytes) -> None:
         if self.too_large:
             return
@@ -84,8 +89,9 @@ def word(text: str) -> str:
 
 
 def path(text: str) -> str:
-    """An address of somebody else's as a path, with its angle brackets."""
-    return f"<{_NO_PATH.sub('?', text[:_MOST_NAME])}>"
+    """An address of somebody else's as a path, with its angle brackets, which it may have already."""
+    inner = text[1:-1] if text.startswith("<") and text.endswith(">") else text
+    return f"<{_NO_PATH.sub('?', inner[:_MOST_NAME])}>"
 
 
 def received(envelope: Envelope) -> bytes:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from hybridgrey.config.load import Config
 from hybridgrey.config.scanner import Scanner as Place
 from hybridgrey.content.breaker import Breaker
 from hybridgrey.content.message import Envelope, Message
@@ -86,3 +87,11 @@ class Scanner:
         self._breaker.failed(now)
         self._reporter.failing(KIND, error=error)
         return Scanned(UNKNOWN, error, now - began)
+
+
+def of(config: Config, reporter: Report) -> Scanner | None:
+    """The scanner of a configuration, None without one."""
+    place, terms = config.scanner, config.content
+    if place is None:
+        return None
+    return Scanner(place, timeout=terms.timeout, max_size=terms.max_size, reporter=reporter)

@@ -12,6 +12,10 @@ Only a recipient that would be delayed costs SPF, and the question for the domai
 - what passes by network alone earns the domain nothing;
 - the domain's credit holds only while SPF proves the client: it is not handed to the network.
 
+Where nothing but the score of the message is open the recipient is *pending*, see `pending`.  Before that the
+triplet is looked at, but not written: who comes back too early is refused at once, and who has passed is let
+in, without a scan.  Where a rule may refuse by score, who has passed is scanned, too.
+
 All questions to the store for one recipient share its timeout, and there are four at most.
 """
 
@@ -25,6 +29,7 @@ from hybridgrey.clientaddress import Carried
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter import proof
 from hybridgrey.filter.awaited import Call, Steps
+from hybridgrey.filter.prospect import without_score
 from hybridgrey.filter.transaction import Transaction
 from hybridgrey.greylist.triplets import State, Touch
 from hybridgrey.hand.expected import Expected
@@ -46,6 +51,9 @@ class Triplets(Protocol):
 
     def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
         """The call of an attempt; `Touch.read` takes the reply."""
+
+    def glance(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The call that says what an attempt would mean now, changing nothing."""
 
     def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
         """The call of an attempt of a client that SPF proves; `network` is what its network was told."""
@@ -82,42 +90,106 @@ class Parts(NamedTuple):
 class Judgement:
     """One recipient; used once.
 
-    `touch` is the greylist's answer, None before it was asked or, with `store_error`, where it could not be.
-    `domain`: the sender's, if it was the domain that let it in; `expected`: its mail is expected.  `stored`:
-    seconds that the store took.
+    `to` is the recipient, `touch` the greylist's answer, None before it was asked or, with `store_error`,
+    where it could not be.  `domain`: the sender's, if it was the domain that let it in; `expected`: its mail
+    is expected.  `stored`: seconds that the store took.
+
+    Of one that is `pending`: `plain` is the verdict if the score stays unknown; `lenient`, that whatever the
+    score, it is accepted or greylisted.
     """
 
-    __slots__ = ("_calls", "_parts", "_to", "domain", "expected", "mail", "store_error", "stored", "touch")
+    __slots__ = (
+        "_asked",
+        "_before",
+        "_calls",
+        "_glimpse",
+        "_open",
+        "_parts",
+        "domain",
+        "expected",
+        "lenient",
+        "mail",
+        "plain",
+        "store_error",
+        "stored",
+        "to",
+        "touch",
+    )
 
     def __init__(self, parts: Parts, mail: Transaction, recipient: Mailbox) -> None:
         self._parts = parts
         self.mail = mail
-        self._to = recipient
+        self.to = recipient
         self.touch: Touch | None = None
         self.domain = ""
         self.expected = False
         self.store_error = ""
         self.stored = 0.0
         self._calls = 0
+        self._before = 0.0
+        self._asked = False
+        self._glimpse: Touch | None = None
+        self._open: Facts | None = None
+        self.plain = Verdict(None)
+        self.lenient = False
 
     def verdict(self) -> Steps[Verdict]:
-        """What the rules say."""
+        """What the rules say; if it is `pending` then, what they would say without a score."""
         mail, policy = self.mail, self._parts.policy
         client = mail.client
-        mask = policy.recipient(mail.rules, self._to)
+        mask = policy.recipient(mail.rules, self.to)
         answers = {}
         if client.lookup is not None:
             client.lookup.peek()
             answers = client.lookup.answers
-        facts = Facts(
-            mask, mask, answers, client.facts.unclear, mail.spf, self._said(mask), mail.correspondent, UNKNOWN
-        )
+        rest = (mail.spf, self._said(mask), mail.correspondent, None if mail.scans else UNKNOWN)
+        facts = Facts(mask, mask, answers, client.facts.unclear, *rest)
+        return (yield from self._judged(facts))
+
+    @property
+    def pending(self) -> bool:
+        """Whether the verdict waits for the score."""
+        return self._open is not None
+
+    def shares(self, other: Judgement) -> bool:
+        """Whether one reply can be true of this and another pending recipient, whatever the score."""
+        if self._open is None or other._open is None or (self.lenient and other.lenient):
+            return True
+        return (self._open.maybe, self._open.by_hand) == (other._open.maybe, other._open.by_hand)
+
+    def scored(self, score: float | Unknown) -> Steps[Verdict]:
+        """What the rules say of a pending one when its score is known, or cannot be."""
+        facts, self._open = self._open, None
+        assert facts is not None  # noqa: S101 (see `pending`)
+        self._again()
+        return (yield from self._judged(facts._replace(score=score)))
+
+    def unscored(self) -> Verdict:
+        """What they say of a pending one that is not to wait."""
+        self._open = None
+        self._again()
+        return self.plain
+
+    def _again(self) -> None:
+        """What follows has the store's timeout to itself."""
+        self._calls, self._before = 0, self.stored
+        if self.touch is None:
+            self.store_error = ""
+
+    def _judged(self, facts: Facts) -> Steps[Verdict]:
+        policy, client = self._parts.policy, self.mail.client
         while True:
             outcome = judge(policy, facts)
             if isinstance(outcome, Verdict):
                 return outcome
             if not outcome.zones:
-                if self._may_look(outcome) and (standing := (yield from self._looked(outcome))):
+                if outcome.score:
+                    if standing := (yield from self._unscanned(facts)):
+                        return standing
+                    if not (outcome.spf or outcome.correspondent):
+                        self._open = facts
+                        return self.plain
+                elif self._may_look(outcome) and (standing := (yield from self._looked(outcome))):
                     return standing
                 facts = yield from self._learnt(outcome, facts)
             elif client.lookup is None:
@@ -132,7 +204,7 @@ class Judgement:
         if by_hand is None or not mask & self._parts.policy.by_hand:
             return NO_ENTRY
         client = mail.client
-        return by_hand(client.source.packed, client.source.carried, client.host, mail.sender, self._to)
+        return by_hand(client.source.packed, client.source.carried, client.host, mail.sender, self.to)
 
     def _may_look(self, awaited: Awaited) -> bool:
         """Whether the triplet is looked at before anything else is asked."""
@@ -146,6 +218,31 @@ class Judgement:
         if self.touch is None:
             return awaited.standing if self._parts.accept_without_store else None
         return awaited.standing if self.touch.accepted else None
+
+    def _unscanned(self, facts: Facts) -> Steps[Verdict | None]:
+        """The verdict that needs no score, for what the greylist knows; None if there is none."""
+        prospect = without_score(self._parts.policy, facts)
+        plain, settled, refuses = prospect
+        if plain is None:
+            return None
+        self.plain, self.lenient = plain, prospect.lenient
+        if not prospect.greylists:
+            return None
+        if self._glimpse is None and not self.store_error and self.mail.client.source.packed is not None:
+            self._glimpse = yield from self._network(plain, self._parts.greylist.glance)
+        touch = self._glimpse
+        if touch is None:
+            return plain if settled and not refuses else None
+        if touch.accepted:
+            return None if refuses else plain
+        if touch.state is not State.EARLY or not settled:
+            return None
+        if refuses:
+            # What else lets it in is no reason to do without a scan.
+            yield from self.greylist(plain)
+            if self.expected or (self.touch is not None and self.touch.accepted):
+                return None
+        return plain
 
     def _learnt(self, awaited: Awaited, facts: Facts) -> Steps[Facts]:
         """The facts with one more of those that are awaited; the one that probably answers for others first.
@@ -176,6 +273,9 @@ class Judgement:
 
     def greylist(self, verdict: Verdict) -> Steps[None]:
         """Ask the greylist, as far as it was not, and whatever may spare the recipient its delay."""
+        if self._asked:
+            return
+        self._asked = True
         if self.touch is None and not self.store_error:
             yield from self._attempt(verdict)
         touch = self.touch
@@ -186,20 +286,24 @@ class Judgement:
             if self._parts.sender_pools:
                 touch = yield from self._by_domain(touch, self._delay(verdict))
             if not touch.accepted and expected is not None:
-                self.expected = expected.read((yield from self._call(expected.ask(self._to))))
+                self.expected = expected.read((yield from self._call(expected.ask(self.to))))
         except StoreError as error:
             # What is known already stands: it is delayed.
             self.store_error = str(error)
 
     def _attempt(self, verdict: Verdict) -> Steps[None]:
         """Ask for the network."""
+        self.touch = yield from self._network(verdict, self._parts.greylist.attempt)
+
+    def _network(self, verdict: Verdict, ask: Callable[[str, str, str, int], Call]) -> Steps[Touch | None]:
+        """What the greylist answers for the network; None where it cannot."""
         mail = self.mail
-        client, sender, delay = mail.client.source.listed, mail.sender.key, self._delay(verdict)
-        call = self._parts.greylist.attempt(client, sender, self._to.key, delay)
+        call = ask(mail.client.source.listed, mail.sender.key, self.to.key, self._delay(verdict))
         try:
-            self.touch = Touch.read((yield from self._call(call)))
+            return Touch.read((yield from self._call(call)))
         except StoreError as error:
             self.store_error = str(error)
+            return None
 
     def _by_domain(self, network: Touch, delay: int) -> Steps[Touch]:
         """What the domain is told, if SPF proves the client and that is better; its network learns of it.
@@ -210,7 +314,7 @@ class Judgement:
         spf = yield from proof.learn(self._parts.spf, mail)
         if not isinstance(spf, Spf) or not spf.proved or mail.sender.null:
             return network
-        sender, recipient = mail.sender.key, self._to.key
+        sender, recipient = mail.sender.key, self.to.key
         call = greylist.attempt_by_domain(spf.proved, sender, recipient, delay, network)
         touch = Touch.read((yield from self._call(call)))
         if touch.accepted:
@@ -228,14 +332,14 @@ class Judgement:
     def _delay(self, verdict: Verdict) -> int:
         """The delay in seconds of a verdict that greylists."""
         rule, delay = verdict.rule, verdict.delay
-        if rule is None or delay is None or rule.unclear(self.mail.sender, self._to):
+        if rule is None or delay is None or rule.unclear(self.mail.sender, self.to):
             return self._parts.delay
         return delay
 
     def _call(self, call: Call) -> Steps[Sequence[int]]:
         """What the store answers, in the time that is left.  Raises StoreError."""
         if self._calls:
-            left = self._parts.timeout - self.stored
+            left = self._parts.timeout - (self.stored - self._before)
             if self._calls >= MOST_CALLS or left < self._parts.timeout * _LEAST:
                 raise StoreError("no time is left for the store")
             call = call._replace(seconds=left)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
+from hybridgrey.content import scanner
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events
@@ -138,6 +139,7 @@ class Assembly:
             self.by_hand.of,
             spf=spf,
             pools=self.pools.of,
+            scanner=scanner.of(config, reports),
         )
         return screen, store
 

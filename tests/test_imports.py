@@ -15,7 +15,17 @@ import hybridgrey
 
 ROOT = Path(hybridgrey.__file__).parent
 
-LEAVES = {"address", "clientaddress", "cleaning", "envelope", "folders", "logs", "logfile", "outcome"}
+LEAVES = {
+    "address",
+    "clientaddress",
+    "cleaning",
+    "envelope",
+    "eventloop",
+    "folders",
+    "logs",
+    "logfile",
+    "outcome",
+}
 """Modules that any package may use; they use each other only."""
 
 MAY_IMPORT = {

@@ -6,7 +6,9 @@ machine does meanwhile falls on all alike; tables have the medians of the rounds
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from bench import accounts, rig, tables
@@ -27,16 +29,18 @@ def floor_row(floor: Floor, cpus: list[int], **options: rig.Option) -> dict[str,
 def run(report: tables.Report, *, full: bool) -> None:
     """All tables."""
     rounds, seconds = (5, 8.0) if full else (3, 2.5)
-    # A daemon for each: new clients would drive the known ones out of its cache.
-    with rig.stage() as fresh, rig.stage() as known, Floor(accounts.cores()[0]) as floor:
-        cases: dict[str, Measure] = {
-            "floor": lambda **options: floor_row(floor, fresh.cpus, **options),
-            "uncached": fresh.measure,
-            "cached": lambda **options: known.measure(first=0, pool=POOL, **options),
-        }
-        for _ in range(2):
-            # Caches learn the pool, and its unknown clients pass.
-            cases["cached"](count=2 * POOL, seconds=30.0)
+    with contextlib.ExitStack() as stack:
+        cases: dict[str, Measure] = {}
+        for kind, engine in rig.ENGINES.items():
+            floor = stack.enter_context(Floor(accounts.cores()[0], kind))
+            cases[f"floor, {kind}"] = partial(floor_row, floor, rig.helper_cpus(1))
+            # A daemon for each: new clients would drive the known ones out of its cache.
+            fresh, known = (stack.enter_context(rig.stage({"engine": engine})) for _ in range(2))
+            cases[f"uncached, {engine}"] = fresh.measure
+            cached = cases[f"cached, {engine}"] = partial(known.measure, first=0, pool=POOL)
+            for _ in range(2):
+                # Caches learn the pool, and its unknown clients pass.
+                cached(count=2 * POOL, seconds=30.0)
         _cost(report, cases, rounds, seconds)
         _concurrency(report, cases, rounds if full else 1, seconds)
         _rates(report, cases, rounds if full else 1, seconds)
@@ -54,7 +58,8 @@ def _cost(report: tables.Report, cases: Cases, rounds: int, seconds: float) -> N
     report.table(
         f"Direct: one worker, 100 connections, 4 lists, medians of {rounds} rounds",
         rows,
-        "floor: raw pymilter that does nothing, same steps, same CPU. uncached: every client new. "
+        "floor: a milter that does nothing, same steps, same CPU. uncached: every client new. "
+        "CPU ÷ floor: pymilter's. "
         f"cached: {POOL} clients again and again. Mix block/trusted/unknown 60/15/25. "
         "questions: to lists, for each decision. "
         "other load: CPUs that everything else on the machine kept busy.",

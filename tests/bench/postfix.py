@@ -1,4 +1,4 @@
-"""Through a real Postfix: bare, with a no-op milter, with hybridgrey, and with main.cf lists and postgrey.
+"""Through a real Postfix: bare, with milters that do nothing, with hybridgrey, with main.cf and postgrey.
 
 All stand side by side and are loaded in turn, round by round; clients come from real addresses of their
 own, every one new. The lists are behind a relay that delays and counts. Nothing is bound to a CPU but the
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from bench import accounts, population, rig, tables
-from bench.floor import Floor
+from bench.floor import KINDS, Floor
 from bench.relay import Relay
 from parts import postfix
 from parts.base import LOOPBACK, Part, accepts, free_port
@@ -33,6 +33,7 @@ MAIN_CF = {
     "maillog_file": "",
 }
 POSTGREY = "/usr/sbin/postgrey"
+GROSSD = "/usr/sbin/grossd"
 
 
 class Postgrey(Part):
@@ -57,6 +58,29 @@ class Postgrey(Part):
         return accepts((LOOPBACK, self.port))
 
 
+class Gross(Part):
+    """Debian's grossd, a policy service in C (built without the milter protocol), on a port of its own.
+
+    It cannot choose by return code.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = free_port()
+        lists = [f"dnsbl = {entry.partition('=')[0]};10" for entry in population.BLOCK]
+        lists += [f"dnswl = {entry.partition('=')[0]}" for entry in population.ALLOW]
+        lines = [f"host = {LOOPBACK}", f"port = {self.port}", "protocol = postfix", "log_level = error"]
+        lines += [f"grey_delay = {GREYLISTED}", "grey_threshold = 0", "block_threshold = 10"]
+        lines += ["query_timelimit = 5000", "pool_maxthreads = 100", "check = dnswl", "check = dnsbl", *lists]
+        (self.directory / "grossd.conf").write_text("\n".join(lines) + "\n")
+
+    def command(self) -> list[str | Path]:
+        return [GROSSD, "-d", "-r", "-f", self.directory / "grossd.conf"]
+
+    def ready(self) -> bool:
+        return accepts((LOOPBACK, self.port))
+
+
 @dataclass(frozen=True, slots=True)
 class Variant:
     """A Postfix; `parts` are its filter's processes by name; who does not judge is not wrong."""
@@ -74,23 +98,26 @@ def restrictions(port: int) -> str:
     return ", ".join([*words, f"check_policy_service inet:{LOOPBACK}:{port}"])
 
 
-def daemon(stack: contextlib.ExitStack, relay: Relay, *, unix: bool) -> Variant:
-    """Postfix with hybridgrey, which has a store of its own on a unix socket."""
+def daemon(
+    stack: contextlib.ExitStack, relay: Relay, engine: str, workers: int = 1, *, unix: bool = True
+) -> Variant:
+    """Postfix with hybridgrey, which has a store of its own; 0 workers: as many as by default."""
     store = stack.enter_context(Redis())
-    above = {"workers": 0, "greylist": {"delay": f"{GREYLISTED}s"}}
+    above = {"engine": engine, "workers": workers, "greylist": {"delay": f"{GREYLISTED}s"}}
     config = rig.settings(relay.address, store.unix_url, above)
     milter = stack.enter_context(rig.BenchDaemon(config, unix=unix))
-    rig.wait_workers(milter, max(2, len(accounts.cores())))
+    rig.wait_workers(milter, workers or max(2, len(accounts.cores())))
     mta = stack.enter_context(postfix.Postfix(milter.spec, MAIN_CF))
     parts = {"filter": milter.own, "store": lambda: [store.pid]}
-    return Variant("hybridgrey, unix" if unix else "hybridgrey, inet", mta, parts)
+    name = f"{engine}, {'unix' if unix else 'inet'}{', 1 worker' if workers == 1 else ''}"
+    return Variant(name, mta, parts)
 
 
-def with_floor(stack: contextlib.ExitStack) -> Variant:
-    """Postfix with the milter that does nothing."""
-    floor = stack.enter_context(Floor(accounts.cores()[0]))
+def with_floor(stack: contextlib.ExitStack, kind: str) -> Variant:
+    """Postfix with a milter that does nothing."""
+    floor = stack.enter_context(Floor(accounts.cores()[0], kind))
     mta = stack.enter_context(postfix.Postfix(f"unix:{floor.address}", MAIN_CF))
-    return Variant("no-op milter, unix", mta, {"filter": lambda: [floor.pid]}, judges=False)
+    return Variant(f"no-op, {kind}", mta, {"filter": lambda: [floor.pid]})
 
 
 def with_postgrey(stack: contextlib.ExitStack) -> Variant:
@@ -99,6 +126,17 @@ def with_postgrey(stack: contextlib.ExitStack) -> Variant:
     words = {"smtpd_recipient_restrictions": restrictions(server.port)}
     mta = stack.enter_context(postfix.Postfix("", MAIN_CF | words))
     return Variant("main.cf lists + postgrey", mta, {"filter": lambda: accounts.tree(server.pid)})
+
+
+def with_gross(stack: contextlib.ExitStack) -> Variant:
+    """Postfix with gross, which does both."""
+    server = stack.enter_context(Gross())
+    words = {"smtpd_recipient_restrictions": f"check_policy_service inet:{LOOPBACK}:{server.port}"}
+    mta = stack.enter_context(postfix.Postfix("", MAIN_CF | words))
+    return Variant("gross", mta, {"filter": lambda: accounts.tree(server.pid)})
+
+
+RIVALS = {"postgrey": (POSTGREY, with_postgrey), "gross": (GROSSD, with_gross)}
 
 
 @contextlib.contextmanager
@@ -112,12 +150,14 @@ def variants(report: tables.Report) -> Iterator[tuple[Relay, list[int], list[Var
         rig.over(folder / "resolv.conf", Path("/etc/resolv.conf"))
         bare = stack.enter_context(postfix.Postfix("", MAIN_CF))
         all_of_them = [Variant("bare Postfix", bare, {}, judges=False)]
-        all_of_them.append(with_floor(stack))
-        all_of_them += [daemon(stack, relay, unix=unix) for unix in (True, False)]
-        if Path(POSTGREY).exists():
-            all_of_them.append(with_postgrey(stack))
-        else:
-            report.note("postgrey is not installed: left out (apt-get install postgrey)")
+        all_of_them += [with_floor(stack, kind) for kind in KINDS]
+        all_of_them += [daemon(stack, relay, engine) for engine in rig.ENGINES.values()]
+        all_of_them += [daemon(stack, relay, "native", 0, unix=unix) for unix in (True, False)]
+        for name, (program, with_rival) in RIVALS.items():
+            if Path(program).exists():
+                all_of_them.append(with_rival(stack))
+            else:
+                report.note(f"{name} is not installed: left out (apt-get install {name})")
         yield relay, [dns.pid, relay.pid], all_of_them
 
 
@@ -204,9 +244,10 @@ def _full_speed(
         for variant in some
     ]
     rows = tables.medians(raw, "MTA with")
-    base = rows[0]
+    base, least = rows[0], next(one for one in rows if one["MTA with"] == "no-op, C")
     for one in rows:
         one["new clients/s ÷ bare"] = one["new clients/s"] / base["new clients/s"]
+        one["÷ no-op, C"] = one["new clients/s"] / least["new clients/s"]
         total = [
             sum(line[f"{part} ms"] for part in ("filter", "store", "MTA", "DNS")) for line in (one, base)
         ]

@@ -28,6 +28,8 @@ from parts.redisserver import Redis
 TESTS = Path(__file__).parents[1]
 TTL = 3600
 Option = float | str
+ENGINES = {"pymilter": "libmilter", "loop": "native"}
+"""The engines, by the floor of each."""
 
 
 def lists(zones: Mapping[str, str] = population.ZONES) -> Rbldnsd:

@@ -102,7 +102,7 @@ class Load:
         name = f"s{client.number}@{client.kind}{client.number}.example"
         match step:
             case "ehlo":
-                return f"EHLO mail{client.number}.{client.kind}.example\r\n".encode()
+                return f"EHLO a{client.attempt}.mail{client.number}.{client.kind}.example\r\n".encode()
             case "mail":
                 return f"MAIL FROM:<{name}>\r\n".encode()
             case "rcpt":

@@ -209,7 +209,8 @@ def measure(
         mended = time.monotonic()
         _settle(traffic, mended, allowed)
     row = _row(name, traffic.sessions, broken, mended, allowed, detail)
-    table.add(asdict(row), dict(unusual(traffic.sessions)))
+    engine = daemons[0].events("ready")[-1]["engine"]
+    table.add({"engine": engine, **asdict(row)}, dict(unusual(traffic.sessions)))
     return row
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench import accounts, fill, population, quota, rig, tables
-from bench.floor import Floor
+from bench.floor import KINDS, Floor
 from bench.relay import Relay
 from hybridgrey.greylist.triplets import parse_key
 from parts.base import LOOPBACK, free_port
@@ -34,12 +34,13 @@ def test_load_on_the_daemon():
         assert len(stage.daemon.workers()) == 1
 
 
-def test_load_on_the_floor():
-    """The milter that does nothing takes the same load."""
-    with Floor(accounts.cores()[0]) as floor:
+@pytest.mark.parametrize("kind", KINDS)
+def test_load_on_the_floor(kind):
+    """A milter that does nothing takes the same load, and gives the right answers."""
+    with Floor(accounts.cores()[0], kind) as floor:
         figures = rig.load(floor.address, accounts.cores(), count=100, seconds=20)
         assert figures["errors"] == {}
-        assert set(figures["answers"]) == {"block c", "trusted c", "unknown c"}
+        assert set(figures["answers"]) == {"block 554", "trusted c", "unknown 450"}
 
 
 def test_load_over_tcp():

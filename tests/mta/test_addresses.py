@@ -31,7 +31,7 @@ LONG = "a" * 260
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with (
         Redis() as redis,
         Daemon(

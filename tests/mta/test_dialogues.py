@@ -18,7 +18,7 @@ pytestmark = pytest.mark.mta
 
 
 @pytest.fixture(scope="module")
-def daemon(resolver):
+def daemon(resolver, engine):
     with Redis() as redis:
         # One worker, whose cache is warm: a list's text that is late would be left out of the reply.
         config = {**settings(redis, resolver, RULES), "workers": 1}

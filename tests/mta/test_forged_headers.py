@@ -21,7 +21,7 @@ FOLDED = AR + b"(a\r\n\t(nested\r\n comment))\r\n " + HERE + b"\r\n\t1;\r\n dkim
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with Redis() as redis, FakeDns() as dns:
         dns.zone("wl.test", listed={ALLOWED: "127.0.5.2"})
         settings = {

@@ -20,7 +20,7 @@ SENDER = "news@sender.example"
 
 
 @pytest.fixture(scope="module")
-def redis():
+def redis(engine):
     with Redis() as running:
         yield running
 
@@ -35,7 +35,7 @@ def settings(redis, **greylist):
 
 
 @pytest.fixture(scope="module")
-def daemon(redis):
+def daemon(redis, engine):
     with Daemon(settings(redis), unix=True) as running:
         yield running
 

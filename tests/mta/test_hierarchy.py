@@ -37,7 +37,7 @@ def redis():
 
 
 @pytest.fixture(scope="module")
-def daemon(redis, resolver):
+def daemon(redis, resolver, engine):
     with Daemon(settings(redis, resolver, RULES), files=FILES, unix=True) as running:
         yield running
 

@@ -60,7 +60,7 @@ HELOS = {
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with Redis() as redis:
         settings = {
             "store": {"url": redis.unix_url},

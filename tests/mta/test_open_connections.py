@@ -42,7 +42,7 @@ def lists():
 
 
 @pytest.fixture(scope="module")
-def daemon(lists):
+def daemon(lists, engine):
     with Redis() as redis:
         lists.zone("bl.test", listed={BLOCKED: "127.0.0.2"}, ttl=1, negative_ttl=1)
         lists.zone("wl.test", listed={ALLOWED: "127.0.5.2"}, ttl=1, negative_ttl=1)

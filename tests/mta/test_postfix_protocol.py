@@ -27,7 +27,7 @@ MESSAGE = "From: <a@y.example>\r\nTo: <b@x.example>\r\nSubject: test\r\n\r\nHäl
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with Redis() as redis, FakeDns() as dns:
         dns.zone("bl.test", listed={BLOCKED: "127.0.0.2"})
         dns.zone("wl.test", listed={ALLOWED: "127.0.5.2"})

@@ -35,7 +35,7 @@ def settings():
 
 
 @pytest.fixture(scope="module")
-def daemon(settings):
+def daemon(settings, engine):
     with Daemon(settings, unix=True) as running:
         yield running
 

@@ -27,7 +27,7 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with Redis() as redis, FakeDns() as dns:
         dns.zone("bl.test", listed={BLOCKED: "127.0.0.2"}, text="spam")
         dns.zone("wl.test", listed={ALLOWED: "127.0.5.2"})

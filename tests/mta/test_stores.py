@@ -17,7 +17,7 @@ PASSWORD = "p4ss-w0rd"
 
 
 @pytest.fixture(scope="module")
-def redis():
+def redis(engine):
     with Redis(tls=True, user="mx", password=PASSWORD) as running:
         yield running
 

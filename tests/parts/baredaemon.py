@@ -1,4 +1,4 @@
-"""The daemon with a session of a few lines: real master, real workers, real libmilter, no judging.
+"""The daemon with a session of a few lines: real master, real workers, a real engine, no judging.
 
 What a worker does at its start follows from `hostname` in the config, so that a reload can change it:
 ``hang.test`` never gets ready, ``crash.test`` dies, ``die.test`` dies a moment after it was ready,
@@ -16,16 +16,21 @@ import time
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hybridgrey import logs
 from hybridgrey.cli import bad_config
 from hybridgrey.config import load
 from hybridgrey.config.load import Config
+from hybridgrey.eventloop import Loop
+from hybridgrey.filter.awaited import Steps
+from hybridgrey.filter.reply import Reply
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.process import daemon
 from hybridgrey.process.generation import Build
 from hybridgrey.process.libmilter_pool import Pool
 from hybridgrey.process.restarts import Pace
+from hybridgrey.protocol.terms import Terms
 from hybridgrey.trouble.reporter import Channel
-from parts.base import Part, free_port, wait_until
+from parts.base import ENGINE, Part, free_port, wait_until
 from parts.milterpeer import MilterPeer
 
 Address = tuple[str, int] | str
@@ -34,19 +39,28 @@ Address = tuple[str, int] | str
 class BareDaemon(Part):
     """The daemon as a process; `listen` is an address, its config is `directory`/hybridgrey.toml."""
 
-    def __init__(self, listen: str = "", *, pace: dict[str, float] | None = None, **keys: object) -> None:
+    def __init__(
+        self,
+        listen: str = "",
+        *,
+        pace: dict[str, float] | None = None,
+        engine: str = ENGINE,
+        **keys: object,
+    ) -> None:
         super().__init__()
         self.port = free_port()
         self.listen = listen or f"inet:{self.port}@127.0.0.1"
         self.address: Address = ("127.0.0.1", self.port)
         self.config = self.directory / "hybridgrey.toml"
+        self.engine = engine
         self.pace = pace or {}
         self.extra_environment: dict[str, str] = {}
         self.configure(**keys)  # type: ignore[arg-type]  # `extra` is a str, the others any
 
     def configure(self, *, extra: str = "", **keys: object) -> None:
         """Write the config file; keys of the top level by name."""
-        values = {"listen": self.listen, "workers": 2, "drain_timeout": "10s", **keys}
+        own = {"listen": self.listen, "workers": 2, "drain_timeout": "10s"}
+        values = {**own, **keys, "engine": self.engine}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         store = "" if "[store]" in extra else '[store]\nurl = "redis://127.0.0.1:1"\n'
         tail = f'[metrics]\nlisten = ""\n[log]\nlevel = "debug"\nformat = "json"\n{store}{extra}'
@@ -164,16 +178,58 @@ class _Session:
         return int(self._milter.CONTINUE)
 
 
+class _Native:
+    """The same without libmilter: a worker's part, and its sessions."""
+
+    def __init__(self, settings: Config) -> None:
+        self.terms = Terms()
+        self.sessions = self.calls = self
+        self._settings = settings
+
+    def turned(self) -> None:
+        """Nothing to tell."""
+
+    def tick(self) -> None:
+        if self._settings.hostname == "die.test":
+            os._exit(3)
+
+    def full(self, error: OSError | None) -> None:
+        logs.get().warning("full" if error else "not full")
+
+    def close(self, *_session: object) -> None:
+        """Nothing to write."""
+
+    def recipient(self, *_arguments: object) -> Steps[Reply]:
+        cpus = ",".join(map(str, sorted(os.sched_getaffinity(0))))
+        return Reply("450", "4.2.0", f"{os.getpid()} {self._settings.hostname or '-'} {cpus}")
+        yield
+
+    def failed(self, step: str, error: Exception) -> None:
+        logs.get().error("failed", step=step, exc_info=error)
+
+    def ignored(self, *_arguments: object) -> None:
+        """What a step does not need."""
+
+    call = open = connect = hello = mail = header = end = ignored
+
+
 class _Parts:
     def __init__(self, settings: Config, before: Shared | None) -> None:
         self.shared = before or Shared.create([], [])
         self._settings = settings
 
-    def worker(self, _slot: int) -> _Session:
+    def native(self, _slot: int, _loop: Loop) -> Any:
+        self._misbehave()
+        return _Native(self._settings)
+
+    def _misbehave(self) -> None:
         if self._settings.hostname == "hang.test":
             time.sleep(60)
         if self._settings.hostname == "crash.test":
             raise RuntimeError("asked to crash")
+
+    def worker(self, _slot: int) -> _Session:
+        self._misbehave()
         session = _Session(self._settings)
         session.register()
         return session

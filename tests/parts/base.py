@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+ENGINE = os.environ.get("HYBRIDGREY_ENGINE", "auto")
+"""What the daemons of tests run on that do not choose themselves: `auto`, `libmilter` or `native`."""
 LOOPBACK = "127.0.0.1"
 
 

@@ -19,11 +19,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from parts.base import LOOPBACK, Part, PartError, accepts, free_port, wait_until
+from parts.base import ENGINE, LOOPBACK, Part, PartError, accepts, free_port, wait_until
 from parts.namespace import Namespace
 
 Settings = Mapping[str, Any]
-DEFAULTS: Settings = {
+DEFAULTS: dict[str, Any] = {
+    "engine": ENGINE,
     "workers": 2,
     "drain_timeout": "5s",
     "greylist": {"delay": "2s"},
@@ -102,8 +103,12 @@ class Daemon(Part):
         """Write the config and the files beside it; takes effect at the next start or reload."""
         for name, text in (files or {}).items():
             (self.directory / name).write_text(text)
-        self.settings = merged({"listen": self.spec, **DEFAULTS}, settings)
+        self.settings = merged({"listen": self.spec, **self.defaults()}, settings)
         self.config.write_text(toml(self.settings))
+
+    def defaults(self) -> Settings:
+        """What the tests' daemons have if nothing else is said."""
+        return DEFAULTS
 
     @property
     def spec(self) -> str:

@@ -1,4 +1,4 @@
-"""One worker under real libmilter: what it serves, how it drains, what it survives."""
+"""One worker with each engine: what it serves, how it drains, what it survives."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ from parts.base import accepts, free_port, has_ipv6, wait_until
 from parts.milterpeer import MilterPeer
 
 
+@pytest.fixture(params=["libmilter", "native"])
+def engine(request):
+    return request.param
+
+
 @pytest.mark.parametrize("family", ["inet", "inet6", "unix"])
-def test_serves_every_family(family, tmp_path):
+def test_serves_every_family(family, tmp_path, engine):
     """Workers take connections from our socket in each family that libmilter knows."""
     if family == "inet6" and not has_ipv6():
         pytest.skip("no IPv6 here")
     port = free_port()
     addresses = {"inet": ("127.0.0.1", port), "inet6": ("::1", port), "unix": str(tmp_path / "s")}
     listens = {"inet": f"inet:{port}@127.0.0.1", "inet6": f"inet6:{port}@::1", "unix": f"unix:{tmp_path}/s"}
-    with BareDaemon(listens[family]) as daemon:
+    with BareDaemon(listens[family], engine=engine) as daemon:
         daemon.address = addresses[family]
         assert daemon.ask()[0] in daemon.workers()
         assert daemon.stop() == 0
 
 
-def test_all_workers_take_connections(tmp_path):
+def test_all_workers_take_connections(tmp_path, engine):
     """Sessions that stay open are spread over the workers: none is left idle."""
-    with BareDaemon(f"unix:{tmp_path}/s", workers=2) as daemon:
+    with BareDaemon(f"unix:{tmp_path}/s", workers=2, engine=engine) as daemon:
         daemon.address = f"{tmp_path}/s"
         peers = [MilterPeer(daemon.address) for _ in range(60)]
         served = {answer(peer)[0] for peer in peers}
@@ -45,9 +50,9 @@ def test_all_workers_take_connections(tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
-def test_signals_of_libmilter_cut_no_session(number):
-    """TERM, INT and HUP stop libmilter at once; a worker and its sessions do not even notice."""
-    with BareDaemon(workers=1) as daemon, MilterPeer(daemon.address) as peer:
+def test_signals_of_libmilter_cut_no_session(number, engine):
+    """TERM, INT and HUP, which stop libmilter at once: a worker and its sessions do not even notice."""
+    with BareDaemon(workers=1, engine=engine) as daemon, MilterPeer(daemon.address) as peer:
         (worker,) = daemon.workers()
         peer.connect()
         for _ in range(20):
@@ -58,9 +63,9 @@ def test_signals_of_libmilter_cut_no_session(number):
         assert daemon.ask()[0] == worker
 
 
-def test_session_in_flight_ends_in_its_own_time():
+def test_session_in_flight_ends_in_its_own_time(engine):
     """A draining worker takes no new session and serves the open one to its end, idle times included."""
-    with BareDaemon(workers=1) as daemon, MilterPeer(daemon.address) as peer:
+    with BareDaemon(workers=1, engine=engine) as daemon, MilterPeer(daemon.address) as peer:
         (worker,) = daemon.workers()
         peer.connect()
         daemon.send_signal(signal.SIGTERM)
@@ -74,9 +79,9 @@ def test_session_in_flight_ends_in_its_own_time():
         assert not daemon.events("worker leaves sessions behind")
 
 
-def test_connection_without_a_word_is_waited_for():
+def test_connection_without_a_word_is_waited_for(engine):
     """A connection that was accepted but has not negotiated yet counts as a session."""
-    with BareDaemon(workers=1) as daemon:
+    with BareDaemon(workers=1, engine=engine) as daemon:
         # Unknown to the session's own count: libmilter calls it at the first command only
         with socket.create_connection(daemon.address, 5):
             time.sleep(0.3)
@@ -86,26 +91,32 @@ def test_connection_without_a_word_is_waited_for():
         assert daemon.process.wait(10) == 0
 
 
-def test_deadline_ends_the_wait():
+def test_deadline_ends_the_wait(engine):
     """After `drain_timeout` a session that does not end is left behind, and the log says how many."""
-    with BareDaemon(workers=1, drain_timeout="1s") as daemon, MilterPeer(daemon.address) as peer:
+    with (
+        BareDaemon(workers=1, drain_timeout="1s", engine=engine) as daemon,
+        MilterPeer(daemon.address) as peer,
+    ):
         answer(peer)
         assert daemon.stop() == 0
         assert daemon.events("worker leaves sessions behind")[0]["sessions"] >= 1
 
 
-def test_second_term_hurries():
+def test_second_term_hurries(engine):
     """Whoever sends TERM twice does not want to wait for sessions."""
-    with BareDaemon(workers=2, drain_timeout="60s") as daemon, MilterPeer(daemon.address) as peer:
+    with (
+        BareDaemon(workers=2, drain_timeout="60s", engine=engine) as daemon,
+        MilterPeer(daemon.address) as peer,
+    ):
         peer.connect()
         daemon.send_signal(signal.SIGTERM)
         daemon.await_events("ending")
         assert daemon.stop(timeout=10) == 0
 
 
-def test_workers_end_when_the_master_is_killed():
+def test_workers_end_when_the_master_is_killed(engine):
     """Nobody serves on without a master; a session in flight still comes to its end, and a start succeeds."""
-    with BareDaemon(workers=2) as daemon:
+    with BareDaemon(workers=2, engine=engine) as daemon:
         family = children(daemon.pid)
         with MilterPeer(daemon.address) as peer:
             peer.connect()
@@ -122,11 +133,11 @@ def test_workers_end_when_the_master_is_killed():
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="no CPU affinity here")
 @pytest.mark.parametrize(("pin", "most"), [(True, 1), (False, len(os.sched_getaffinity(0)))])
-def test_workers_are_bound_to_a_cpu_each(pin, most):
+def test_workers_are_bound_to_a_cpu_each(pin, most, engine):
     """With `pin_workers` each worker has one CPU, and they are not all on the same."""
     if len(os.sched_getaffinity(0)) < 2:
         pytest.skip("one CPU only")
-    with BareDaemon(workers=2, pin_workers=pin) as daemon:
+    with BareDaemon(workers=2, pin_workers=pin, engine=engine) as daemon:
         bound = [os.sched_getaffinity(pid) for pid in daemon.workers()]
         assert [len(cpus) for cpus in bound] == [most, most]
         assert pin == (bound[0] != bound[1])

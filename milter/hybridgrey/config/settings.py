@@ -295,6 +295,7 @@ class Settings(Section):
     listen: str = "inet:8893@127.0.0.1"
     socket_mode: Annotated[int, PlainValidator(_socket_mode)] = typed("0666")
     socket_group: Text = ""
+    engine: Literal["auto", "libmilter", "native"] = "auto"
     workers: int = Field(0, ge=0, le=256)
     pin_workers: bool = True
     drain_timeout: Annotated[float, BeforeValidator(durations.between("0s", "1h"))] = typed("30s")

@@ -144,6 +144,7 @@ class Events:
         return True
 
     def _settle(self) -> None:
+        """Tell all that waits; by one thread at a time."""
         waiting, counts = self._waiting, self._counts
         while waiting:
             one = waiting.popleft()
@@ -224,3 +225,15 @@ def _learnt(decision: Decision) -> Iterator[tuple[str, object]]:
         yield "scan_ms", round(seconds * 1000, 1)
         if error:
             yield "scan_error", error
+
+
+class InTurns(Events):
+    """One worker's that has one thread: nothing is told before `turned`, and then all of a turn at once."""
+
+    def turned(self) -> None:
+        """Tell all that has happened in a turn of the loop."""
+        if self._waiting:
+            self._settle()
+
+    def _see_to_it(self, *, now: bool) -> None:
+        """It will be."""

@@ -5,6 +5,6 @@ since when, until when and why.  A *register* is where the store keeps them, wit
 change raises. A *table* is what a worker has of them in memory.  *Expected mail* is a recipient whose mail
 is not delayed for a while.
 
-In reading order: `entries` (one entry), `register` (all of them in the store), `table` (in memory), `keptcopy`
-(on disk); `expected`.
+In reading order: `entries` (one entry), `register` (all of them in the store), `table` (in memory),
+`keptcopy` (on disk); `expected`.
 """

@@ -30,7 +30,7 @@ MAX_DATAGRAM: Final = 4096
 # So many datagrams are read in one go at most: a flood of forged ones must not hold the thread.
 MAX_BATCH: Final = 1000
 # For `due`: nobody has to wait for it.
-_AT_ONCE: Final = 0.0
+AT_ONCE: Final = 0.0
 
 Subject = TypeVar("Subject")
 # A reply to a question: its subject and purpose, what it says, and the nameserver that has given it.
@@ -134,13 +134,19 @@ class Exchange(Generic[Subject]):
         asked = open_.get(ident)
         if asked is None or not question.answers(datagram, asked[1]):
             return None  # late, forged or a duplicate
+        return self._read(server, ident, asked, datagram)
+
+    def _read(
+        self, server: int, ident: bytes, asked: tuple[Subject, bytes, int], datagram: bytes
+    ) -> Came[Subject] | None:
+        """What the answer to an open question says; None if another nameserver is asked."""
         reply = self._form.read(datagram, asked[1])
         if not reply.error:
             if self._servers.troubled or server != self._first:
                 self._servers.heard(server, asked=self._first)
         elif self._asks_another(server, ident, asked[1]):
             return None
-        del open_[ident]
+        del self.open[ident]
         return asked[0], asked[2], reply, server
 
     def _asks_another(self, server: int, ident: bytes, ask: bytes) -> bool:
@@ -154,7 +160,7 @@ class Exchange(Generic[Subject]):
 
     def repeat(self, now: float) -> None:
         """Ask again what is open, the next nameserver if there is one."""
-        if self.due != _AT_ONCE:
+        if self.due != AT_ONCE:
             self._retry_step *= 2
         self.asked_at = now
         self.due = now + self._retry_step
@@ -211,4 +217,4 @@ class Exchange(Generic[Subject]):
         """A nameserver is not there: ask the others without delay, each once, then keep to the schedule."""
         self._servers.failed(server, error.strerror or str(error))
         if self.tries < len(self._servers) - 1:
-            self.due = _AT_ONCE
+            self.due = AT_ONCE

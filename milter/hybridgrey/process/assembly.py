@@ -12,14 +12,15 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.content import scanner
+from hybridgrey.eventloop import Loop
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
-from hybridgrey.filter.followup import Events
+from hybridgrey.filter.followup import Events, InTurns
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
@@ -30,12 +31,14 @@ from hybridgrey.history.reader import Reader
 from hybridgrey.history.recorder import LEAST_TIMEOUT, Chronicler
 from hybridgrey.history.view import Chronicle, Terms
 from hybridgrey.lists import zones
+from hybridgrey.lists.channels import Channels
+from hybridgrey.lists.exchange import Exchange, MakeExchange
 from hybridgrey.lists.health import Prober
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, pools, store_memory, store_size
+from hybridgrey.process import byhand, keeper, native_parts, pools, store_memory, store_size
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
@@ -49,6 +52,8 @@ if TYPE_CHECKING:
     from hybridgrey.page.site import Site
 
 WATCH_SECONDS = 1.0
+
+E = TypeVar("E", bound=Events)
 
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
@@ -105,15 +110,32 @@ class Assembly:
         reports = self._channel.reporter()
         pool = Pool()
         screen, store = self.screen(reports)
+        events = self._events(slot, screen, reports, Events)
+        return Worker(screen, store, self._config, reports, events, pool, self._ticks)
+
+    def native(self, slot: int, loop: Loop) -> native_parts.NativeWorker:
+        """Build the filter on a loop; in the worker's process."""
+        reports = self._channel.reporter()
+        channels = Channels(loop, partial(native_parts.broken, reports))
+        screen, store = self.screen(reports, channels.exchange)
+        events = self._events(slot, screen, reports, InTurns)
+        return native_parts.NativeWorker(screen, store, self._config, reports, events, loop, self._ticks)
+
+    @property
+    def _ticks(self) -> tuple[Callable[[], None], ...]:
+        return self.by_hand.tick, self.pools.tick
+
+    def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
         counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
-        events = Events(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
-        ticks = (self.by_hand.tick, self.pools.tick)
-        return Worker(screen, store, self._config, reports, events, pool, ticks)
+        return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
 
-    def screen(self, reports: Report) -> tuple[Screen, Store]:
-        """The filter without its milter; from then on `by_hand` and `pools` are to tick once a second."""
+    def screen(self, reports: Report, exchange: MakeExchange = Exchange) -> tuple[Screen, Store]:
+        """The filter without its milter; `exchange` makes the wire of look-ups.
+
+        From then on `by_hand` and `pools` are to tick once a second.
+        """
         config = self._config
         store = open_store(config, self._store_url, reports)
         resolver = Resolver(
@@ -122,6 +144,7 @@ class Assembly:
             timeout=config.dns.timeout,
             suspended=self.shared.flags.view,
             reporter=reports,
+            exchange=exchange,
         )
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)

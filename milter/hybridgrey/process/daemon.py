@@ -1,6 +1,6 @@
 """The daemon's start, in the one order that works, and its run to the end.
 
-1. the binding of libmilter is fit for use
+1. the engine: if it is libmilter, that is fit for use
 2. open the listening socket, as whoever we are, root perhaps
 3. make the embedded store's folder, for the user
 4. become that user, for good
@@ -23,7 +23,7 @@ from hybridgrey.config.load import Config
 from hybridgrey.greylist import triplets
 from hybridgrey.hand import expected, register
 from hybridgrey.history import writer
-from hybridgrey.process import configcopy, privileges, statefolder, worker
+from hybridgrey.process import configcopy, engines, privileges, statefolder, worker
 from hybridgrey.process.configcopy import ConfigCopy
 from hybridgrey.process.generation import Build
 from hybridgrey.process.listener import Listener, ListenError, inherited, open_listener
@@ -60,8 +60,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     notifier = Notifier(os.environ)
     pace = pace or Pace()
     try:
-        worker.check()
-        _load_parts()
+        _load_parts(engines.chosen(config.engine))
         account = privileges.account(config.user)
         listener = inherited(os.environ) or _listen(config, account)
         try:
@@ -91,10 +90,11 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     return Master(config, world, loop).run()
 
 
-def _load_parts() -> None:
+def _load_parts(engine: str) -> None:
     """Load what the workers run on: before we become a user who may not read it, and once for all of them."""
-    # Not at the head of the module: it needs libmilter, which has just been checked
-    importlib.import_module("hybridgrey.process.libmilter_engine")
+    if engine == engines.LIBMILTER:
+        # Not at the head of the module: it needs libmilter, which has just been checked
+        importlib.import_module("hybridgrey.process.libmilter_engine")
     triplets.load_script()
     writer.load_script()
     register.load_script()

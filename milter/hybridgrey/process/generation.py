@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterable
 from typing import NoReturn, Protocol
 
 from hybridgrey.config.load import Config
+from hybridgrey.eventloop import Loop as EventLoop
 from hybridgrey.metrics.shared import Shared
-from hybridgrey.process import worker
+from hybridgrey.process import engines, native_worker, serving, worker
 from hybridgrey.process.children import Child, Ready, fork
 from hybridgrey.process.loop import Loop
 
@@ -35,6 +36,10 @@ class Parts(Protocol):
 
     def worker(self, slot: int) -> worker.Registration:
         """What serves the sessions of the worker with this slot."""
+        ...
+
+    def native(self, slot: int, loop: EventLoop) -> native_worker.Registration:
+        """The same without libmilter, on a loop."""
         ...
 
     def keeper(self, ready: Ready) -> NoReturn:
@@ -103,7 +108,7 @@ class Generation:
         """Let the workers finish their sessions; one that serves none yet has nothing to finish."""
         self.retired = True
         for child in self.workers:
-            child.kill(worker.DRAIN if child.ready else signal.SIGKILL)
+            child.kill(serving.DRAIN if child.ready else signal.SIGKILL)
 
     def end_keeper(self) -> None:
         """Tell the keeper to end."""
@@ -118,10 +123,13 @@ class Generation:
 
     def _worker(self, index: int, slot: int) -> Callable[[Ready], NoReturn]:
         cpu = self._cpus[index % len(self._cpus)] if self._cpus else None
-        terms = worker.Terms(cpu=cpu, drain_timeout=self.config.drain_timeout)
+        terms = serving.Terms(cpu=cpu, drain_timeout=self.config.drain_timeout)
 
         def body(ready: Ready) -> NoReturn:
-            worker.serve(self._listening, lambda: self._parts.worker(slot), ready, terms)
+            parts = self._parts
+            if engines.chosen(self.config.engine) == engines.NATIVE:
+                native_worker.serve(self._listening, lambda loop: parts.native(slot, loop), ready, terms)
+            worker.serve(self._listening, lambda: parts.worker(slot), ready, terms)
 
         return body
 

@@ -25,6 +25,7 @@ from hybridgrey import __version__, logs
 from hybridgrey.config.load import Config, ConfigError
 from hybridgrey.config.restart_only import keep
 from hybridgrey.metrics.shared import Shared
+from hybridgrey.process import engines
 from hybridgrey.process.children import Child, how
 from hybridgrey.process.configcopy import ConfigCopy
 from hybridgrey.process.generation import KEEPER, WORKER, Build, Generation
@@ -150,6 +151,7 @@ class Master:
             workers=config.worker_count,
             version=__version__,
             mode=config.mode,
+            engine=engines.chosen(config.engine),
         )
         self._world.notifier.ready(f"{config.worker_count} workers, mode {config.mode}")
         self._record(reloaded=old is not None)

@@ -8,9 +8,8 @@ means something, and leaves libmilter nothing of ours to unlink.
 
 *Signals.*  libmilter waits for TERM, HUP and INT in a thread of its own and cuts all sessions on each.  A
 worker ignores these three, so that nobody can; the kernel throws an ignored signal away before that thread
-can see it.  The order to drain is USR1, which libmilter does not know; a second USR1 means at once.  USR2
-only ends a sleep: that of libmilter's poll(2), which would hold on to the shared socket for up to 5 seconds
-after the dup2, and our own when the master has died.
+can see it.  USR1 and USR2 (see `serving`) libmilter does not know; USR2 also ends the sleep of its poll(2),
+which would hold on to the shared socket for up to 5 seconds after the dup2.
 
 *The end.*  Neither ``milter.stop`` nor a return from ``milter.main`` can be survived: the first cuts
 sessions, after the second libmilter hangs or crashes.  So the process leaves with os._exit, always.
@@ -21,7 +20,6 @@ With `libmilter_engine` the only importer of ``milter``.
 from __future__ import annotations
 
 import ctypes
-import gc
 import os
 import select
 import signal
@@ -32,32 +30,22 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import NoReturn, Protocol
 
 from hybridgrey import logs
-from hybridgrey.process import descriptors
+from hybridgrey.process import descriptors, serving
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.process.serving import Terms
 
-DRAIN = signal.SIGUSR1
-"""What the master sends to make a worker finish; twice to make it leave at once."""
-
-FAILED = os.EX_SOFTWARE
-
-_WAKE = signal.SIGUSR2
 _QUIT = struct.pack("!I", 1) + b"Q"  # milter protocol: length, SMFIC_QUIT
 _PROBE_TIMEOUT = 10.0  # seconds for libmilter to come up; the machine may be busy
 _LOOK = 0.1  # seconds between two looks at the sessions of a draining worker
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # Seconds.  A thread that waits for the interpreter wakes at this interval to ask for it.  With hundreds of
 # threads, which libmilter starts in a rush, Python's 5 ms made that most of the work; callbacks give the
 # interpreter up at every wait anyway.
 _SWITCH_INTERVAL = 0.1
-# The garbage collector's thresholds.  Sessions leave no cycles behind, but the caches are many small objects,
-# and looking through them at Python's pace was a tenth of the work.
-_COLLECT = (100_000, 50, 50)
 _STACK = 1 << 20  # bytes; the interpreter's own frames are not on the C stack
 _ATTRIBUTES_SIZE = 256  # more than any pthread_attr_t
 _M_ARENA_MAX = -8  # malloc.h
@@ -90,22 +78,13 @@ class Registration(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """How a worker is to run: its CPU (None: any) and its times in seconds."""
-
-    cpu: int | None = None
-    drain_timeout: float = 30.0
-    tick: float = 1.0
-
-
 def check() -> None:
     """Raise UnfitError unless libmilter can be used in this process."""
     milter = _binding()
     if sys.version_info >= (3, 14) and _has_pool(str(milter.__file__)):
         raise UnfitError(
             "Python 3.14 or newer crashes with this libmilter, which has a pool of workers "
-            "(_FFR_WORKERS_POOL, as in Debian): run hybridgrey with Python 3.11 to 3.13"
+            '(_FFR_WORKERS_POOL, as in Debian): set engine = "native", or run Python 3.11 to 3.13'
         )
 
 
@@ -120,7 +99,7 @@ def serve(
     `register` builds what serves and makes its callbacks known to libmilter (``milter.register`` included);
     `ready` is called when connections are taken.
     """
-    status = FAILED
+    status = serving.FAILED
     try:
         worker = _Worker(listening, terms)
         worker.start(register())
@@ -146,11 +125,9 @@ class _Worker:
         self._wake_read, self._wake_write = os.pipe()
         self._tick_failed = False
         self._take_signals()
-        _die_with_parent()
+        serving.settle_in(terms)
         _frugal_threads()
         sys.setswitchinterval(_SWITCH_INTERVAL)
-        gc.set_threshold(*_COLLECT)
-        _pin(terms.cpu)
 
     def start(self, registration: Registration) -> None:
         """Bring libmilter up on a socket of its own, then give it ours."""
@@ -200,7 +177,7 @@ class _Worker:
         """Make libmilter listen on `sock`, and let go of what it listened on, at once."""
         os.dup2(sock.fileno(), self._fd, inheritable=False)
         if self._thread.ident is not None:
-            signal.pthread_kill(self._thread.ident, _WAKE)
+            signal.pthread_kill(self._thread.ident, serving.WAKE)
 
     def _tick(self) -> None:
         self._registration.pool.stir()
@@ -220,9 +197,9 @@ class _Worker:
     def _take_signals(self) -> None:
         os.set_blocking(self._wake_write, False)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(DRAIN, self._ordered)
-        signal.signal(_WAKE, lambda _number, _frame: None)
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(serving.DRAIN, self._ordered)
+        signal.signal(serving.WAKE, lambda _number, _frame: None)
+        for number in serving.IGNORED:
             signal.signal(number, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 
@@ -238,7 +215,7 @@ def _main() -> None:
     except BaseException:
         logs.get().exception("libmilter failed")
     finally:
-        os._exit(FAILED)
+        os._exit(serving.FAILED)
 
 
 def _binding() -> ModuleType:
@@ -305,12 +282,6 @@ def _probe(fd: int) -> None:
         client.recv(1)
 
 
-def _die_with_parent() -> None:
-    """Let the kernel wake us when the master dies; where it cannot, the next tick sees it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, _WAKE.value, 0, 0, 0)
-
-
 def _frugal_threads() -> None:
     """Make the threads that libmilter starts cheap to come and go, where the C library is GNU's.
 
@@ -327,19 +298,3 @@ def _frugal_threads() -> None:
         library.pthread_attr_setstacksize(attributes, ctypes.c_size_t(_STACK))
         set_default(attributes)
     library.mallopt(_M_ARENA_MAX, 2)
-
-
-def _pin(cpu: int | None) -> None:
-    """Stay on one CPU: the interpreter's lock does not wander between caches, which halves the work.
-
-    And a thread that wakes waits until the running one pauses (SCHED_BATCH, see sched(7)): at once it would
-    most often find the interpreter taken, and beside a busy MTA several sessions are then served in one go.
-    """
-    if cpu is not None and hasattr(os, "sched_setaffinity"):
-        try:
-            os.sched_setaffinity(0, {cpu})
-            if hasattr(os, "SCHED_BATCH"):
-                os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
-        except OSError as exc:
-            # The CPU was taken from us since the master looked (a cpuset changed): slower, not wrong
-            logs.get().debug("worker not bound to a CPU", cpu=cpu, error=exc.strerror)

@@ -32,12 +32,14 @@ _SHORT = len("{i}")
 
 
 class Macros:
-    """The macros of one connection, by stage; a list is taken apart when it is first asked for."""
+    """The macros of one connection, by stage; lists are taken apart when one is first asked for."""
 
-    __slots__ = ("_fresh", "_sent")
+    __slots__ = ("_fresh", "_now", "_sent")
 
     def __init__(self) -> None:
         self._sent = _NONE.copy()
+        # All of them, those of a later stage over those of an earlier one; None: to be put together.
+        self._now: dict[bytes, bytes] | None = None
         # A bit for each stage whose macros have come and whose command has not.
         self._fresh = 0
 
@@ -47,10 +49,12 @@ class Macros:
         if stage is not None:
             self._sent[stage] = payload
             self._fresh |= 1 << stage
+            self._now = None
 
     def begin(self, stage: int) -> None:
         """The command of a stage has come."""
         fresh = self._fresh
+        self._now = None
         if not fresh >> stage & 1:
             self._sent[stage] = None
         if stage <= _ENDS_LATER:
@@ -63,6 +67,7 @@ class Macros:
     def forget(self, stage: int) -> None:
         """End the macros of a stage and of later ones."""
         self._sent[stage:] = _NONE[stage:]
+        self._now = None
 
     def get(self, name: bytes) -> bytes | None:
         """A macro's value, of the latest stage that has it; None if the MTA has sent none.
@@ -70,18 +75,29 @@ class Macros:
         Names are as the MTA sends them, `{client_addr}`, `i`; those of one letter also with braces or
         without (smfi_getsymval).
         """
-        other = _other_form(name) if len(name) <= _SHORT else b""
-        stage = FOR_END_OF_MESSAGE
-        for sent in self._sent[::-1]:
-            if sent is not None:
-                if isinstance(sent, bytes):
-                    sent = self._sent[stage] = _taken_apart(sent)
-                if name in sent:
-                    return sent[name]
-                if other in sent:
-                    return sent[other]
-            stage -= 1
-        return None
+        now = self._now
+        if now is None:
+            now = self._together()
+        value = now.get(name)
+        if value is None and len(name) <= _SHORT:
+            return now.get(_other_form(name))
+        return value
+
+    def _together(self) -> dict[bytes, bytes]:
+        """All of them in one, for several are asked for at each command."""
+        now: dict[bytes, bytes] = {}
+        for stage, sent in enumerate(self._sent):
+            if sent is None:
+                continue
+            if isinstance(sent, bytes):
+                sent = self._sent[stage] = _taken_apart(sent)
+            for name in sent:
+                if len(name) <= _SHORT:
+                    # Of an earlier stage, by its other name.
+                    now.pop(_other_form(name), None)
+            now.update(sent)
+        self._now = now
+        return now
 
 
 def _other_form(name: bytes) -> bytes:

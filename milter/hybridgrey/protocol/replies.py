@@ -44,6 +44,7 @@ LONGEST_LINE: Final = 980
 
 _CODE = re.compile(r"[45][0-9][0-9]")
 _ENHANCED = re.compile(r"[45]\.[0-9]{1,3}\.[0-9]{1,3}")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!-9;-~]+")
 # A line break only where the next line continues the header.
 _VALUE = re.compile(rb"(?:[^\0\r\n]|\r?\n(?=[ \t]))*")
@@ -72,7 +73,7 @@ def refusal(code: str, enhanced: str, *lines: str) -> bytes:
 
 
 def _unfit(text: bytes) -> bool:
-    return len(text) > LONGEST_LINE or any(byte < 32 and byte != 9 for byte in text) or 127 in text
+    return len(text) > LONGEST_LINE or _CONTROL.search(text) is not None
 
 
 # -- edits

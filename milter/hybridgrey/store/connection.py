@@ -20,7 +20,7 @@ from typing import Final
 
 from hybridgrey.store import plain
 from hybridgrey.store.breaker import Breaker, Breakers, OnChange
-from hybridgrey.store.link import Arguments, Backend, Call, Direct, Script, StoreError
+from hybridgrey.store.link import Arguments, Backend, Call, Direct, Script, StoreError, Where
 
 __all__ = ["Breaker", "Call", "OnChange", "Script", "Store", "StoreError"]
 
@@ -72,11 +72,39 @@ class Store:
         The keys of one call must share a hash tag. A connection found dead is replaced once and the call
         repeated, so the script must bear being run twice.
         """
+        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
+        return self._attempt(self.admitted(keys), script, keys, args, timeout)
+
+    @property
+    def where(self) -> Where | None:
+        """How to connect to the one server that has all keys; None if there is no such server."""
+        return self._backend.where if isinstance(self._backend, Direct) else None
+
+    @property
+    def timeout(self) -> float:
+        """Seconds that a call may take."""
+        return self._timeout
+
+    def admitted(self, keys: Sequence[bytes]) -> Breaker:
+        """The breaker of a shard, which is to be told how the call went. Raises StoreError if it is open."""
         breaker = self._breakers.of(self._backend.shard(keys))
         if not breaker.admits():
             raise StoreError(f"the store is down: {breaker.reason}")
-        timeout = self._timeout if seconds is None else min(seconds, self._timeout)
-        return self._attempt(breaker, script, keys, args, timeout)
+        return breaker
+
+    def checked(self, breaker: Breaker, reply: object, keys: Sequence[bytes]) -> list[int]:
+        """A reply as a list of integers. Raises StoreError if it is none; the breaker is told."""
+        if not isinstance(reply, list):
+            wrong = f"not a list of integers but a {type(reply).__name__}"
+            self.failed(breaker, wrong, keys)
+            raise StoreError(wrong)
+        breaker.succeeded()
+        return reply
+
+    def failed(self, breaker: Breaker, reason: str, keys: Sequence[bytes]) -> None:
+        """Tell a breaker why a call about these keys failed."""
+        self._probes[breaker] = _probe_key(keys)
+        breaker.failed(reason)
 
     def run_everywhere(self, script: Script) -> list[list[int]]:
         """Run a script without arguments on every shard. Raises StoreError when one does not answer."""
@@ -122,18 +150,9 @@ class Store:
         try:
             reply = self._backend.evaluate(script, keys, args, timeout)
         except StoreError as error:
-            self._failed(breaker, str(error), keys)
+            self.failed(breaker, str(error), keys)
             raise
-        if not isinstance(reply, list):
-            wrong = f"not a list of integers but a {type(reply).__name__}"
-            self._failed(breaker, wrong, keys)
-            raise StoreError(wrong)
-        breaker.succeeded()
-        return reply
-
-    def _failed(self, breaker: Breaker, reason: str, keys: Sequence[bytes]) -> None:
-        self._probes[breaker] = _probe_key(keys)
-        breaker.failed(reason)
+        return self.checked(breaker, reply, keys)
 
 
 def _probe_key(keys: Sequence[bytes]) -> bytes:

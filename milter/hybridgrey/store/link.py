@@ -24,7 +24,7 @@ from urllib.parse import SplitResult, unquote
 import hiredis
 
 _MAX_IDLE: Final = 32  # connections; more threads than that at once close theirs after use
-_MAX_AGE: Final = 60.0  # s; an older idle connection may have been forgotten by a firewall on the way
+MAX_AGE: Final = 60.0  # s; an older idle connection may have been forgotten by a firewall on the way
 _LEAST_WAIT: Final = 0.05  # s; what a call on a new connection gets when connecting took all of its time
 _READ: Final = 4096  # bytes; a reply has about 20
 _REPLY_MAX: Final = 2**27  # bytes; a page of the fullest history has a tenth
@@ -34,11 +34,12 @@ _VAST: Final = re.compile(rb"\r\n[*~>%|][0-9]{7}")
 _VAST_LESS_ONE: Final = 9  # bytes of that without the last: what of a chunk may be its beginning
 # redis-py's words for a connection that failed; what `plain` says has the place and the reason.
 _REDIS_PY: Final = re.compile(r"\AError -?\d+ connecting to (\S+?)\. ([^.]+)\.?\Z")
-_INCOMPLETE: Final = object()
+INCOMPLETE: Final = object()
+"""What a reader has while a reply is not all there."""
 _TEXT_MAX: Final = 4000  # characters of a server's text that are looked at; a line has fewer
 _ARGUMENTS: Final = re.compile(r",? with args beginning with:.*", re.DOTALL)
 # The server cannot serve us, though the connection is sound: another server, or a new login, may.
-_ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH"})
+ELSEWHERE: Final = frozenset({"READONLY", "MASTERDOWN", "LOADING", "NOAUTH"})
 
 Arguments = Sequence[bytes | int]
 
@@ -88,6 +89,28 @@ class Backend(Protocol):
         """Close what is idle."""
 
 
+class Guard:
+    """Looks at what comes, so that no server makes us keep more than a reply of its own can be."""
+
+    __slots__ = ("_seen", "_size")
+
+    def __init__(self) -> None:
+        self._size = 0
+        self._seen = b"\r\n"
+
+    def look(self, data: bytes) -> None:
+        """The next bytes of a reply. Raises hiredis.ProtocolError."""
+        self._size += len(data)
+        seen = self._seen + data
+        if self._size > _REPLY_MAX or _VAST.search(seen):
+            raise hiredis.ProtocolError("a reply too long")
+        self._seen = seen[-_VAST_LESS_ONE:]
+
+    def whole(self) -> None:
+        """A reply has come to its end; what is counted from now on is the next one's."""
+        self._size = 0
+
+
 class Link:
     """One connected socket with the reader of its replies."""
 
@@ -97,9 +120,14 @@ class Link:
         """`close` ends the connection of the socket, whose timeout is `timeout` seconds."""
         self._socket = connected
         self._close = close
-        self._reader = hiredis.Reader(notEnoughData=_INCOMPLETE)
+        self._reader = hiredis.Reader(notEnoughData=INCOMPLETE)
         self._timeout = timeout
         self.used = 0.0
+
+    @property
+    def socket(self) -> socket.socket:
+        """For who makes the exchange himself; `close` stays the way to end it."""
+        return self._socket
 
     def exchange(self, command: bytes, timeout: float) -> object:
         """Send a packed command, return its reply (a hiredis.ReplyError is returned, not raised)."""
@@ -107,8 +135,8 @@ class Link:
             self._socket.settimeout(timeout)
             self._timeout = timeout
         self._socket.sendall(command)
-        deadline, size, seen = 0.0, 0, b"\r\n"
-        while (reply := self._reader.gets()) is _INCOMPLETE:
+        deadline, guard = 0.0, Guard()
+        while (reply := self._reader.gets()) is INCOMPLETE:
             if deadline:
                 # It came in pieces: the timeout is for all of them, also for those that come without a pause.
                 self._timeout = deadline - time.monotonic()
@@ -118,11 +146,7 @@ class Link:
             data = self._socket.recv(_READ)
             if not data:
                 raise ConnectionResetError("closed by the server")
-            seen += data
-            size += len(data)
-            if size > _REPLY_MAX or _VAST.search(seen):
-                raise hiredis.ProtocolError("a reply too long")
-            seen = seen[-_VAST_LESS_ONE:]
+            guard.look(data)
             self._reader.feed(data)
             deadline = deadline or time.monotonic() + timeout
         return reply
@@ -197,7 +221,7 @@ class Direct:
             link = self._idle.pop()
         except IndexError:
             return None
-        if time.monotonic() - link.used <= _MAX_AGE:
+        if time.monotonic() - link.used <= MAX_AGE:
             return link
         link.close()
         self.close()  # the others are older
@@ -230,7 +254,7 @@ class Direct:
 
     def _refused(self, link: Link, text: str) -> StoreError:
         """The error for an error reply."""
-        if text.split(" ", 1)[0] in _ELSEWHERE:
+        if text.split(" ", 1)[0] in ELSEWHERE:
             link.close()
             return LostError(clean(text))
         self._give_back(link)

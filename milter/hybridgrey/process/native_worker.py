@@ -1,0 +1,213 @@
+"""One worker without libmilter: its loop takes connections from the shared socket until it is to drain.
+
+Draining is as in `worker`: no more connections are taken, the open ones come to their own end, up to the
+deadline.  What the process is given and what it is told is the same, too (`serving`).
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Final, NoReturn, Protocol
+
+from hybridgrey import logs
+from hybridgrey.eventloop import READ, Loop
+from hybridgrey.process import serving
+from hybridgrey.process.native_engine import Engine
+from hybridgrey.process.native_helpers import Helpers
+from hybridgrey.process.native_served import Served
+from hybridgrey.process.native_task import Calls, Waits
+
+IDLE: Final = 7210.0
+"""Seconds after which a connection without a word is closed: libmilter's (MI_TIMEOUT)."""
+_SWEEP: Final = 60.0
+# So many connections are taken in one turn: the other workers are to have some of a rush, too.
+_MOST_AT_ONCE: Final = 4
+# Seconds for which none is taken where none can be had.
+_REST: Final = 1.0
+_TCP_THREADS: Final = 16
+# A scan that finds no thread waits for one, in its own time.
+_SCAN_THREADS: Final = 32
+
+
+class Registration(Protocol):
+    """What serves the sessions of a worker."""
+
+    @property
+    def sessions(self) -> Served:
+        """Their steps."""
+        ...
+
+    @property
+    def calls(self) -> Calls:
+        """The store."""
+        ...
+
+    def turned(self) -> None:
+        """Tell what has happened; at the end of each turn."""
+        ...
+
+    def tick(self) -> None:
+        """Housekeeping, called about once a second; must not block."""
+        ...
+
+    def full(self, error: OSError | None) -> None:
+        """No connection can be taken, or again."""
+        ...
+
+    def close(self) -> None:
+        """Flush what has not been written; called once, when no session is served any more."""
+        ...
+
+
+def serve(
+    listening: socket.socket,
+    register: Callable[[Loop], Registration],
+    ready: Callable[[], None],
+    terms: serving.Terms,
+) -> NoReturn:
+    """Run a worker in this forked process and leave with an exit status: 0 drained, else a failure.
+
+    `register` builds what serves on a loop; `ready` is called when connections are taken.
+    """
+    status = serving.FAILED
+    try:
+        worker = _Worker(listening, terms)
+        worker.start(register)
+        ready()
+        worker.run()
+        status = 0
+    except BaseException:
+        logs.get().exception("worker failed")
+    finally:
+        os._exit(status)
+
+
+class _Worker:
+    """The process's only thread, but for those that wait in its place."""
+
+    def __init__(self, listening: socket.socket, terms: serving.Terms) -> None:
+        self._listening = listening
+        self._terms = terms
+        self._master = os.getppid()
+        self._orders = 0
+        self._accepting = self._resting = self._refused = self._tick_failed = False
+        self._swept = 0.0
+        self._loop = Loop()
+        self._take_signals()
+        serving.settle_in(terms)
+
+    def start(self, register: Callable[[Loop], Registration]) -> None:
+        """Put the parts together and take connections."""
+        loop = self._loop
+        self._registration = made = register(loop)
+        tcp, scanning = Helpers(loop, _TCP_THREADS, "tcp"), Helpers(loop, _SCAN_THREADS, "scanner")
+        waits = Waits(loop, made.calls, tcp, scanning)
+        self._engine = Engine(loop, made.sessions, waits)
+        self._engine.now = time.monotonic()
+        self._listening.setblocking(False)
+        self._accept_again()
+        loop.each_turn(made.turned)
+
+    def run(self) -> None:
+        """Serve until an order to drain comes or the master is gone, then drain."""
+        self._tick(0)
+        while not self._orders and os.getppid() == self._master:
+            self._loop.turn(self._terms.tick)
+        self._drain()
+
+    def _drain(self) -> None:
+        """Take no more connections, let the open ones come to their end, up to the deadline."""
+        if self._accepting:
+            self._loop.release(self._listening.fileno(), self._listening.close)
+            self._accepting = False
+        else:
+            self._listening.close()
+        self._resting = False
+        deadline = time.monotonic() + self._terms.drain_timeout
+        while self._engine.peers and self._orders < 2:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
+            self._loop.turn(min(left, self._terms.tick))
+        cut = len(self._engine.peers)
+        for peer in list(self._engine.peers):
+            peer.close()
+        self._registration.close()
+        log = logs.get()
+        if cut:
+            log.warning("worker leaves sessions behind", sessions=cut)
+        else:
+            log.debug("worker drained")
+
+    # -- taking connections
+
+    def ready(self, _events: int) -> None:
+        """As in `eventloop.Watcher`, for the listening socket."""
+        try:
+            for _ in range(_MOST_AT_ONCE):
+                sock, _address = self._listening.accept()
+                self._engine.accept(sock)
+        except (BlockingIOError, ConnectionAbortedError, InterruptedError):
+            pass  # another worker has taken it, or the MTA has gone
+        except OSError as error:
+            # Out of descriptors or memory, or whatever accept(2) has of the network's.
+            self._rest(error)
+            return
+        if self._refused:
+            self._refused = False
+            self._registration.full(None)
+
+    def _rest(self, error: OSError) -> None:
+        """What waits at the socket would wake us again at once, for nothing."""
+        self._refused = self._resting = True
+        self._registration.full(error)
+        self._loop.change(self._listening.fileno(), 0)
+        self._loop.at(time.monotonic() + _REST, self._rested)
+
+    def _rested(self, _number: int) -> None:
+        if self._resting:
+            self._resting = False
+            self._loop.change(self._listening.fileno(), READ)
+
+    def _accept_again(self) -> None:
+        self._loop.watch(self._listening.fileno(), self, READ)
+        self._accepting = True
+
+    def failed(self, error: Exception) -> None:
+        """As in `eventloop.Watcher`: a worker that cannot take connections is worth nothing."""
+        raise error
+
+    # -- housekeeping
+
+    def _tick(self, _number: int) -> None:
+        now = self._engine.now = time.monotonic()
+        self._loop.at(now + self._terms.tick, self._tick)
+        try:
+            self._registration.tick()
+            if now - self._swept > _SWEEP:
+                self._swept = now
+                self._engine.end_silent(IDLE)
+            self._tick_failed = False
+        except Exception:
+            # Housekeeping is never worth the sessions; said once, not every second
+            if not self._tick_failed:
+                logs.get().exception("housekeeping failed")
+            self._tick_failed = True
+
+    # -- signals
+
+    def _take_signals(self) -> None:
+        signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
+        signal.signal(serving.DRAIN, self._ordered)
+        signal.signal(serving.WAKE, lambda _number, _frame: None)
+        for number in serving.IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+    def _ordered(self, _number: int, _frame: FrameType | None) -> None:
+        self._orders += 1

@@ -107,12 +107,18 @@ def received(envelope: Envelope) -> bytes:
     helo = word(envelope.helo or "") or host
     protocol = "ESMTP" + "S" * envelope.tls + "A" * bool(envelope.login)
     lines = [f"Received: from {helo} ({host} [{address}])"]
-    by = f"by {word(envelope.name) or 'localhost'} ({word(envelope.mta) or 'MTA'}) with {protocol}"
+    by = f"by {word(envelope.name) or 'localhost'} ({_program(envelope.mta)}) with {protocol}"
     lines += [f"{by} id {word(envelope.queue_id)}" if envelope.queue_id else by]
     # With several the MTA names none: a blind copy is not told of.
     to = f"for {path(envelope.recipients[0])}" if len(envelope.recipients) == 1 else ""
     lines += [f"{to}; {formatdate(envelope.at, localtime=True)}".lstrip()]
     return "\r\n\t".join(lines).encode() + _END
+
+
+def _program(said: str) -> str:
+    """The MTA as it names itself there: Postfix without a version, Sendmail by that of program and rules."""
+    name = word(said.partition(" ")[0]) or "MTA"
+    return f"{name}/{name}" if name[0].isdigit() else name
 
 
 def return_path(envelope: Envelope) -> bytes:

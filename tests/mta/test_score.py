@@ -9,7 +9,7 @@ import pytest
 
 from mta.conftest import MTAS, require
 from mta.talk import opened, plain, send
-from parts import rspamd, spamd
+from parts import rspamd, sendmail, spamd
 from parts.daemon import Daemon
 from parts.redisserver import Redis
 from parts.rspamd import Rspamd
@@ -51,6 +51,15 @@ def scanner():
 @pytest.fixture(scope="module", params=ENGINES)
 def daemon(request, redis, scanner):
     with Daemon(settings(redis, scanner, engine=request.param), unix=True) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=MTAS)
+def mta(request, daemon):
+    """Each MTA with each engine."""
+    module, part = MTAS[request.param]
+    require(module.missing())
+    with part(daemon.spec) as running:
         yield running
 
 
@@ -110,7 +119,12 @@ MESSAGES = {
 @pytest.mark.parametrize("kind", MESSAGES)
 def test_what_the_scanner_sees(mta, scanner, name, kind):
     """What is delivered, below the lines of this host; and the message arrives."""
-    assert send_bytes(mta, name, MESSAGES[kind]).startswith("250 ")
+    answer = send_bytes(mta, name, MESSAGES[kind])
+    if kind == "bare LF" and isinstance(mta, sendmail.Sendmail):
+        # Debian's refuses it, since the smuggling of 2023.
+        assert answer == "421 4.5.0 Bare linefeed (LF) not allowed"
+        return
+    assert answer.startswith("250 ")
     delivered = mta.sink.wait(name)
     (request,) = scanner.requests
     head, _, message = request.partition(b"\r\n\r\n")
@@ -126,23 +140,23 @@ def send_bytes(mta, recipient, content):
 
 
 def raw_body(mail):
-    return mail.content.partition(b"\r\n\r\n")[2] or mail.content.partition(b"\n\n")[2]
+    return mail.data.partition(b"\r\n\r\n")[2] or mail.data.partition(b"\n\n")[2]
 
 
 def test_ten_megabytes(mta, daemon, scanner, name):
     """A message that is too large is greylisted as one of whom nothing is known, and then let in, whole."""
     content = b"Subject: large\r\n\r\n" + b"x" * 78 + b"\r\n"
-    content += (b"y" * 78 + b"\r\n") * (10 * 1024 * 1024 // 80)
+    content += (b"y" * 78 + b"\r\n") * (10_000_000 // 80)
     assert said(mta, name, content)[-1].startswith("450 ")
     assert daemon.verdict(name)["scan_error"] == "the message is too large"
     time.sleep(1.1)
     assert said(mta, name, content)[-1].startswith("250 ")
-    assert len(mta.sink.wait(name).content) > 10_000_000
+    assert len(mta.sink.wait(name).data) > 10_000_000
     assert scanner.requests == []
 
 
 def test_two_recipients(mta, scanner, name):
-    """After one that is pending another comes alone; after one that is accepted the pending one is greylisted."""
+    """After a pending one another comes alone; after one that is accepted a pending one is greylisted."""
     with opened(mta, "192.0.2.1") as connection:
         connection.mail(SENDER)
         assert connection.rcpt(name).code == 250
@@ -156,17 +170,15 @@ def test_two_recipients(mta, scanner, name):
     assert len(scanner.requests) == 1
 
 
-def test_a_scanner_that_is_down(mta, redis, with_postfix):
+def test_a_scanner_that_is_down(mta, redis, name):
     """Mail is delayed once, and never refused or lost."""
     with ScriptedSpamd() as gone:
         pass
-    with Daemon(settings(redis, gone)) as daemon, type(mta)(daemon.spec) as other:
+    with Daemon(settings(redis, gone), unix=True) as daemon, type(mta)(daemon.spec) as other:
         for number in range(5):
-            assert "Greylisted" in send(
-                other, "192.0.2.1", SENDER, f"down-{number}-{type(mta).__name__}@x.example"
-            )
+            assert "Greylisted" in send(other, "192.0.2.1", SENDER, f"{number}-{name}")
         time.sleep(1.1)
         for number in range(5):
-            recipient = f"down-{number}-{type(mta).__name__}@x.example"
+            recipient = f"{number}-{name}"
             assert send(other, "192.0.2.1", SENDER, recipient).startswith("250 ")
             other.sink.wait(recipient)

@@ -7,8 +7,10 @@
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
 #             FUZZ="--engine atheris --seconds 600" is guided by coverage
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
-# make package        a Debian package of this tree, in dist/
-# make package-test   that package in clean machines: with systemd, without, upgraded, removed
+# make dist           source archive, wheel and Debian package, in dist/
+# make package        a Debian package of this tree, in dist/; MAINTAINER="Name <address>" answers for it
+# make screenshot     the picture of the page in the guides, from a real run
+# make package-test   all of them in clean machines: with systemd, without, upgraded, removed
 # make check  style and types
 # make man    renew the man page of the commands from the program's help
 
@@ -18,7 +20,8 @@ PYTEST_ARGS ?=
 BENCH ?=
 FUZZ ?=
 
-.PHONY: help setup setup-run run demo lab test unit test-faults fuzz bench package package-test check format clean
+.PHONY: help setup setup-run setup-check setup-demo setup-lab setup-package run demo lab test unit test-faults fuzz bench \
+    dist package package-test screenshot check man format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -26,29 +29,42 @@ help:
 
 setup-run:
 	@contrib/setup/packages run
-	@contrib/setup/venv
+	@contrib/setup/venv run
 	@contrib/setup/page run
+
+setup-check: setup-run
+	@contrib/setup/venv test
+
+setup-demo:
+	@contrib/setup/packages demo
+	@contrib/setup/venv demo
+
+setup-lab:
+	@contrib/setup/packages lab
+	@contrib/setup/venv run
+	@contrib/setup/page run
+	@contrib/setup/sendmail
 
 setup:
 	@contrib/setup/packages test
-	@contrib/setup/venv
+	@contrib/setup/venv test
 	@contrib/setup/page test
 	@contrib/setup/sendmail
 
 run: setup-run
 	@STATE=$(STATE) contrib/setup/run
 
-demo: setup
+demo: setup-demo
 	@$(PYTHON) contrib/demo/demo.py
 
-lab: setup
+lab: setup-lab
 	@$(PYTHON) contrib/lab/serve.py
 
 test: setup
 	@[ ! -s .work/second-try ] || { echo 'Needed a second try last time (.ci/run):'; cat .work/second-try; }
 	@$(PYTHON) -m pytest $(PYTEST_ARGS)
 
-unit: setup-run
+unit: setup-check
 	@$(PYTHON) -m pytest --unit -q $(PYTEST_ARGS)
 
 test-faults: setup
@@ -64,23 +80,32 @@ bench: setup
 	    $(PYTHON) -m pip -qq --disable-pip-version-check install --editable '.[bench]'
 	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH)
 
-package: setup-run
-	@dpkg -s dpkg-dev >/dev/null 2>&1 || contrib/setup/packages test
+dist: package
+	@contrib/dist/build
+
+screenshot: setup
+	@$(PYTHON) contrib/page/screenshot.py
+
+setup-package:
+	@contrib/setup/packages package
+	@contrib/setup/page run
+
+package: setup-package
 	@contrib/debian/build
 
 package-test: setup
-	@$(PYTHON) -m pytest tests/install/test_debian.py tests/install/test_init.py $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest tests/install/test_debian.py tests/install/test_dist.py tests/install/test_init.py $(PYTEST_ARGS)
 
-check: setup-run
+check: setup-check
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py
+	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py contrib/page/screenshot.py
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8
 
-format: setup-run
+format: setup-check
 	@.venv/bin/ruff format .
 	@.venv/bin/ruff check --fix .
 

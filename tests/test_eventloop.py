@@ -118,6 +118,22 @@ def test_timers_in_their_order(loop):
     assert time.monotonic() - now >= 0.03
 
 
+def test_what_fails_beside_a_watcher():
+    """A timer or a call that fails is told, and the others come; without somebody to tell, all ends."""
+    told, done = [], []
+    loop = Loop(broken=told.append)
+    for call in (lambda: 1 / 0, lambda: done.append("soon")):
+        loop.soon(call)
+        loop.at(0.0, lambda _number, call=call: call())
+    loop.turn(0)
+    assert [type(error) for error in told] == [ZeroDivisionError] * 2
+    assert done == ["soon", "soon"]
+    alone = Loop()
+    alone.soon(lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        alone.turn(0)
+
+
 def test_soon_is_this_turn(loop):
     """What is to be done soon is done before the turn ends, also what that leads to; then the turn's end."""
     done = []

@@ -24,6 +24,7 @@ LEAVES = {
     "folders",
     "logs",
     "logfile",
+    "logline",
     "outcome",
 }
 """Modules that any package may use; they use each other only."""

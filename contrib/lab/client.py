@@ -123,6 +123,8 @@ def parser() -> argparse.ArgumentParser:
     log.add_argument("--mta", action="store_true", help="what its MTA logs")
     log.add_argument("-n", dest="lines", type=int, default=15, metavar="LINES")
     commands.add_parser("mail", help="what has arrived in the mailbox")
+    page = commands.add_parser("page", help="the address of the web page, for a browser of this machine")
+    page.add_argument("host", nargs="?", choices=MX_HOSTS, default="mx1")
     run = commands.add_parser("run", help="run a command on a host: lab run mx1 postqueue -p")
     run.add_argument("host", metavar="HOST")
     run.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from client import MX_HOSTS, NETWORKS
+from window import Window
 
 from parts import mxrow, spamrun
 from parts.base import PartError
@@ -63,6 +64,13 @@ class Playground:
         self._row = row
         self._killed: list[str] = []
         self._cut: set[tuple[str, str]] = set()
+        self._windows: dict[str, Window] = {}
+
+    def page(self, host: str) -> str:
+        """The address at which a browser of this machine finds a host's page."""
+        if host not in self._windows:
+            self._windows[host] = Window(self._row.mx[host].host, mxrow.METRICS_PORT)
+        return self._windows[host].url
 
     def perform(self, request: Mapping[str, Any], say: Say) -> int:
         """Carry out one request; the exit status. Raises nothing that a user can bring about."""
@@ -136,6 +144,10 @@ class Playground:
                     say(f"      {name}: {value}\n")
         count = len(self._row.sink.mails)
         say(f"{count} message{'' if count == 1 else 's'}\n")
+
+    def do_page(self, say: Say, host: str) -> None:
+        """Where a browser finds the page."""
+        say(f"{self.page(host)}\n")
 
     def do_where(self, say: Say, host: str) -> None:
         """How to enter a host, for `lab run` and `lab shell`; as JSON."""

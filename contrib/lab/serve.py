@@ -44,6 +44,7 @@ Greylisted mail passes after {DELAY} s. Type a command here, or in another termi
     kill-redis              and look with `status` and `send` how the row goes on
     cut mx2 back            mx2 without Redis; heal mx2
     spam                    a thousand clients of a botnet
+    page                    where a browser of this machine finds the web page: {{page}}
     log mx1, mail, map, shell mx1, help
 
 Ctrl-C ends it all.
@@ -125,6 +126,19 @@ def ended(_number: int, _frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _play(playground: Playground) -> None:
+    """Greet, and answer until the user ends it."""
+    with served(playground):
+        print(GREETING.format(page=playground.page("mx1")), flush=True)
+        try:
+            converse()
+        finally:
+            # A second Ctrl-C must not leave half of it.
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)
+            print("\nEnding it …", flush=True)
+
+
 def main() -> int:
     """Exit status 0 when it was ended by the user."""
     if reason := mxrow.missing():
@@ -140,15 +154,8 @@ def main() -> int:
         return 1
     print("Starting a small internet; this takes some ten seconds …", flush=True)
     try:
-        with contextlib.suppress(KeyboardInterrupt), Row(SETTINGS) as row, served(Playground(row)):
-            print(GREETING, flush=True)
-            try:
-                converse()
-            finally:
-                # A second Ctrl-C must not leave half of it.
-                for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-                    signal.signal(number, signal.SIG_IGN)
-                print("\nEnding it …", flush=True)
+        with contextlib.suppress(KeyboardInterrupt), Row(SETTINGS) as row:
+            _play(Playground(row))
     except PartError as error:
         print(f"lab: {error}", file=sys.stderr)
         return 1

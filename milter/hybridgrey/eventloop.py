@@ -97,8 +97,12 @@ def _poller() -> Poller:
 class Loop:
     """See the module.  Only `post` may be called by other threads."""
 
-    def __init__(self, poller: Poller | None = None) -> None:
+    def __init__(
+        self, poller: Poller | None = None, broken: Callable[[Exception], None] | None = None
+    ) -> None:
+        """`broken` is told what a timer or anything else that has no watcher raises; without it all ends."""
         self._poller = poller or _poller()
+        self._broken = broken or self.failed
         self._watchers: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Callable[[Any], None], Any]] = []
         self._order = count()
@@ -179,12 +183,19 @@ class Loop:
         timers, now = self._timers, time.monotonic()
         while timers and timers[0][0] <= now:
             _, _, call, number = heapq.heappop(timers)
-            call(number)
+            try:
+                call(number)
+            except Exception as error:
+                self._broken(error)
 
     def _do_soon(self) -> None:
         soon = self._soon
         while soon:
-            soon.popleft()()
+            call = soon.popleft()
+            try:
+                call()
+            except Exception as error:
+                self._broken(error)
 
     def _woken(self, _events: int) -> None:
         # Signals write here, too; what they are for is done by their handlers.

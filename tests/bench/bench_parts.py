@@ -35,6 +35,8 @@ from hybridgrey.spf import record
 from hybridgrey.spf.cache import Cache as SpfCache
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.evaluate import Identity, Outcome, evaluate
+from hybridgrey.spf.poolindex import PoolIndex
+from hybridgrey.spf.poolstate import State
 from hybridgrey.spf.question import Answer as SpfAnswer
 from hybridgrey.spf.question import Status
 from hybridgrey.store.connection import Store
@@ -249,6 +251,17 @@ def test_spf_from_the_cache(benchmark: Any, records: Resolver) -> None:
     outcome = benchmark(spf_carried, carrier)
     assert outcome
     assert outcome.proven
+
+
+def test_pools(benchmark: Any) -> None:
+    """The pools of a client, of 48 with 50 networks of a dozen lengths each."""
+    names = [f"{n}.example" for n in range(48)]
+    networks = [
+        tuple((((n << 22) + (m << 14)).to_bytes(4, "big"), 16 + m % 12) for m in range(50)) for n in range(48)
+    ]
+    states = {name: State(some, 0.0) for name, some in zip(names, networks, strict=True)}
+    index = PoolIndex(names, states)
+    assert benchmark(index.of, bytes((0, 0, 0, 1))).within
 
 
 def test_host_name(benchmark: Any) -> None:

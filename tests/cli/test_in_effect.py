@@ -60,6 +60,7 @@ def all_commands(daemon):
     yield "greylist list --json", 0
     yield "entries", 1
     yield "expect --list", 0
+    yield "log --json", 1
     yield "greylist show 203.0.113.5", 1
     yield "greylist forget --client 203.0.113.5", 1
     yield "report observed --json", 1

@@ -1,5 +1,6 @@
 """The man pages: they say what the program has, and every example in them works."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -7,8 +8,11 @@ import sys
 import tomllib
 from pathlib import Path
 
+import click
 import pytest
+from click.shell_completion import BashComplete
 
+from hybridgrey.cli import hybridgrey
 from hybridgrey.config import load, mistakes
 from hybridgrey.config.rules import RuleTable
 from hybridgrey.config.settings import Settings, Zone
@@ -114,6 +118,7 @@ NEGATIVE = (
     "hybridgrey zones",
     "hybridgrey pools",
     "hybridgrey status",
+    "hybridgrey log",
 )
 LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []
 
@@ -121,6 +126,44 @@ LINES = command_lines() if (MAN / "hybridgrey.8").exists() else []
 def test_there_are_examples():
     """Examples of all commands are there to be tried."""
     assert len(LINES) > 20
+
+
+def all_commands():
+    """Every command that help shows, by the words that call it."""
+    specification = importlib.util.spec_from_file_location("generate", GENERATOR)
+    generate = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(generate)
+    return {" ".join(path): (generate, command) for path, command in generate.commands(hybridgrey)}
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_each_command_has_examples(name):
+    """A command shows how it is called, and each of its examples calls it."""
+    generate, command = all_commands()[name]
+    examples = generate.parts(command)[1]
+    assert examples, f"hybridgrey {name} --help has no Examples:"
+    assert [line for line in examples if not re.search(rf"\bhybridgrey (-c \S+ )?{name}\b", line)] == []
+    assert set(examples) <= set(LINES), "run `make man`"
+
+
+@pytest.mark.parametrize("name", all_commands())
+def test_each_command_and_option_is_explained(name):
+    """Help has a first line for the list of commands, and a word on every option."""
+    _, command = all_commands()[name]
+    assert command.get_short_help_str()
+    silent = [one.name for one in command.params if isinstance(one, click.Option) and not one.help]
+    assert silent == []
+
+
+@pytest.mark.parametrize("name", [*all_commands(), ""])
+def test_completion_knows_each_command(name):
+    """The shell is offered each command, and each group its own; with the options of a command."""
+    *group, last = name.split() or [""]
+    words = ["hybridgrey", *group, last]
+    shell = BashComplete(hybridgrey, {}, "hybridgrey", "_HYBRIDGREY_COMPLETE")
+    offered = {one.value for one in shell.get_completions(words[1:-1], last)}
+    wanted = {last} if name else {path.split()[0] for path in all_commands()}
+    assert wanted <= offered
 
 
 @pytest.mark.parametrize("line", LINES)

@@ -374,6 +374,21 @@ WARNINGS = [
     ("[metrics]\nlisten = '192.0.2.1:9893'\npassword = 'sesame, open'", []),
     ("[metrics]\nlisten = '127.0.0.9:9893'", []),
     ("[metrics]\nlisten = ''", []),
+    ("[metrics]\nhistory = false", []),
+    ("[metrics]\nhistory = false\nkeep_verdicts = '0'", []),
+    (
+        "[metrics]\nhistory = false\nkeep_verdicts = '7d'",
+        ["metrics.keep_verdicts: without [metrics] history"],
+    ),
+    (
+        "[metrics]\nkeep_verdicts = '7d'\n[store]\nkey_secret = 'k'",
+        ["metrics.keep_verdicts: with [store] key_secret no verdict is kept"],
+    ),
+    ("[metrics]\nkeep_verdicts = '31d'", []),
+    (
+        "[metrics]\nkeep_verdicts = '365d'",
+        ["metrics.keep_verdicts: the bounds on number and size come first"],
+    ),
     (rule("rdns = ['generic']\naction = 'reject'"), ["rule 1: rdns: some mail servers are such hosts"]),
     (rule("rdns = ['generic']\ndns = ['a.x']\naction = 'reject'"), []),
     (rule("rdns = ['none']\ndelay = '1h'\naction = 'greylist'"), []),

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,7 @@ class Terminal:
     def __init__(self, folder: Path) -> None:
         self.environment = {**os.environ, "TERM": "dumb", "HYBRIDGREY_LAB": str(folder)}
         self.text = ""
+        self.greeting = ""
         self.pid, self._terminal = pty.fork()
         if self.pid == 0:
             try:
@@ -89,6 +91,7 @@ def terminal(tmp_path_factory):
     try:
         picture = made.until(PROMPT)
         assert all(name in picture for name in (*mxrow.NETWORKS, *mxrow.MX_HOSTS, *mxrow.STORES, "mailbox"))
+        made.greeting = picture
         yield made
     finally:
         with contextlib.suppress(ProcessLookupError, ChildProcessError):
@@ -126,6 +129,18 @@ def test_lists_decide_by_ipv4_and_ipv6(terminal):
     spam = terminal.lab("spam", "--count", "60").stdout
     assert spam.count("x 450 greylisted") == spam.count("x 554 refused, on the blocklist") == 3
     assert "250" not in spam
+
+
+def test_the_page_is_within_reach(terminal):
+    """The greeting has its address, and a browser of this machine gets it there, for each host."""
+    (greeted,) = re.findall(r"web page: (http://\S+)", terminal.greeting)
+    assert terminal.type("page").split() == [greeted]
+    other = terminal.type("page mx2").strip()
+    assert other != greeted
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for url, host in ((greeted, "mx1"), (other, "mx2"), (greeted, "mx1")):
+        with opener.open(f"{url}api/lists", timeout=30) as answer:
+            assert json.load(answer)["host"].partition(".")[0] == host
 
 
 def test_things_break_and_are_mended(terminal):

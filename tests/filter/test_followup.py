@@ -16,6 +16,7 @@ from hybridgrey.filter import followup
 from hybridgrey.filter.reply import Reply
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.greylist.triplets import State, Touch
+from hybridgrey.policy.conditions import UNKNOWN, Spf
 from hybridgrey.policy.judge import Action, Answer, Facts, Rule, Verdict
 from parts.base import wait_until
 
@@ -250,3 +251,30 @@ def test_lines_stay_whole_in_a_pipe(monkeypatch, stream):
     assert [json.loads(line)["number"] for line in "".join(written).splitlines()] == list(range(100))
     made.flush()
     assert len("".join(written).splitlines()) == 100
+
+
+@pytest.mark.parametrize(
+    ("decision", "wanted"),
+    [
+        ({}, {}),
+        ({"spf": UNKNOWN, "correspondent": UNKNOWN}, {}),
+        ({"spf": Spf("fail")}, {"spf": "fail", "proved": False}),
+        (
+            {"spf": Spf("pass", "a.example"), "correspondent": False},
+            {"spf": "pass", "proved": True, "correspondent": False},
+        ),
+    ],
+)
+def test_what_was_asked_for(told, stream, decision, wanted):
+    """What nobody has asked, or nobody could learn, is not there."""
+    told.judged(judged(100.0, decision=Decision(Verdict(RULE), **decision)), followup.CROWD)
+    [line] = lines(stream)
+    assert {key: line[key] for key in ("spf", "proved", "correspondent") if key in line} == wanted
+
+
+def test_the_pools_of_a_client(told, stream):
+    """By their domains, in order; a client that is in none has no such field."""
+    of = Client(ClientReader().read("192.0.2.1"), None, Facts(0, 0), frozenset({"b.example", "a.example"}))
+    told.judged(judged(100.0, of), followup.CROWD)
+    told.judged(judged(101.0), followup.CROWD)
+    assert [line.get("pools") for line in lines(stream)] == [["a.example", "b.example"], None]

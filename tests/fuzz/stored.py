@@ -5,7 +5,7 @@ An input is lines; each puts something there: a letter for how, a letter for whi
     how    s string, x string that expires, n the store's time plus the value, p the same, negative;
            l list, h hash, z sorted set, m set, t stream
     key    a the triplet, b its network, c another triplet of the network, d a key of the value's own name,
-           e history's hosts, f its marks, g its latest verdicts, h an hour of its counts, i tops of a day,
+           e history's hosts, f its marks, g its verdicts, h an hour of its counts, i tops of a day,
            j the entries by hand, k expected mail
 """
 
@@ -105,7 +105,7 @@ def fill(client: redis.Redis, greylist: Greylist, data: bytes) -> None:
         b"c": greylist.keys(CLIENT, "<c@example.org>", RECIPIENT)[0],
         b"e": layout.key("hosts"),
         b"f": layout.key("marks"),
-        b"g": layout.key("latest", HOST),
+        b"g": layout.verdict_keys(HOST)[0],
         b"h": layout.chapter(Step.MINUTE, MOMENT).key(HOST),
         b"i": layout.key("top", "network/reject", HOST, DAY),
         **byhand.KEYS,

@@ -46,6 +46,7 @@ NEGATIVE = (
     "greylist show",
     "greylist forget",
     "greylist list",
+    "hybridgrey log",
 )
 
 
@@ -107,6 +108,10 @@ class Host(examples.World):
         (self.root / "etc/postfix/master.cf").write_text("")
         (self.root / "etc/postfix/main.cf").chmod(0o644)
         # What it really does is tried in install/test_debian.py.
+        self._program(
+            "systemctl", '[ "$*" = "enable --now unbound" ]'
+        )  # install/test_packages.py really does
+        self._program("dig", '[ "$*" = "+short @127.0.0.1 2.0.0.127.zen.spamhaus.org" ] && echo 127.0.0.2')
         self._program("make", '[ "$*" = package ] && mkdir -p dist && touch dist/hybridgrey_1_all.deb')
 
 
@@ -141,7 +146,7 @@ def test_commands_work(host, block):
 
 def test_the_package_is_tried_elsewhere():
     """`make package`, which the guide calls, has what it builds from, and a script with a test of its own."""
-    assert "package: setup-run\n" in (ROOT / "Makefile").read_text()
+    assert "package: setup-package\n" in (ROOT / "Makefile").read_text()
     assert os.access(ROOT / "contrib/debian/build", os.X_OK)
     assert "debianpackage" in (ROOT / "tests/install/test_debian.py").read_text()
 
@@ -263,6 +268,9 @@ def test_what_is_to_be_installed():
         for path in re.findall(r"(?<![\w/])(?:etc|contrib)/[\w./-]+", line):
             assert (ROOT / path).exists(), path
     assert only("README.md", "install") in only_all("install.md", "install")
+    copied = {path for line in lines for path in re.findall(r"share/doc/hybridgrey/(\S+)", line)}
+    assert copied
+    assert [path for path in copied if not list(ROOT.glob(path))] == []
 
 
 def only_all(guide, words):

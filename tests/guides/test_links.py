@@ -1,6 +1,7 @@
 """README, CONTRIBUTING and guides: short where they must be, and every link leads somewhere."""
 
 import re
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -33,6 +34,34 @@ def test_links_lead_somewhere(page):
         assert there.exists(), target
         if anchor:
             assert anchor in anchors(there), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_elsewhere_are_addresses(page):
+    """One that leads out of the tree is an https address of a named host, without blanks or brackets."""
+    for target in re.findall(r"\]\(([^)]*)\)", prose(page)):
+        if "://" not in target:
+            assert LINK.fullmatch(f"]({target})"), target
+            continue
+        parts = urlsplit(target)
+        assert parts.scheme == "https", target
+        assert re.fullmatch(r"[a-z0-9-]+(\.[a-z0-9-]+)*\.[a-z]{2,}", parts.netloc), target
+        assert re.fullmatch(r"[\w/.~#%?=&+-]*", target.partition(parts.netloc)[2]), target
+
+
+def test_pictures_are_small():
+    """A picture that a page shows is a PNG of at most 100 kB, and as wide as a page."""
+    shown = [
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^\]]+\]\(([^()\s]+)\)", page.read_text())
+    ]
+    assert ROOT / "contrib/guides/page.png" in shown
+    for path in shown:
+        head = path.read_bytes()
+        assert head.startswith(b"\x89PNG")
+        assert len(head) <= 100_000
+        assert 800 <= int.from_bytes(head[16:20], "big") <= 1600
 
 
 def test_the_readme_is_short():

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import orjson
 import pytest
 from redis.crc import key_slot
 
@@ -55,7 +54,6 @@ def full(moment: float = NOW) -> Batch:
     batch = counted("sessions", 3, moment)
     batch.tops[layout.day(moment), "network/reject"] = {"192.0.2.0/24": 4, "2001:db8::/64": 1}
     batch.marks = [Mark(moment, "mx1", "start", "enforce")]
-    batch.latest = [orjson.dumps({"t": moment, "mx": "mx1", "client": "192.0.2.1"})]
     return batch
 
 
@@ -63,7 +61,7 @@ def everything(reader: Reader) -> object:
     """All that a reader has to say."""
     span = NOW - 86400, NOW + 86400
     counts = [reader.counts(*span, step) for step in Step]
-    return reader.hosts(), counts, reader.marks(*span), reader.tops(*span), reader.latest()
+    return reader.hosts(), counts, reader.marks(*span), reader.tops(*span)
 
 
 def test_a_batch_counts_by_minute_hour_and_day(store: Store) -> None:
@@ -160,7 +158,7 @@ def test_everything_expires(store: Store, server: Redis) -> None:
     """Each key goes by itself: minutes after 3 days, hours after 100, days after 3 years, addresses first."""
     Writer(store, "mx1", "one").write(1, full(), NOW)
     day = 86400
-    kept = {"minute": 3 * day, "hour": 100 * day, "day": 1098 * day, "top": 32 * day, "latest": day}
+    kept = {"minute": 3 * day, "hour": 100 * day, "day": 1098 * day, "top": 32 * day}
     kept |= {"marks": 1098 * day, "hosts": 1098 * day, "writer": 30 * day}
     keys = server.keys()
     with server.client() as client:
@@ -173,24 +171,21 @@ def test_no_key_is_one_of_the_greylist(store: Store, server: Redis) -> None:
     """Nothing of the history is taken for a triplet, and all its keys are in one slot of a cluster."""
     Writer(store, "mx1", "one").write(1, full(), NOW)
     keys = server.keys()
-    assert len(keys) == 8
+    assert len(keys) == 7
     assert not [key for key in keys if parse_key(key)]
     assert all(b"{history}" in key and key.startswith(b"hg1:") for key in keys)
     assert len({key_slot(key) for key in keys}) == 1
 
 
 def test_lists_are_capped(store: Store) -> None:
-    """Marks, hosts, tops and latest verdicts keep the newest or heaviest of what they may have."""
+    """Marks, hosts and tops keep the newest or heaviest of what they may have."""
     writer, reader = Writer(store, "mx1", "one"), Reader(store)
     day = layout.day(NOW)
     for number in range(1, 8):
-        batch = Batch(latest=[orjson.dumps({"t": NOW - 9000 + number * 1000 + i}) for i in range(100)])
+        batch = Batch()
         batch.marks = [Mark(NOW + number * 1000 + i, "mx1", "reload") for i in range(400)]
         batch.tops[day, "domain/delay"] = {f"{number}-{i}.test": 1 + (i < 20) for i in range(600)}
         writer.write(number, batch, NOW)
-    assert [event["t"] for event in reader.latest(limit=1000)] == [
-        NOW - 9000 + number * 1000 + i for number in (7, 6, 5, 4, 3) for i in reversed(range(100))
-    ]
     marks = reader.marks(0, 1e10)
     assert len(marks) == records.MARKS_MAX
     assert marks[-1].time == NOW + 7399
@@ -203,15 +198,6 @@ def test_lists_are_capped(store: Store) -> None:
         Writer(store, f"host{number}", f"host{number}").write(1, counted("sessions", 1), NOW + number)
     assert len(reader.hosts()) == records.HOSTS_MAX
     assert "host99" in reader.hosts()
-
-
-def test_a_verdict_is_kept_a_day(store: Store) -> None:
-    """A quiet host's verdicts go after a day too, though new ones come now and then."""
-    writer, reader = Writer(store, "mx1", "one"), Reader(store)
-    for number in range(5):
-        moment = NOW + number * 40_000
-        writer.write(number + 1, Batch(latest=[orjson.dumps({"t": moment})]), moment)
-    assert [event["t"] for event in reader.latest()] == [NOW + number * 40_000 for number in (4, 3, 2)]
 
 
 def test_tops_of_a_day_that_is_over_are_few(store: Store, server: Redis) -> None:
@@ -233,8 +219,8 @@ def test_damage_in_the_store(store: Store, server: Redis) -> None:
     with server.client() as client:
         for key in keys:
             client.delete(key)
-            client.set(key, "damage") if b"latest" not in key else client.sadd(key, "damage")
-    assert everything(reader) == ([], [{}, {}, {}], [], {kind: [] for kind in TOPS}, [])
+            client.set(key, "damage")
+    assert everything(reader) == ([], [{}, {}, {}], [], {kind: [] for kind in TOPS})
     writer.write(2, full(), NOW)
     assert everything(reader) == whole
     with server.client() as client:
@@ -272,7 +258,6 @@ def test_hostile_content(store: Store, server: Redis) -> None:
                 client.hset(key, layout.field(step, NOW, f"bad{value!r}"), value)
         for one in junk:
             client.zadd(layout.key("marks"), {one: NOW})
-            client.zadd(layout.key("latest", "mx1"), {one: NOW})
         for score in ("inf", "-inf", "-5"):
             client.zadd(layout.key("top", "network/reject", "mx1", layout.day(NOW)), {f"x{score}": score})
     assert everything(reader) == whole

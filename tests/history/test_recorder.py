@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from hybridgrey.history import layout, recorder
+from hybridgrey.history import ledger as ledger_module
 from hybridgrey.history.layout import Step
 from hybridgrey.history.ledger import Ledger
 from hybridgrey.history.reader import Reader
@@ -33,9 +34,10 @@ from parts.redisserver import Redis
 
 RULES = [("blocklists", "reject"), ("the rest", "greylist")]
 ZONES = [("bl.test", "bl.test"), ("wl.test", "wl.test")]
-TERMS = Terms("mx1", "enforce", {"rules": "1", "greylist": "1"})
+TERMS = Terms("mx1", "enforce", {"rules": "1", "greylist": "1"}, verdicts=7 * 86400)
 EVENT = {"client": "192.0.2.7", "sender": "a@example.org", "outcome": "rejected", "mx": "mx1"}
 FAR = 10 * 366 * 86400
+EVER = 1e11
 
 
 class Reports:
@@ -65,6 +67,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """In-process chroniclers look and write several times a second."""
     monkeypatch.setattr(recorder, "TICK", 0.1)
     monkeypatch.setattr(recorder, "FLUSH", 0.2)
+    monkeypatch.setattr(recorder, "SHIP", 0.2)
 
 
 class Host:
@@ -267,7 +270,7 @@ def test_a_suspended_list_is_marked(server: Redis, reader: Reader) -> None:
 
 def test_with_a_key_secret_no_address_reaches_the_store(server: Redis, reader: Reader) -> None:
     """Counts and marks are written, clients and senders are not; this host's page knows them still."""
-    private = replace(TERMS, private=True)
+    private = replace(TERMS, private=True, verdicts=0)
     with Host(server, private) as host:
         host.reject(3)
         wait_until(lambda: rejected(reader) == 3, "the store has the counts")
@@ -287,9 +290,63 @@ def test_with_a_key_secret_no_address_reaches_the_store(server: Redis, reader: R
     assert len(reader.latest()) == 1
 
 
+def test_verdicts_wait_for_the_store(server: Redis, reader: Reader) -> None:
+    """While it is away they wait, over a reload too; then all are there, each once, and nobody was told."""
+    with Host(server) as host:
+        host.reject(3)
+        wait_until(lambda: len(reader.latest()) == 3, "the store has them")
+        server.kill()
+        host.reject(700)
+        wait_until(lambda: host.chronicle.ledger.state.failing_since, "the outage is seen")
+        wait_until(lambda: len(host.chronicle.ledger.latest) == 703, "the rings are read")
+    with Host(server, TERMS, host.shared) as second:
+        wait_until(lambda: second.chronicle.ledger.chunks, "the chunk waits")
+        second.reject(4)
+        server.start()
+        wait_until(lambda: len(list(reader.verdicts(0, EVER))) == 707, "the store has all", 60.0)
+        wait_until(lambda: second.shared.board.verdicts[1] == 707, "what is kept is known")
+        assert "verdicts for the store" not in second.reports.failures
+    assert len(list(reader.verdicts(0, EVER))) == 707
+    (kept,) = reader.kept().values()
+    assert (kept.size.number, second.shared.board.verdicts) == (707, tuple(kept.size))
+
+
+def test_an_outage_that_is_too_long(server: Redis, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest are dropped, which is told once and counted; the newest get there."""
+    monkeypatch.setattr(ledger_module, "WAITING_MAX", 4000)
+    with Host(server) as host:
+        wait_until(lambda: kinds(reader) == ["start"], "the start")
+        server.kill()
+        for _ in range(5):
+            host.reject(400)
+            time.sleep(0.1)  # so many a ring has room for
+        wait_until(lambda: host.shared.board.dropped, "some are dropped", 60.0)
+        told = host.reports.failures["verdicts for the store"]
+        assert told["error"] == "the store was away too long"
+        server.start()
+        board = host.shared.board
+        wait_until(
+            lambda: len(list(reader.verdicts(0, EVER))) == 2000 - board.dropped, "the rest is there", 60.0
+        )
+        wait_until(lambda: not host.reports.failures, "all is well")
+
+
+def test_no_more_verdicts(server: Redis, reader: Reader) -> None:
+    """With keep_verdicts = "0", or a new key_secret, those in the store go; other hosts' stay."""
+    with Host(server, replace(TERMS, host="mx2")) as other, Host(server) as host:
+        other.reject(2)
+        host.reject(3)
+        wait_until(lambda: len(reader.latest()) == 5, "the store has them")
+    with Host(server, replace(TERMS, verdicts=0), host.shared) as second:
+        wait_until(lambda: len(reader.latest()) == 2, "they are gone")
+        second.reject(1)
+        wait_until(lambda: rejected(reader) == 6, "counts are written")
+    assert {str(one["mx"]) for one in reader.latest()} == {"mx2"}
+
+
 def test_without_a_history_nothing_is_written(server: Redis) -> None:
     """With history = false the store sees nothing of it, and the page has what there was since the start."""
-    with Host(server, replace(TERMS, kept=False)) as host:
+    with Host(server, replace(TERMS, kept=False, verdicts=0)) as host:
         host.reject(3)
         wait_until(lambda: rejected(host.chronicle) == 3, "the page has it")
         assert host.chronicle.hosts() == ["mx1"]

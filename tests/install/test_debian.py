@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
@@ -28,6 +29,18 @@ NEXT = "9.0-1"
 ADDRESS = (LOOPBACK, 8893)
 CONFIG = "/etc/hybridgrey/hybridgrey.toml"
 PATIENCE = 60.0
+# What the package brings besides the program, below /usr/share
+BROUGHT = (
+    "bash-completion/completions/hybridgrey.bash",
+    "doc/hybridgrey/contrib/grafana/hybridgrey.json",
+    "doc/hybridgrey/contrib/guides/small-host.md",
+    "doc/hybridgrey/contrib/prometheus/hybridgrey.rules.yml",
+    "doc/hybridgrey/contrib/sendmail/hybridgrey.m4",
+    "fish/vendor_completions.d/hybridgrey.fish",
+    "man/man5/hybridgrey.toml.5.gz",
+    "man/man8/hybridgrey.8.gz",
+    "zsh/vendor-completions/_hybridgrey",
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +97,13 @@ def install(machine: CleanRoot, package: Path) -> None:
     """Install without a network; the admin's conffiles stay, as unattended upgrades have it."""
     machine.copy(package, "/tmp/package.deb")
     machine.run("dpkg", "--force-confold", "-i", "/tmp/package.deb")
+
+
+def completes(machine: CleanRoot) -> str:
+    """What bash makes of `hybridgrey che` and TAB, with the script of the package."""
+    script = "/usr/share/bash-completion/completions/hybridgrey.bash"
+    words = "COMP_WORDS=(hybridgrey che); COMP_CWORD=1; _hybridgrey_completion hybridgrey"
+    return machine.run("bash", "-c", f'. {script}; {words}; echo "${{COMPREPLY[@]}}"').stdout.strip()
 
 
 def set_runlevel(machine: CleanRoot) -> None:
@@ -171,6 +191,7 @@ def test_contents(package, tmp_path):
     first, _ = package
     info = subprocess.run(["dpkg-deb", "-f", first], capture_output=True, text=True, check=True).stdout
     assert "libmilter1.0.1" in info
+    assert f"\nMaintainer: {debianpackage.MAINTAINER}\n" in info
     command = ["/usr/bin/python3", "-c", "import sys; print(*sys.version_info[:2])"]
     python = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     major, minor = map(int, python.split())
@@ -189,6 +210,9 @@ def test_contents(package, tmp_path):
     files = [path for path in tree.rglob("*") if path.is_file() and not path.is_symlink()]
     assert [path for path in files if any(place in path.read_bytes() for place in foreign)] == []
     assert not list(tree.rglob("__pycache__"))
+    for name in BROUGHT:
+        assert (tree / "usr/share" / name).exists(), name
+    assert list(tree.glob("usr/lib/hybridgrey/lib/*/site-packages/hybridgrey/page/static/vendor/uPlot*.js"))
 
 
 def test_guides_and_their_links(package, tmp_path):
@@ -201,6 +225,17 @@ def test_guides_and_their_links(package, tmp_path):
     for page in pages:
         for target in re.findall(r"\]\(([^()\s#]+)", page.read_text()):
             assert "://" in target or (page.parent / target).exists(), (page.name, target)
+
+
+def test_a_maintainer_must_be_one(tmp_path):
+    """Whoever cannot be written to is refused at once."""
+    for wrong in ("nobody", "<a@example.org>", "A <a@example.org> <b@example.org>", "A\n<a@example.org>"):
+        command = [debianpackage.ROOT / "contrib/debian/build", tmp_path]
+        done = subprocess.run(
+            command, capture_output=True, text=True, env={**os.environ, "MAINTAINER": wrong}
+        )
+        assert (done.returncode, list(tmp_path.iterdir())) == (2, []), wrong
+        assert "set MAINTAINER" in done.stderr
 
 
 @pytest.mark.skipif(shutil.which("lintian") is None, reason="lintian is not installed")
@@ -223,6 +258,7 @@ def test_life_under_systemd(package):
     with machine:
         before = failed(machine)  # the kernel's modules, say, which are not in such a machine
         install(machine, first)
+        assert completes(machine) == "check-config"
         _serves_confined(machine)
         _survives_its_end(machine)
         _is_watched(machine)
@@ -247,6 +283,9 @@ def _serves_confined(machine: CleanRoot) -> None:
         assert status(machine, process, "CapBnd") == {"0" * 16}
         assert (status(machine, process, "NoNewPrivs"), status(machine, process, "Seccomp")) == ({"1"}, {"2"})
     assert rcpt("192.0.2.7", "z@example.org", machine)[0].startswith("450 4.2.0 Greylisted")
+    lines = machine.run("journalctl", "-u", "hybridgrey.service", "-o", "json").stdout.splitlines()
+    facilities = {json.loads(line).get("SYSLOG_FACILITY") for line in lines if '"_PID":"1"' not in line}
+    assert facilities == {"2"}, "mail's"
     shorten_delay(machine)
     machine.run("systemctl", "reload", "hybridgrey")
     wait_until(lambda: "reloaded" in _journal(machine), "the reload is told", PATIENCE)

@@ -403,6 +403,39 @@ def test_promtool_accepts_the_files() -> None:
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
+def test_promtool_has_nothing_to_say_of_the_metrics(world: World) -> None:
+    """Names, units, types and help are as Prometheus's conventions want them, of a daemon with mail."""
+    for address in world.hosts:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=30) as answer:
+            text = answer.read()
+        assert b"hybridgrey_store_up" in text
+        done = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, timeout=100)
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+
+
+def test_what_an_alert_needs_is_there(world: World) -> None:
+    """Mode, lists, store, configuration: each is a number, also while nothing happens, for each host."""
+    names = (
+        "hybridgrey_enforced",
+        "hybridgrey_lists_healthy",
+        "hybridgrey_no_list_works",
+        "hybridgrey_store_up",
+        "hybridgrey_store_keys",
+        "hybridgrey_config_last_reload_success_timestamp_seconds",
+        "hybridgrey_config_reload_ok",
+    )
+    for name in names:
+        wait_until(
+            lambda name=name: (
+                {one.labels["instance"] for one in world.prometheus.query(name, 2)} == set(world.hosts)
+            ),
+            name,
+            30,
+        )
+    enforced = {one.labels["instance"]: one.last for one in world.prometheus.query("hybridgrey_enforced", 2)}
+    assert list(map(enforced.get, world.hosts)) == [1, 0]
+
+
 def test_alerts_fire_when_they_must() -> None:
     """The cases for the alerts hold."""
     done = promtool("test", "rules", *RULE_TESTS)

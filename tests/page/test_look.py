@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import time
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from itertools import pairwise
 
 import pytest
 
-from hybridgrey.history import writer
+from hybridgrey.history import chunks, chunkwriter, writer
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Batch
+from hybridgrey.metrics.ring import packed
 from hybridgrey.page import spans, verdicts
 from hybridgrey.store.connection import Store
 from page.test_page import entries, rows, searched
@@ -263,6 +265,46 @@ def test_the_help_of_the_search(visit):
     visit.page.get_by_text("How to search").click()
     said = visit.text("#help")
     assert all(f"{field}:" in said for field in verdicts.FIELDS)
+
+
+def test_searching_further_back(browser, redis):
+    """What is before the latest 2,000 is found on demand, opened, told how far it goes, and kept in sight."""
+    now = time.time()
+    events = [
+        {
+            "t": now - 30 * number,
+            "client": "192.0.2.1",
+            "sender": f"s{number}@example.org",
+            "outcome": "rejected",
+        }
+        for number in range(5000)
+    ]
+    for number in range(2100, 5000, 100):
+        events[number]["sender"] = "joe@example.org"
+    record(redis, "mx1.test", evenly(1, 600))
+    with contextlib.closing(Store.open(redis.unix_url, 5.0)) as store:
+        made = chunks.cut([packed(one | {"mx": "mx1.test", "recipient": "b@example.net"}) for one in events])
+        while made:
+            made = made[chunkwriter.ChunkWriter(store, "mx1.test", 7 * 86400).write(made, now)[0] :]
+    with lists() as dns, host(redis, dns, "mx1.test") as one, browser.visit(f"{one.url}/#span=hour") as visit:
+        visit.shown("hour ")
+        visit.page.get_by_label("Search").fill("joe@example.org")
+        wait_until(
+            lambda: "No verdicts that match" in visit.text("#latest-summary"), "none of the latest", 30.0
+        )
+        assert "Searched back to" in visit.text("#latest-summary")
+        button = visit.page.get_by_role("button", name="Search further back")
+        button.click()
+        wait_until(lambda: "That is all of the 7 days" in visit.text("#latest-summary"), "all", 60.0)
+        assert "29 verdicts that match “joe@example.org”" in visit.text("#latest-summary")
+        assert entries(visit).count() == 29
+        assert button.is_hidden()
+        entries(visit).last.locator("summary").click()
+        entries(visit).last.locator(".way table").first.wait_for()
+        visit.screenshot("further-back")
+        visit.page.get_by_label("Search").fill("")
+        wait_until(lambda: "20 of 2,000 verdicts" in visit.text("#latest-summary"), "all again", 30.0)
+        assert visit.faults() == []
 
 
 # -- on a phone

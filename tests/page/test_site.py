@@ -7,7 +7,7 @@ import gzip
 import json
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,16 @@ from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config import load
 from hybridgrey.hand.entries import parse
 from hybridgrey.history import layout
+from hybridgrey.history.chunks import Needles
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
+from hybridgrey.history.view import Terms
 from hybridgrey.lists import zones
 from hybridgrey.metrics.series import DELAY_BUCKETS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page import data as page_data
 from hybridgrey.page import files, hand, spans, verdicts
+from hybridgrey.page import past as page_past
 from hybridgrey.page import site as page_site
 from hybridgrey.policy.judge import Policy
 from hybridgrey.store.connection import StoreError
@@ -545,7 +548,8 @@ class Past:
     def __init__(self) -> None:
         self.asked: list[str] = []
         self.down = ""
-        self.records: list[Mapping[str, object]] = [RECORD]
+        self.records: list[Mapping[str, Any]] = [RECORD]
+        self.terms = Terms("mx1", "enforce", {}, verdicts=7 * 86400)
 
     def _ask(self, what: str) -> None:
         self.asked.append(what)
@@ -580,9 +584,16 @@ class Past:
             "nonsense": [("x", 1)],
         }
 
-    def latest(self, hosts: Sequence[str] | None, limit: int) -> list[Mapping[str, object]]:
+    def latest(self, hosts: Sequence[str] | None, limit: int) -> list[Mapping[str, Any]]:
         self._ask("latest")
-        return self.records
+        return self.records[:limit]
+
+    def verdicts(
+        self, since: float, until: float, hosts: Sequence[str] | None = None, needles: Needles = ()
+    ) -> Iterator[Mapping[str, Any]]:
+        self._ask("verdicts")
+        every = sorted((one for one in self.records if one["t"] != "?"), key=lambda one: -one["t"])
+        return (one for one in every if since <= one["t"] <= until)
 
 
 class Alone(Past):
@@ -771,7 +782,65 @@ def test_latest_and_way(data: page_data.Data, past: Past) -> None:
         data.answer("way", {"id": "0" * 20})
 
 
+@pytest.mark.parametrize(("looking", "limit"), [(1.0, 100), (1.0, 7), (0.0, 100)])
+def test_the_past_is_searched_piece_by_piece(
+    data: page_data.Data, past: Past, monkeypatch: pytest.MonkeyPatch, looking: float, limit: int
+) -> None:
+    """However much one question looks through, asking on from where it got finds all, and comes to an end."""
+    monkeypatch.setattr(page_past, "LOOKING", looking)
+    past.records = [
+        RECORD | {"t": NOW - 3000.0 * number, "recipient": f"{'joe' if number % 3 else 'ann'}@example.net"}
+        for number in range(300)
+    ]
+    latest: Any = data.answer("latest", {"q": "joe@example.net"})
+    assert (latest["oldest"], latest["days"]) == (NOW - 3000.0 * 299, 7.0)
+    found, before = [], NOW - 30_000.0
+    for _ in range(2000):
+        some: Any = data.answer("past", {"q": "joe@", "before": str(before), "limit": str(limit)})
+        found += [one["t"] for one in some["verdicts"]]
+        if some["reached"] is None:
+            break
+        before = min(some["reached"], before - 0.001)
+    within = [one["t"] for one in past.records if one["t"] > NOW - 7 * 86400 - 3600]
+    assert sorted(set(found), reverse=True) == [
+        one for number, one in enumerate(within) if number % 3 and one <= NOW - 30_000.0
+    ]
+
+
+def test_a_verdict_of_the_past_can_be_opened(data: page_data.Data, past: Past) -> None:
+    """By its time and its name, though it is none of the latest."""
+    past.records = [RECORD | {"t": NOW - number} for number in range(3000)]
+    some: Any = data.answer("past", {"before": str(NOW - 2500), "limit": "1"})
+    (one,) = some["verdicts"]
+    with pytest.raises(page_site.GoneError):
+        data.answer("way", {"id": one["id"]})
+    assert data.answer("way", {"id": one["id"], "t": str(one["t"])})
+    with pytest.raises(page_site.GoneError):
+        data.answer("way", {"id": one["id"], "t": str(one["t"] - 5)})
+
+
+NEEDLES = [
+    ("joe@example.org", ["joe@example.org"]),
+    ("From:Joe@Example.org rejected", ["joe@example.org"]),
+    ("example.org passed 312", ["example.org"]),
+    ("192.0.2.7 2001:db8::7 192.0.2.0/24", []),
+    ('"first attempt" outcome:rejected rule:x client:a.example helo:a.example', []),
+    ("@example.org domain:spam.example", ["@example.org", "spam.example"]),
+]
+
+
+@pytest.mark.parametrize(("wanted", "found"), NEEDLES)
+def test_what_a_record_must_have(wanted: str, found: list[str]) -> None:
+    """Only what cannot be in the words that we say of a record."""
+    assert [one.decode() for (one,) in verdicts.needles(verdicts.words(wanted))] == found
+
+
 BAD = [
+    ("past", {"before": "yesterday"}, page_site.BadQuestionError),
+    ("past", {"before": "1e9"}, page_site.BadQuestionError),
+    ("past", {"limit": "x"}, page_site.BadQuestionError),
+    ("past", {"host": "mx9"}, page_site.GoneError),
+    ("way", {"t": "-1"}, page_site.BadQuestionError),
     ("history", {"span": "century"}, page_site.BadQuestionError),
     ("history", {"host": "mx9"}, page_site.GoneError),
     ("tops", {"host": "\x1b"}, page_site.GoneError),

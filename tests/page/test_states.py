@@ -6,12 +6,13 @@ import json
 import random
 import re
 import time
+import zlib
 from collections import Counter
 from urllib.error import HTTPError
 
 import pytest
 
-from hybridgrey.history import layout, writer
+from hybridgrey.history import chunks, layout, writer
 from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Batch, Mark
 from hybridgrey.store.connection import Store
@@ -97,6 +98,7 @@ def test_observing(browser, redis, dns):
             return one.daemon.events("verdict")[-1]["enforced"] is False
 
         wait_until(observed, "the new workers judge")
+        wait_until(one.well, "the new keeper serves")
         number = len(one.daemon.events("verdict"))
         only = sum(not event["enforced"] for event in one.daemon.events("verdict"))
         wait_until(lambda: one.totals() == {"reject": number}, "all is counted", NOT_REPEATED)
@@ -129,7 +131,11 @@ def poison(server: Redis) -> None:
     """What somebody else might write to the store."""
     now = time.time()
     with server.client() as client:
-        client.zadd(layout.key("latest", "mx1.test"), dict.fromkeys(POISON, now))
+        lines = b"\n".join(one if isinstance(one, bytes) else one.encode() for one in POISON)
+        (ours,) = chunks.cut([json.dumps({"t": now, "client": "192.0.2.9"}).encode()])
+        squeeze = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=chunks._DICTIONARY)
+        forged = b"1 7 1.0 9999999999.0 " + squeeze.compress(lines) + squeeze.flush()
+        client.zadd(layout.verdict_keys("mx1.test")[0], {forged: now, b"not a chunk": now, ours.data: now})
         client.zadd(layout.key("hosts"), {HURT: now, "mx1.test": now, b"\xff\xfe": now})
         mark = [now - 60, HURT, HURT, "\x1b[31m" + HURT]
         client.zadd(layout.key("marks"), {json.dumps(mark): now - 60, b"\xff": now - 50, "[1]": now - 40})

@@ -30,8 +30,8 @@ from parts.namespace import CLONE_NEWNET
 
 T = TypeVar("T")
 HOME = Path(__file__).parent.parent.parent / ".work" / "cleanroot"
-# What our package depends on, so that it installs without a network, and init systems.
-INCLUDED = ("adduser", "libmilter1.0.1", "logrotate", "python3", "systemd", "systemd-sysv")
+# What our package and a Python environment depend on, so that they install without a network; init systems.
+INCLUDED = ("adduser", "libmilter1.0.1", "logrotate", "python3", "python3-venv", "systemd", "systemd-sysv")
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 MAKING = 600.0  # s, from a slow mirror
 
@@ -198,10 +198,13 @@ class CleanRoot(Part):
         shutil.copy(source, self.path(inside))
 
     def run(
-        self, *words: str, check: bool = True, timeout: float = 100.0
+        self, *words: str, check: bool = True, timeout: float = 100.0, network: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command inside; PartError with what it said when it fails and `check`."""
-        spaces = ["--pid", "--mount", "--uts", "--ipc", "--net", "--cgroup", "--root"]
+        """Run a command inside; PartError with what it said when it fails and `check`.
+
+        With `network` it has the machine's own, else the one around it.
+        """
+        spaces = ["--pid", "--mount", "--uts", "--ipc", "--cgroup", "--root", *(["--net"] if network else [])]
         enter = ["nsenter", f"--target={self.first}", *spaces, "--"]
         clean = [
             "env",
@@ -225,6 +228,18 @@ class CleanRoot(Part):
         if check and done.returncode != 0:
             raise PartError(f"{' '.join(words)}: status {done.returncode}\n{done.stdout[-3000:]}")
         return done
+
+    def fetch(self, *packages: str) -> None:
+        """Let the machine's apt download packages by the network around it; it can install them without."""
+        inside = (
+            "cp /tmp/resolv.conf /etc/resolv.conf; apt-get -qq update && apt-get -qq install --download-only"
+        )
+        command = f"{inside} --yes --no-install-recommends {shlex.join(packages)}"
+        self.copy(Path("/etc/resolv.conf"), "/tmp/resolv.conf")
+        self.run("sh", "-c", command, timeout=MAKING, network=False)
+        self.path("/etc/resolv.conf").write_text("nameserver 127.0.0.1\n")
+        # From now on an update fails at once
+        self.path("/etc/apt/apt.conf.d/99retries").write_text("Acquire::Retries 0;\n")
 
     def within(self, work: Callable[[], T]) -> T:
         """Call `work` where new sockets belong to the machine's network; setns() moves the thread alone."""

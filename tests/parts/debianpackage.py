@@ -14,6 +14,7 @@ from pathlib import Path
 from parts.base import PartError
 
 ROOT = Path(__file__).parent.parent.parent
+MAINTAINER = "Tests & Trials <tests@hybridgrey.org>"
 BUILDING = 600.0  # s; wheels come from an index that may be slow
 TOOLS = ("dpkg-deb", "dpkg-shlibdeps", "strip", "gcc")
 
@@ -32,7 +33,7 @@ def build() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="hg-package-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     command = [str(ROOT / "contrib/debian/build"), str(directory)]
-    environment = {**os.environ, "DEBFULLNAME": "tests", "DEBEMAIL": "tests@hybridgrey.org"}
+    environment = {**os.environ, "MAINTAINER": MAINTAINER}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=BUILDING, env=environment, check=False
     )

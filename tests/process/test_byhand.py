@@ -22,6 +22,7 @@ from hybridgrey.process.byhand import Current, Follower
 from hybridgrey.store.connection import Store
 from parts.base import wait_until
 from parts.daemon import Daemon
+from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
 from parts.redisserver import Redis
 
@@ -206,6 +207,35 @@ def test_entries_hold_over_a_reload_and_a_crash(server, register):
         wait_until(lambda: len(set(workers(daemon)) - set(before)) >= 2, "all are back")
         wait_until(lambda: said() == "554", "the entry holds")
         server.start()
+
+
+def test_an_allowed_sender_needs_spf(server, register):
+    """Who is allowed by the sender's address passes where SPF does; elsewhere the other rules decide."""
+    rules = [
+        {"by_hand": "allow", "action": "accept"},
+        {"by_hand": "block", "action": "reject"},
+        {"action": "greylist"},
+    ]
+    register.put(Hand.ALLOW, [read(About.SENDER, "news@partner.test")], 0, **BY)
+    register.put(Hand.BLOCK, [read(About.SENDER, "partner.test")], 0, **BY)
+    with FakeDns() as dns:
+        dns.record("partner.test", "TXT", '"v=spf1 ip4:192.0.2.1 -all"')
+        nameservers = {"nameservers": [dns.nameserver], "timeout": "5s"}
+        settings = {"store": {"url": server.unix_url}, "workers": 1, "dns": nameservers, "rule": rules}
+
+        def said(client, sender):
+            with MilterPeer(daemon.address) as peer:
+                peer.connect("unknown", client)
+                peer.helo("mx.partner.test")
+                peer.mail(f"<{sender}>")
+                return peer.rcpt("<b@example.net>").code
+
+        with Daemon(settings) as daemon:
+            wait_until(lambda: said("192.0.2.9", "x@partner.test") == "554", "the entries hold")
+            assert said("192.0.2.1", "news@partner.test") == ""
+            assert said("192.0.2.9", "news@partner.test") == "450"
+            assert said("192.0.2.1", "x@partner.test") == "554"
+            assert daemon.events("verdict")[-3]["reason"] == "allowed by hand"
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"[]", b"\xff" * 99, b'{"store":"this store"}', b"[" * 99999])

@@ -206,6 +206,38 @@ def test_a_bug_in_a_step(world, step):
     assert world.talk(peer, MAIL + RCPT) is not None
 
 
+def test_a_bug_while_somebody_elses_answer_is_handled(world, monkeypatch):
+    """What fails when a verdict comes costs its connection, and not who has brought the verdict."""
+    world.sessions.asks = True
+    bad, good = world.peer(), world.peer()
+    for peer in (bad, good):
+        world.talk(peer, CONNECT + MAIL + RCPT)
+
+    def broken(*_arguments):
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(native_engine.Peer, "_say", broken)
+        world.store.waiting.pop(0)([1])
+    world.store.waiting.pop(0)([1])
+    world.turn()
+    assert world.heard(bad) is None
+    assert world.heard(good) == CONTINUE
+    assert world.sessions.errors == [("connection", "a bug")]
+
+
+def test_no_thread_for_a_question(world, monkeypatch):
+    """A wait that cannot even begin is a bug in the step: the mail passes."""
+    world.sessions.asks = True
+
+    def none(_call, _answered):
+        raise RuntimeError("can't start new thread")
+
+    world.looped.waits.call = none
+    assert world.talk(world.peer(), CONNECT + MAIL + RCPT) == CONTINUE + CONTINUE
+    assert world.sessions.errors == [("envrcpt", "can't start new thread")]
+
+
 def test_a_reply_that_cannot_be_sent(world):
     """A text that no SMTP reply can have is a bug, too, and the mail passes."""
     world.sessions.said = Reply("450", "4.2.0", "two\nlines")

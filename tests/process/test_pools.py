@@ -262,14 +262,15 @@ def judged(daemon, recipient, client="192.0.2.7"):
     return daemon.verdict(recipient)
 
 
-def test_a_daemon_from_its_first_start_on(dns, tmp_path):
+@pytest.mark.parametrize("engine", ["libmilter", "native"])
+def test_a_daemon_from_its_first_start_on(dns, tmp_path, engine):
     """Greylisted while nothing is known, let in as soon as it is, with no nameserver too after a restart.
 
     A reload that names more domains keeps those that are known.
     """
     dns.zone(A, silent=True)
     metrics = f"{LOOPBACK}:{free_port()}"
-    store = {"store": {"url": f"embedded:{tmp_path}/store"}}
+    store = {"store": {"url": f"embedded:{tmp_path}/store"}, "engine": engine}
     with Daemon(settings(dns.address, metrics) | store, files={"pools": f"{A}  # a\n"}) as daemon:
         assert judged(daemon, "first@a.test")["outcome"] == "greylisted"
         (said,) = daemon.await_events("pools are unknown until they are resolved")

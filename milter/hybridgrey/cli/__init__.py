@@ -45,6 +45,7 @@ COMMANDS: Final = {
     "expect": "hybridgrey.cli.expect:expect",
     "import": "hybridgrey.cli.import_:import_",
     "report": "hybridgrey.cli.report:report",
+    "log": "hybridgrey.cli.log:log",
     "replay": "hybridgrey.cli.replay:replay",
     "completion": "hybridgrey.cli.completion:completion",
     "help": "hybridgrey.cli.help_:help_",

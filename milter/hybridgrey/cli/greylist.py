@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import click
 
+from hybridgrey import address
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import Group, config_option, greylist_rows
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_entries, store_trouble
@@ -21,9 +22,9 @@ from hybridgrey.cli.output import fail, is_terminal, json_line, several
 from hybridgrey.config import durations
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import networks
-from hybridgrey.greylist.entries import ConditionError, Entries, Query, Status, network_key
+from hybridgrey.greylist.entries import ConditionError, Entries, Query, Status, domain_key, network_key
 from hybridgrey.greylist.networks import Network
-from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.greylist.triplets import DOMAIN, Greylist
 from hybridgrey.store.connection import StoreError
 
 _NAMES: Final = {"sender": "--from", "recipient": "--to", "anywhere": "PATTERN"}
@@ -114,8 +115,9 @@ def _opened(path: Path) -> Iterator[_Open]:
 def list_(config_path: Path, conditions: dict[str, Any], limit: int | None, lines: bool) -> None:
     """List entries, all of them or those that match.
 
-    PATTERN is an address, a network or the head of one (192.0.2), or a word with *, ? and [...] that is
-    searched in network, sender and recipient.  Entries come in the order of network, sender and recipient,
+    PATTERN is an address, a network or the head of one (192.0.2), spf=DOMAIN, or a word with *, ? and [...]
+    that is searched in network, sender and recipient.  In the place of a network spf=DOMAIN means the clients
+    that SPF proves to be of the sender's domain.  Entries come in the order of network, sender and recipient,
     so the first is shown when all are read.  With store.key_secret names are HMACs, and only exact values
     find them.
 
@@ -129,6 +131,7 @@ def list_(config_path: Path, conditions: dict[str, Any], limit: int | None, line
     Examples:
       hybridgrey greylist list 192.0.2.1
       hybridgrey greylist list '*@example.org'
+      hybridgrey greylist list spf=example.org
       hybridgrey greylist list --client 192.0.2.0/24 --state passed
       hybridgrey greylist list --json | jq -r 'select(.age > 86400) | .sender'
     """
@@ -163,7 +166,7 @@ def show(config_path: Path, client: str, sender: str | None, recipient: str | No
 
 
 @greylist.command("pass")
-@click.argument("client", metavar="ADDRESS|NETWORK")
+@click.argument("client", metavar="ADDRESS|NETWORK|spf=DOMAIN")
 @click.option("--from", "sender", metavar="ADDRESS", help="This sender only (with --to).")
 @click.option("--to", "recipient", metavar="ADDRESS", help="Mail to this recipient only (with --from).")
 @click.option(
@@ -191,35 +194,35 @@ def pass_(
     To accept a client in spite of lists, name it in the `clients` of a rule above them.
 
     The network is that of the greylist: a /24 or /64, unless configured otherwise.  As for all entries, each
-    mail renews it to greylist.lifetime.
+    mail renews it to greylist.lifetime.  spf=DOMAIN means the clients that SPF proves to be of that domain.
 
     \b
     Examples:
       hybridgrey greylist pass 192.0.2.0/24
       hybridgrey greylist pass 192.0.2.1 --for 7d
+      hybridgrey greylist pass spf=example.org
       hybridgrey greylist pass 192.0.2.1 --from a@example.org --to b@example.net
     """
     if (sender is None) != (recipient is None):
         raise click.UsageError("--from and --to belong together")
     with _opened(config_path) as store:
         period = store.config.greylist.lifetime if seconds is None else seconds
-        try:
-            meant = networks.split(client, store.prefixes, store.greylist.clients)
-        except ValueError as error:
-            raise click.BadParameter(str(error), param_hint="ADDRESS|NETWORK") from None
-        if sender is not None and recipient is not None:
-            triplet = store.greylist.keys(str(meant[0].network_address), sender, recipient)[0]
-            store.entries.let_pass(triplet, period)
-            done: dict[str, Any] = {"client": client, "sender": sender, "recipient": recipient}
+        triplet = (sender, recipient) if sender is not None and recipient is not None else None
+        if client.startswith(DOMAIN):
+            meant: list[Network] = []
+            _pass_domain(store, client, triplet, period)
         else:
-            _pass_networks(store, meant, period, yes=yes)
-            done = {"client": client, "networks": [str(network) for network in meant]}
+            meant = list(_meant(store, client))
+            _pass_networks(store, meant, triplet, period, yes=yes)
     if lines:
-        json_line(done | {"expires": period})
+        of = {"networks": [str(network) for network in meant]} if meant else {}
+        mail = dict(zip(("sender", "recipient"), triplet, strict=True)) if triplet else of
+        json_line({"client": client, **mail, "expires": period})
         return
-    shown = str(meant[0]) if len(meant) == 1 else f"{len(meant):,} networks of {clean(client)}"
-    mail = "" if sender is None else f" from {clean(sender) or '<>'} to {clean(recipient or '')}"
-    click.echo(f"no delay for {shown}{mail}, for {durations.show(period)}")
+    shown = f"{len(meant):,} networks of {clean(client)}" if len(meant) > 1 else clean(client)
+    shown = str(meant[0]) if len(meant) == 1 else shown
+    mail_text = "" if triplet is None else f" from {clean(triplet[0]) or '<>'} to {clean(triplet[1])}"
+    click.echo(f"no delay for {shown}{mail_text}, for {durations.show(period)}")
     click.echo(STILL_JUDGED)
 
 
@@ -231,14 +234,44 @@ def allow(**options: Any) -> None:  # noqa: ANN401 (those of `pass`)
     pass_.callback(**options)
 
 
-def _pass_networks(store: _Open, meant: Sequence[Network], seconds: int, *, yes: bool) -> None:
-    """Spare networks; several after a question."""
-    if not store.config.greylist.auto_allow_after:
-        fail("greylist.auto_allow_after = 0: no network passes as a whole; name the client in a rule instead")
+def _meant(store: _Open, client: str) -> Sequence[Network]:
+    """The networks of the greylist that a client stands for."""
+    try:
+        return networks.split(client, store.prefixes, store.greylist.clients)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="ADDRESS|NETWORK|spf=DOMAIN") from None
+
+
+def _pass_networks(
+    store: _Open, meant: Sequence[Network], triplet: tuple[str, str] | None, seconds: int, *, yes: bool
+) -> None:
+    """Spare networks, several after a question; or a triplet of the first."""
+    if triplet is not None:
+        key = store.greylist.keys(str(meant[0].network_address), *triplet)[0]
+        store.entries.let_pass(key, seconds)
+        return
+    _check_counts(store)
     if len(meant) > 1 and not yes:
         _confirm(f"Spare {len(meant):,} networks?")
     for network in meant:
         store.entries.allow(network_key(store.greylist, network), seconds)
+
+
+def _pass_domain(store: _Open, client: str, triplet: tuple[str, str] | None, seconds: int) -> None:
+    """Spare the clients that SPF proves to be a domain's, or a triplet of theirs."""
+    domain = client.removeprefix(DOMAIN)
+    if not store.config.greylist.sender_pools:
+        fail("greylist.sender_pools is off: nothing is looked up by domain")
+    if triplet is not None:
+        store.entries.let_pass(store.greylist.domain_keys(address.host(domain), *triplet)[0], seconds)
+        return
+    _check_counts(store)
+    store.entries.allow(domain_key(store.greylist, domain), seconds)
+
+
+def _check_counts(store: _Open) -> None:
+    if not store.config.greylist.auto_allow_after:
+        fail("greylist.auto_allow_after = 0: no network passes as a whole; name the client in a rule instead")
 
 
 @greylist.command()

@@ -95,6 +95,8 @@ def _read(file: IO[bytes], part: _Part) -> Iterator[Keyed]:
 def _fields(entry: Entry) -> dict[str, Any]:
     """An entry for JSON; times in seconds."""
     fields: dict[str, Any] = {"state": str(entry.status), "network": entry.network}
+    if entry.domain:
+        fields["domain"] = entry.domain
     if entry.sender is None:
         fields |= {"passed": entry.passes}
     else:

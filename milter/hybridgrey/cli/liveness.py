@@ -85,15 +85,15 @@ def ask(url: str, password: str = "") -> Host:
     if "@" in place.partition("/")[0]:
         return Host(f"{scheme}://{place.rpartition('@')[2]}", error=_NO_USER)
     try:
-        families = text_string_to_metric_families(_get(f"{url}/metrics", password))
+        families = text_string_to_metric_families(get(f"{url}/metrics", password))
         samples: dict[tuple[str, Labels], float] = {}
         version = ""
         for sample in (one for family in families for one in family.samples):
             if sample.name == f"{PREFIX}build_info":
                 version = sample.labels["version"]
             samples[sample.name.removeprefix(PREFIX), tuple(sorted(sample.labels.items()))] = sample.value
-        health = _get(f"{url}/healthz").splitlines()
-    except _RefusedError as error:
+        health = get(f"{url}/healthz").splitlines()
+    except RefusedError as error:
         return Host(url, error=str(error))
     except (OSError, http.client.HTTPException) as error:
         reason = error.reason if isinstance(error, urllib.error.URLError) else error
@@ -114,7 +114,7 @@ def added(hosts: Iterable[Host]) -> Host:
     return Host("", samples=total)
 
 
-class _RefusedError(Exception):
+class RefusedError(Exception):
     """The daemon wants a password, or another one, or it is no daemon."""
 
 
@@ -125,7 +125,7 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         """Follow none."""
 
 
-def _get(url: str, password: str = "", *, told: bool = False) -> str:
+def get(url: str, password: str = "", *, told: bool = False) -> str:
     """A page; that of an unhealthy daemon comes with status 503."""
     if not url.startswith(("http://", "https://")):
         raise ValueError("the URL must begin with http:// or https://")
@@ -137,12 +137,12 @@ def _get(url: str, password: str = "", *, told: bool = False) -> str:
             return error.read(MAX_BYTES).decode("utf-8", "replace")
         if error.code == http.HTTPStatus.UNAUTHORIZED:
             if password and not told:
-                return _get(url, password, told=True)
+                return get(url, password, told=True)
             fault = "is not the right one there" if password else "is not set here, but there"
-            raise _RefusedError(f"[metrics] password {fault}") from None
+            raise RefusedError(f"[metrics] password {fault}") from None
         if error.code // 100 == 3:
             where = error.headers.get("Location", "")
-            raise _RefusedError(f"redirects elsewhere, which is not followed: {clean(where)}") from None
+            raise RefusedError(f"redirects elsewhere, which is not followed: {clean(where)}") from None
         raise
 
 

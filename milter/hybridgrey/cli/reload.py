@@ -20,7 +20,14 @@ PAUSE = 0.1
 
 
 @click.command()
-@click.option("--timeout", type=click.FloatRange(min=0), default=120.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wait this long for the outcome.",
+)
 @config_option
 def reload(config_path: Path, timeout: float) -> None:
     """Check the configuration, make the running daemon take it, and wait for the outcome.

@@ -9,5 +9,10 @@ from hybridgrey import __version__
 
 @click.command()
 def version() -> None:
-    """Print the version."""
+    """Print the version.
+
+    \b
+    Examples:
+      hybridgrey version
+    """
     click.echo(f"hybridgrey, version {__version__}")

@@ -23,12 +23,15 @@ LOOPBACK = bytes((127, 0, 0, 1))
 # Files of clients may be long, and each pair is compared.
 MOST_COMPARED = 100
 
+LONG_KEPT = 31 * 86400  # s
+
 
 def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     """All warnings, those of the rules last."""
     yield from _accounts(settings)
     yield from _nameservers(settings)
     yield from _metrics(settings)
+    yield from _verdicts(settings)
     yield from _networks(settings)
     yield from _zones(settings, rules)
     yield from _rules(settings, rules)
@@ -59,6 +62,20 @@ def _metrics(settings: Settings) -> Iterator[Problem]:
     open_to_others = metrics.listen is not None and not _is_loopback(metrics.listen[0])
     if open_to_others and not metrics.password.get_secret_value():
         yield ("metrics", "listen"), "whoever reaches this address reads the page; set [metrics] password"
+
+
+def _verdicts(settings: Settings) -> Iterator[Problem]:
+    """What becomes of keep_verdicts where the file asks for it."""
+    metrics, at = settings.metrics, ("metrics", "keep_verdicts")
+    if "keep_verdicts" not in metrics.model_fields_set or not metrics.keep_verdicts:
+        return
+    if not metrics.history:
+        yield at, "without [metrics] history no verdict is kept"
+    elif settings.store.key_secret.get_secret_value():
+        yield at, "with [store] key_secret no verdict is kept in the store"
+    elif metrics.keep_verdicts > LONG_KEPT:
+        bounds = "1,000,000 of each host, and an eighth of the memory of an embedded store"
+        yield at, f"the bounds on number and size come first on a busy host: {bounds}"
 
 
 def _is_loopback(host: str) -> bool:

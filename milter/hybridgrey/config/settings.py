@@ -263,10 +263,11 @@ class Headers(Section):
 
 
 class Metrics(Section):
-    """``[metrics]``: where the page and Prometheus find them (None is off), and the history in the store."""
+    """``[metrics]``: where the page and Prometheus find them (None is off), and what is kept in the store."""
 
     listen: Annotated[tuple[str, int] | None, PlainValidator(_metrics_endpoint)] = typed("127.0.0.1:9893")
     history: bool = True
+    keep_verdicts: Annotated[int, BeforeValidator(durations.whole("0s", "3650d"))] = typed("7d")
     password: SecretStr = typed("")
 
 

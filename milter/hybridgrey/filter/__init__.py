@@ -1,8 +1,10 @@
 """One connection of the MTA, from CONNECT to the reply for each recipient.
 
-In reading order: `session` (its steps), `macros` (what the MTA says beside them), `screen` (the
-sequence for one recipient: rules, lists, greylist), `awaited` (what a judgement waits for) and `blocking` (a
-thread that waits for it), `reply` (the words of replies), `headers` and `forged` (what is done to a message's
-header), `followup` (the log line, the counts and the record of a verdict), `counting` (a verdict as counts),
-`explain` (the same judgement for one client, with the way to it).
+In reading order: `session` (its steps), `macros` (what the MTA says beside them), `transaction` (what is
+known of client and mail, and what was decided), `screen` (from CONNECT to the words of the reply),
+`judgement` (one recipient: what is asked and in which order), `proof` (SPF for a mail), `awaited` (what a
+judgement waits for) and `blocking` (a thread that waits for it), `reply` (the words of replies), `headers`
+and `forged` (what is done to a message's header), `followup` (the log line, the counts and the record of a
+verdict), `counting` (a verdict as counts), `explain` (the same judgement for one client, and the way to it),
+`learning` (whom we write to).
 """

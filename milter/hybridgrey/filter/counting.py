@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from hybridgrey.filter.reason import reason_of
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.meter import Meter
@@ -66,7 +67,8 @@ class Counts:
         """Count a verdict and what the greylist said."""
         verdict, touch, error = decision.verdict, decision.touch, decision.store_error
         meter, rule, action = self._meter, verdict.rule, verdict.action
-        meter.decided(rule.name if rule else None, action.value, decision.outcome, decision.waited)
+        name, reason = rule.name if rule else None, reason_of(decision).value
+        meter.decided(name, action.value, decision.outcome, decision.waited, reason)
         tally = None
         if client.lookup is not None:
             tally = self._tallies.get(client) or self._tallies.setdefault(client, _Tally())

@@ -200,6 +200,8 @@ class Events:
             fields["noted"] = [rule.name for rule in verdict.noted]
         if decision.store_error:
             fields["store_error"] = decision.store_error
+        if client.pools:
+            fields["pools"] = sorted(client.pools)
         fields.update(_learnt(decision))
         return fields
 

@@ -90,9 +90,9 @@ class Parts(NamedTuple):
 class Judgement:
     """One recipient; used once.
 
-    `to` is the recipient, `touch` the greylist's answer, None before it was asked or, with `store_error`,
-    where it could not be.  `domain`: the sender's, if it was the domain that let it in; `expected`: its mail
-    is expected.  `stored`: seconds that the store took.
+    `to` is the recipient, `mailer` what delivers there.  `touch` is the greylist's answer, None before it was
+    asked or, with `store_error`, where it could not be.  `domain`: the sender's, if it was the domain that let
+    it in; `expected`: its mail is expected.  `stored`: seconds that the store took.
 
     Of one that is `pending`: `plain` is the verdict if the score stays unknown; `lenient`, that whatever the
     score, it is accepted or greylisted.
@@ -109,6 +109,7 @@ class Judgement:
         "expected",
         "lenient",
         "mail",
+        "mailer",
         "plain",
         "store_error",
         "stored",
@@ -125,6 +126,7 @@ class Judgement:
         self.expected = False
         self.store_error = ""
         self.stored = 0.0
+        self.mailer = ""
         self._calls = 0
         self._before = 0.0
         self._asked = False

@@ -85,7 +85,7 @@ class Screen:
         source = self.policy.clients.read(text)
         pools = self._pools(source.packed, source.carried) if self._pools else self._no_pool
         facts = self.policy.connect(source.packed, host, source.carried, pools)
-        return self._looked_up(Client(source, host, facts))
+        return self._looked_up(Client(source, host, facts, pools.within))
 
     def _looked_up(self, client: Client) -> Client:
         client.trusted, zones = self._plan(client.facts)
@@ -104,7 +104,7 @@ class Screen:
             return client
         # First: what has come late then is in the cache, and is not asked for again.
         client.close()
-        return self._looked_up(Client(client.source, client.host, client.facts))
+        return self._looked_up(Client(client.source, client.host, client.facts, client.pools))
 
     def _plan(self, facts: Facts) -> tuple[Verdict | None, tuple[str, ...]]:
         """What follows from CONNECT alone: the verdict, or the lists to ask; alike for most clients."""

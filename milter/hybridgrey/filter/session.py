@@ -28,9 +28,12 @@ from hybridgrey.filter import forged, macros
 from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import TOO_MANY, Fields, Headers
+from hybridgrey.filter.judgement import Judgement
+from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.pending import Pending, common, described
 from hybridgrey.filter.reply import Reply, printable
 from hybridgrey.filter.screen import Client, Decision, Screen, Transaction
+from hybridgrey.outcome import Reason
 from hybridgrey.protocol import wire
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.trouble.reporter import Report
@@ -99,14 +102,19 @@ class Sessions:
         events: Events,
         reports: Report,
         store_well: Callable[[], bool],
+        learner: Learner | None = None,
     ) -> None:
-        """`store_well`: whether no part of the store is given up; asked after a failure."""
+        """`store_well`: whether no part of the store is given up; asked after a failure.
+
+        `learner` remembers correspondents; None where no rule learns.
+        """
         self._screen = screen
         self._log = log
         self._events = events
         self._reports = reports
         self._store_well = store_well
         self._store_failed = False
+        self._learner = learner
         self._observe = config.observe
         self._hostname = config.hostname
         self._headers = Headers(config, log)
@@ -131,6 +139,12 @@ class Sessions:
         actions |= wire.CHANGE_HEADERS if self._headers.removes else 0
         told = _MACROS if self._screen.scanner is None else _MACROS_OF_MESSAGE
         return Terms(actions=actions, steps=steps, macros=told)
+
+    @property
+    def wants_end(self) -> bool:
+        """Whether anything is done at the end of a message."""
+        changes = self._headers.adds or self._headers.removes
+        return self._learner is not None or changes or self._screen.scanner is not None
 
     @property
     def live(self) -> int:
@@ -216,12 +230,16 @@ class Sessions:
         found = yield from self._screen.judge(mail, recipient)
         pending = session.pending
         decision = found if pending is None else (yield from pending.admit(found))
+        if isinstance(found, Judgement):
+            found.mailer = mailer
         if not isinstance(decision, Decision):
             return None
-        self._told(ctx, mail, recipient, decision)
+        self._told(ctx, mail, recipient, decision, mailer)
         return decision.reply if not self._observe else None
 
-    def _told(self, ctx: Context | None, mail: Transaction, recipient: Mailbox, decision: Decision) -> None:
+    def _told(
+        self, ctx: Context | None, mail: Transaction, recipient: Mailbox, decision: Decision, mailer: str
+    ) -> None:
         """What follows a decision."""
         client = mail.client
         # As they are now: a late answer has had no vote.
@@ -233,9 +251,13 @@ class Sessions:
         )
         if decision.store_error or self._store_failed:
             self._heed_store(decision)
-        if decision.reply is None or self._observe:
-            results = self._screen.dnswl(decision.verdict) if self._headers.adds_results else ()
-            mail.passes(None if self._observe else decision.touch, results)
+        passes = decision.reply is None or self._observe
+        if not passes or decision.deferred is Reason.UNFINISHED:
+            return
+        results = self._screen.dnswl(decision.verdict) if self._headers.adds_results else ()
+        mail.passes(None if self._observe else decision.touch, results)
+        if self._learner is not None and (rule := decision.verdict.rule) is not None and rule.learn:
+            self._learner.note(mail, recipient, mailer)
 
     def _heed_store(self, decision: Decision) -> None:
         """Tell of a store that fails, or that is back."""
@@ -262,7 +284,7 @@ class Sessions:
         decisions = yield from pending.finish(described(ctx, mail, to, self._name(ctx)))
         waiting, pending.waiting = pending.waiting, []
         for judgement, decision in zip(waiting, decisions, strict=True):
-            self._told(ctx, mail, judgement.to, decision)
+            self._told(ctx, mail, judgement.to, decision, judgement.mailer)
         reply = common(decisions)
         if reply is None or self._observe:
             return None
@@ -278,7 +300,7 @@ class Sessions:
         pending, mail = session.pending, session.transaction
         if pending is not None and mail is not None:
             for judgement, decision in pending.unfinished():
-                self._told(None, mail, judgement.to, decision)
+                self._told(None, mail, judgement.to, decision, judgement.mailer)
         session.reset()
 
     def end(self, session: Session, ctx: Context) -> Reply | None:
@@ -288,6 +310,8 @@ class Sessions:
             return TOO_MANY
         if mail is not None and (mail.delay or mail.results):
             self._headers.add(ctx, self._name(ctx), mail.delay, mail.results)
+        if mail is not None and self._learner is not None:
+            self._learner.learn(mail)
         session.reset()
         return None
 

@@ -56,11 +56,14 @@ class Decision(NamedTuple):
 
 
 class Client:
-    """A connected client: what is known of it, and its look-up under way."""
+    """A connected client: what is known of it, and its look-up under way; `pools` are those that it is in."""
 
-    __slots__ = ("facts", "host", "lookup", "source", "trusted")
+    __slots__ = ("facts", "host", "lookup", "pools", "source", "trusted")
 
-    def __init__(self, source: ClientAddress, host: str | None, facts: Facts) -> None:
+    def __init__(
+        self, source: ClientAddress, host: str | None, facts: Facts, pools: frozenset[str] = frozenset()
+    ) -> None:
+        self.pools = pools
         self.source = source
         self.host = host
         self.facts = facts
@@ -83,8 +86,9 @@ class Transaction:
 
     `rules` is `Policy.transaction`'s mask.  `delay` is how long greylisting has held up one of its recipients
     at most, in seconds; `results` are those of RFC 8904, in their order.  `spf` and `correspondent` are what
-    was learnt of the sender, None where nobody has asked; `chain` is how SPF is being found out.  `scans`:
-    whether its message can be scanned.
+    was learnt of the sender, None where nobody has asked; `chain` is how SPF is being found out.
+    `recipients` is the number of those let in, `written` those of them that are correspondents now.
+    `scans`: whether its message can be scanned.
     """
 
     __slots__ = (
@@ -94,11 +98,13 @@ class Transaction:
         "correspondent",
         "delay",
         "helo",
+        "recipients",
         "results",
         "rules",
         "scans",
         "sender",
         "spf",
+        "written",
     )
 
     def __init__(
@@ -114,10 +120,13 @@ class Transaction:
         self.results: dict[str, None] = {}
         self.spf: Spf | Unknown | None = None
         self.correspondent: bool | None = None
+        self.recipients = 0
+        self.written: list[Mailbox] = []
         self.chain: Chain[Checked] | None = None
 
     def passes(self, touch: Touch | None, results: Iterable[str]) -> None:
         """A recipient passes: what the greylist has said of it, and what is to be said of lists."""
+        self.recipients += 1
         if touch is not None and touch.state is State.PASSED:
             self.delay = max(self.delay, touch.age)
         self.results.update(dict.fromkeys(results))

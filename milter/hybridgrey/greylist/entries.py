@@ -1,9 +1,10 @@
 """The greylist's entries as an admin sees them: look through them, allow, forget.
 
 An *entry* is a triplet (waiting or passed) or a client network's count of passed triplets (counting, or
-allowed once there are enough).  Millions are looked through a page at a time, so memory does not grow with
-their number; SCAN may then show an entry twice while the server grows its table. *Notes* (when a network's
-count grew, how many triplets of an address wait) are no entries, and are forgotten with what they are about.
+allowed once there are enough).  In a network's place there may be a sender's domain, ``spf=example.org``.
+Millions are looked through a page at a time, so memory does not grow with their number; SCAN may then show
+an entry twice while the server grows its table. *Notes* (when a network's count grew, how many triplets of an
+address wait) are no entries, and are forgotten with what they are about.
 
 A `Query` says which entries: exact values are compared in their stored form, so that addresses hidden as
 HMACs are found too; patterns (``*``, ``?``, ``[…]``) and wide networks need clear text.
@@ -25,10 +26,12 @@ from typing import Any, Final
 
 import redis
 
+from hybridgrey import address
 from hybridgrey.greylist import networks
 from hybridgrey.greylist.networks import Network
 from hybridgrey.greylist.terms import Terms
 from hybridgrey.greylist.triplets import (
+    DOMAIN,
     NAMESPACE,
     Greylist,
     Note,
@@ -89,7 +92,8 @@ class Entry:
     """One entry.
 
     `age` is the seconds since the first attempt (None for a network), `passes` a network's count, `expires`
-    the seconds until it is forgotten (-1: never).  With `hidden` the names are HMACs.
+    the seconds until it is forgotten (-1: never).  With `hidden` the names are HMACs.  `domain` is that of a
+    key by domain, else "".
     """
 
     key: bytes
@@ -101,6 +105,7 @@ class Entry:
     passes: int | None
     expires: int
     hidden: bool
+    domain: str = ""
 
 
 class ConditionError(ValueError):
@@ -135,7 +140,7 @@ class Query:
         self._status = status
         self._inside: Network | None = None
         self._globs: list[tuple[str, re.Pattern[str]]] = []
-        if anywhere and networks.read(anywhere) is not None:
+        if anywhere and (anywhere.startswith(DOMAIN) or networks.read(anywhere) is not None):
             if client:
                 raise ConditionError("anywhere", f"{anywhere!r} is a client, and there is one already")
             client, anywhere = anywhere, ""
@@ -183,6 +188,8 @@ class Query:
         return whole and self._is_inside(network)
 
     def _client(self, text: str) -> bytes:
+        if text.startswith(DOMAIN) and not _WILD.search(text):
+            return domain_key(self._greylist, text.removeprefix(DOMAIN))
         network = networks.read(text)
         if network is None:
             if not _WILD.search(text):
@@ -298,12 +305,18 @@ class Entries:
 def _made(
     key: bytes, name: ParsedKey, status: Status, age: int | None, passes: int | None, expires: int
 ) -> Entry:
-    return Entry(key, name.network, name.sender, name.recipient, status, age, passes, expires, name.hidden)
+    of_triplet = key, name.network, name.sender, name.recipient
+    return Entry(*of_triplet, status, age, passes, expires, name.hidden, name.domain)
 
 
 def network_key(greylist: Greylist, network: Network) -> bytes:
     """The key of a network's count; of the greylist's own network around it, if that is wider."""
     return greylist.keys(str(network.network_address), "", "")[1]
+
+
+def domain_key(greylist: Greylist, domain: str) -> bytes:
+    """The key of a domain's count."""
+    return greylist.domain_keys(address.host(domain), "", "")[1]
 
 
 def parts(key: bytes) -> tuple[bytes, bytes, bytes]:

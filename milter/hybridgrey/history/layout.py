@@ -8,6 +8,8 @@ A *series* is a row of counts by time.  Its name is text, parts with ":" between
     list:LABEL:listed|unlisted|error|timeout                  answers of a DNS list
     list_reject:LABEL:sole|shared                             rejected recipients whose client the list had;
                                                               sole: no other blocklist had it
+    reason:WORD:accept|reject|delay|tempfail                  recipients by why (outcome.Reason) and what
+                                                              they got; hosts of version 0.1 count none
     greylist:new|early|passed|known|network|full              look-ups in the greylist
     delay_le:300|420|…|inf                                    mail that passed, by its delay in seconds: above
                                                               the bound before, at most this (not cumulated)
@@ -52,6 +54,7 @@ OUTCOMES: Final = series.OUTCOMES
 NOTED: Final = "noted"
 
 _UNSAFE = re.compile(r"[%:\x00-\x1f\x7f]")
+_UNTAGGED = re.compile(r"[{}]")
 _FIELD = re.compile(rb"([0-9]{2}) (.+)", re.DOTALL)
 
 
@@ -130,6 +133,13 @@ def key(*names: str) -> bytes:
     return ":".join((NAMESPACE, *map(escaped, names))).encode("utf-8", "surrogatepass")
 
 
+def verdict_keys(host: str) -> tuple[bytes, bytes]:
+    """The keys of a host's verdicts and of what they take, which may be large: each host has its own tag."""
+    name = _UNTAGGED.sub(lambda match: f"%{ord(match[0]):02X}", escaped(host))
+    whole = f"hg1:verdicts:{{host={name}}}".encode("utf-8", "surrogatepass")
+    return whole, whole + b":size"
+
+
 def day(moment: float) -> str:
     """A day as keys have it."""
     return strftime("%Y-%m-%d", gmtime(moment))
@@ -154,7 +164,7 @@ def series_name(*labels: str) -> str:
 def labels_of(series: str) -> list[str]:
     """The parts of a series' name, as they were; an outcome by its word."""
     parts = [unquote(part) for part in series.split(":")]
-    at = {"outcome": 1, "rule": 2}.get(parts[0])
+    at = {"outcome": 1, "rule": 2, "reason": 2}.get(parts[0])
     if at is not None and at < len(parts) and (known := outcome_of(parts[at])) is not None:
         parts[at] = known
     return parts
@@ -181,6 +191,8 @@ def _names(at: Key) -> Iterator[str]:
         case "outcomes", (rule, outcome, enforced):
             yield series_name("outcome", outcome, "enforced" if enforced == "true" else "observed")
             yield series_name("rule", rule, outcome)
+        case "reasons", (reason, outcome):
+            yield series_name("reason", reason, outcome)
         case "verdicts", (rule, "none", _):
             yield series_name("rule", rule, NOTED)
         case "list_answers", (label, result):

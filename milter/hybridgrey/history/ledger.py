@@ -6,13 +6,15 @@ batch that was cut stays as it is, under its number, until it is written: sent a
 and `load` are for the journal.
 
 While the store is away all of it is kept, as far as there is room: then the oldest minutes go, then the
-oldest hours; days stay.  The latest verdicts and the day's tops are kept for the page too.
+oldest hours; days stay.  The latest verdicts and the day's tops are kept for the page too.  Verdicts for the
+store are in chunks, which stay as they are until `stored` says that they are there; the oldest go first.
 
 Pure.
 """
 
 from __future__ import annotations
 
+from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -20,8 +22,9 @@ from typing import Any, Final
 
 import orjson
 
+from hybridgrey.history.chunks import MOST_RECORDS, Chunk, cut, head
 from hybridgrey.history.layout import Step
-from hybridgrey.history.records import DAY_MAX, LATEST_MAX, TODAY_MAX, Batch, Mark, heaviest
+from hybridgrey.history.records import DAY_MAX, TODAY_MAX, Batch, Mark, heaviest
 from hybridgrey.metrics.ring import Place
 
 CELLS_MAX: Final = 50_000
@@ -29,6 +32,8 @@ CELLS_MAX: Final = 50_000
 BATCH_CELLS: Final = 2000
 MEMORY_MAX: Final = 1000
 MARKS_MAX: Final = 500
+WAITING_MAX: Final = 2 * 2**20
+"""Bytes of chunks that wait for the store: some 30,000 verdicts."""
 DAYS_MAX: Final = 8
 """Days of tops that are kept where the store has none."""
 
@@ -67,8 +72,12 @@ class Ledger:
     day: str = ""
     """The day of the newest tops."""
     latest: deque[bytes] = field(default_factory=lambda: deque(maxlen=MEMORY_MAX))
-    """The last verdicts, of which the newest `fresh` are in no batch yet."""
+    """The last verdicts, of which the newest `fresh` are in no chunk yet."""
     fresh: int = 0
+    chunks: list[Chunk] = field(default_factory=list)
+    """Those that the store may not have yet, the oldest first."""
+    dropped: int = 0
+    """Verdicts that have waited for the store in vain."""
     sent: Batch | None = None
     cells: int = 0
     """Counts in `counts`."""
@@ -105,11 +114,18 @@ class Ledger:
                 return
             self.cells -= len(self.counts.pop(shed))
 
-    def verdict(self, record: bytes, day: str, tops: Iterable[tuple[str, str]]) -> None:
-        """Enter a verdict; `tops`: kinds of tops, each with the name that it counts for."""
+    def verdict(
+        self, record: bytes, day: str, tops: Iterable[tuple[str, str]], *, kept: bool = False
+    ) -> None:
+        """Enter a verdict.
+
+        tops: kinds of tops, each with the name that it counts for. kept: whether it is for the store.
+        """
         self.latest.append(record)
-        if self.fresh < LATEST_MAX:
+        if kept:
             self.fresh += 1
+            if self.fresh >= MOST_RECORDS:
+                self.pack()
         if day > self.day:
             self._begin_day(day)
         for kind, name in tops:
@@ -128,6 +144,23 @@ class Ledger:
         kept = sorted({one for one, _ in self.tops})[1 - DAYS_MAX :]
         self.tops = {at: row for at, row in self.tops.items() if at[0] in kept}
 
+    def pack(self) -> None:
+        """Put the fresh verdicts in a chunk; where there are too many chunks the oldest go."""
+        if self.fresh:
+            self.chunks += cut(list(self.latest)[-self.fresh :])
+            self.fresh = 0
+        size = sum(len(one.data) for one in self.chunks)
+        gone = 0
+        while size > WAITING_MAX:
+            size -= len(self.chunks[gone].data)
+            self.dropped += self.chunks[gone].number
+            gone += 1
+        del self.chunks[:gone]
+
+    def stored(self, number: int) -> None:
+        """So many of the chunks, the oldest, are in the store."""
+        del self.chunks[:number]
+
     def mark(self, mark: Mark) -> None:
         """Enter a notable moment."""
         self.marks.append(mark)
@@ -142,9 +175,8 @@ class Ledger:
             batch = Batch(counts=self._some_counts(), marks=self.marks)
             self.marks = []
             if not private:
-                batch.latest = list(self.latest)[len(self.latest) - self.fresh :]
                 batch.tops, batch.over = self.tops, self.over
-                self.tops, self.over, self.fresh = {}, [], 0
+                self.tops, self.over = {}, []
             if batch:
                 self.sent = batch
                 self.number += 1
@@ -163,9 +195,10 @@ class Ledger:
     def forget_addresses(self) -> None:
         """Keep those from the store that are not there yet: they were or are not meant for it."""
         self.fresh = 0
+        self.chunks = []
         self.tops = {}
         if self.sent is not None:
-            self.sent.latest, self.sent.tops = [], {}
+            self.sent.tops = {}
 
     def written(self) -> None:
         """The batch is in the store."""
@@ -185,11 +218,13 @@ class Ledger:
                 "seen": list(self.seen.items()),
                 "places": [(slot, *place) for slot, place in self.places.items()],
                 "state": self.state,
-                "batch": _dumped(Batch(self.counts, self.tops, self.marks, [], self.over)),
+                "batch": _dumped(Batch(self.counts, self.tops, self.marks, self.over)),
                 "sent": _dumped(self.sent) if self.sent else None,
                 "day": self.day,
                 "latest": [record.decode("utf-8", "replace") for record in self.latest],
                 "fresh": self.fresh,
+                "chunks": [b64encode(one.data).decode() for one in self.chunks],
+                "dropped": self.dropped,
             }
         )
 
@@ -211,6 +246,8 @@ class Ledger:
             day=found["day"],
             latest=deque((record.encode() for record in found["latest"]), maxlen=MEMORY_MAX),
             fresh=found["fresh"],
+            chunks=[one for data in found["chunks"] if (one := head(b64decode(data)))],
+            dropped=found["dropped"],
             sent=_loaded(found["sent"]) if found["sent"] else None,
             cells=sum(map(len, batch.counts.values())),
         )
@@ -222,7 +259,6 @@ def _dumped(batch: Batch) -> dict[str, object]:
         "counts": [(*at, row) for at, row in batch.counts.items()],
         "tops": [(*at, row) for at, row in batch.tops.items()],
         "marks": batch.marks,
-        "latest": [record.decode("utf-8", "replace") for record in batch.latest],
         "over": batch.over,
     }
 
@@ -232,6 +268,5 @@ def _loaded(found: dict[str, Any]) -> Batch:
         counts={(Step(step), moment): row for step, moment, row in found["counts"]},
         tops={(day, kind): row for day, kind, row in found["tops"]},
         marks=[Mark(**mark) for mark in found["marks"]],
-        latest=[record.encode() for record in found["latest"]],
         over=found["over"],
     )

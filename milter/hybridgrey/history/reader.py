@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, cast
 
-from hybridgrey.history import layout
+from hybridgrey.history import chunkreader, layout
+from hybridgrey.history.chunkreader import Kept
+from hybridgrey.history.chunks import Needles, Record
 from hybridgrey.history.layout import LAYOUTS, Step
 from hybridgrey.history.records import (
     DAY_MAX,
@@ -23,9 +26,7 @@ from hybridgrey.history.records import (
     TOPS_KEPT,
     Mark,
     heaviest,
-    newest,
     read_mark,
-    read_record,
 )
 from hybridgrey.store.connection import Script, Store, StoreError
 
@@ -33,7 +34,8 @@ _KEYS: Final = 8  # a call: the server is busy for a few milliseconds at most
 _LEAST_TIMEOUT: Final = 5.0  # s; a chapter is more work than a mail
 _FIELDS_MAX: Final = 100_000  # of a hash; 60 minutes of 1,000 series are 60,000
 _FIELDS: Final = 20_000  # a call, if it is of more than one hash: the server is busy for 20 ms
-_ENTRY_MAX: Final = 8192  # bytes; a record has an eighth
+_EVER: Final = 1e11  # s; beyond all clocks
+_ENTRY_MAX: Final = 8192  # bytes; a mark has an eighth
 
 # Gives as many replies as one call may cost, at least one; what is too large is none of ours.
 _READ: Final = Script(f"""
@@ -118,11 +120,30 @@ class Reader:
                     found[kind][_text(name)] += count
         return {kind: heaviest(counter, limit) for kind, counter in found.items()}
 
-    def latest(self, hosts: Sequence[str] | None = None, limit: int = LATEST_MAX) -> list[dict[str, object]]:
+    def latest(self, hosts: Sequence[str] | None = None, limit: int = LATEST_MAX) -> list[Record]:
         """Recorded verdicts, the newest first; `mx` is the host that judged (see `ring` for the rest)."""
-        keys = [layout.key("latest", host) for host in self._chosen(hosts)]
-        rows = self._read(keys, "ZREVRANGE", 0, min(limit, LATEST_MAX) - 1)
-        return newest((record for flat in rows for one in flat if (record := read_record(one))), limit)
+        return list(islice(self.verdicts(0, _EVER, hosts, newest_first=True), limit))
+
+    def verdicts(
+        self,
+        since: float,
+        until: float,
+        hosts: Sequence[str] | None = None,
+        *,
+        newest_first: bool = False,
+        needles: Needles = (),
+    ) -> Iterator[Record]:
+        """Recorded verdicts of a time, both ends included, one after another in their order.
+
+        Those that have no needle (see `chunks`) are passed over, others may be.
+        """
+        return chunkreader.records(
+            self._store, self._chosen(hosts), since, until, newest_first=newest_first, needles=needles
+        )
+
+    def kept(self, hosts: Sequence[str] | None = None) -> dict[str, Kept]:
+        """How many verdicts there are of each host, and since when."""
+        return {host: chunkreader.kept(self._store, host) for host in self._chosen(hosts)}
 
     def close(self) -> None:
         """Close the connections."""

@@ -3,7 +3,8 @@
 A task of the keeper.  Every ``TICK`` seconds it enters what the counters have gained into the ledger, under
 the minute it belongs to, and marks what has changed since the last look: a new policy, a list that was
 suspended, the store gone or back.  About every ``FLUSH`` seconds it writes what is new to the store, in one
-call.  While the store is away nothing is lost that there is room for (`ledger`).
+call, and about every ``SHIP`` seconds the verdicts.  While the store is away nothing is lost that there is
+room for (`ledger`).
 
 All that it knows is in the journal before it writes, with the number of the batch: a keeper that is killed,
 or gives way to that of a reload, leaves nothing out and nothing twice to its successor.
@@ -23,6 +24,7 @@ import orjson
 from hybridgrey import __version__
 from hybridgrey.greylist import normalise
 from hybridgrey.history import layout
+from hybridgrey.history.chunkwriter import ChunkWriter, allowance
 from hybridgrey.history.layout import Step
 from hybridgrey.history.ledger import Ledger
 from hybridgrey.history.records import Mark, sender_domain
@@ -36,13 +38,17 @@ from hybridgrey.trouble.reporter import Report
 
 TICK: Final = 5.0
 FLUSH: Final = 15.0
+SHIP: Final = 10.0
+"""With the jitter and a look at the rings, a verdict is in the store after 13 s at most."""
 _JITTER: Final = 0.2
 _LOOK: Final = 1.0  # s; between looks at the rings
 _BUSY_LOOK: Final = 0.1
 _BUSY: Final = 200  # records a look: a quarter of a ring and more
 _CLAIM_PAUSE: Final = 0.2
+_HOSTS_LOOK: Final = 3600.0  # s; between two counts of the hosts that share a store
 LEAST_TIMEOUT: Final = 1.0  # s; nobody waits for it, and the end of the daemon gives it two
 
+_VERDICTS: Final = "verdicts for the store"
 _KINDS: Final = {outcome: (f"network/{label}", f"domain/{label}") for outcome, label in LABELS.items()}
 
 
@@ -64,6 +70,10 @@ class Chronicler:
         self._failed = 0.0
         self._doubt = False
         self._mode_unknown = False
+        # Whether what an earlier configuration has left in the store of our verdicts is to go.
+        self._unwanted = not self._terms.verdicts
+        self._told_dropped = 0
+        self._hosts, self._hosts_due = 1, 0.0
         self._network = lru_cache(4096)(self._network_of)
 
     @property
@@ -77,6 +87,7 @@ class Chronicler:
                 return
         self._resume()
         flush = time.monotonic() + _jittered(FLUSH) / 2
+        ship = time.monotonic() + _jittered(SHIP) / 2
         due = _next_tick()
         pause = 0.0
         ended = False
@@ -89,6 +100,9 @@ class Chronicler:
                 if ended or time.monotonic() >= flush or self._doubt:
                     self._flush()
                     flush = time.monotonic() + _jittered(FLUSH)
+            if ended or time.monotonic() >= ship:
+                self._ship()
+                ship = time.monotonic() + _jittered(SHIP)
             pause = max(0.0, min(_BUSY_LOOK if busy else _LOOK, due - time.time()))
 
     def _resume(self) -> None:
@@ -107,8 +121,12 @@ class Chronicler:
                 ledger.mark(Mark(now, self._host, "mode", terms.mode))
         if terms.private != state.private:
             ledger.forget_addresses()
+        if not terms.verdicts:
+            ledger.fresh, ledger.chunks = 0, []
         state.policy, state.mode, state.private = dict(terms.policy), terms.mode, terms.private
         self._writer = Writer(self._store, self._host, ledger.writer)
+        self._chunks = ChunkWriter(self._store, self._host, terms.verdicts)
+        self._told_dropped = ledger.dropped
         with self._lock:
             self._chronicle.ledger = ledger
         self._failed = self._shared.counters.total(self._failures)
@@ -134,7 +152,7 @@ class Chronicler:
         tops = [(of_domain, sender_domain(event["sender"]))]
         if network := self._network(event["client"]):
             tops.append((of_network, network))
-        self._ledger.verdict(record, day, tops)
+        self._ledger.verdict(record, day, tops, kept=bool(self._terms.verdicts))
 
     def _network_of(self, client: str) -> str:
         """A client's network; "" for one that has no address."""
@@ -203,13 +221,55 @@ class Chronicler:
                     self._ledger.written()
                 self._save()
         except StoreError as error:
-            self._doubt = True
-            self._look_at_store()
-            if not self._ledger.state.failing_since:  # else it is told as the store's trouble
-                self._report.failing("history", error=str(error))
+            self._failing("history", error)
         else:
             self._doubt = False
             self._report.recovered("history")
+
+    def _failing(self, kind: str, error: StoreError) -> None:
+        self._doubt = True
+        self._look_at_store()
+        if not self._ledger.state.failing_since:  # else it is told as the store's trouble
+            self._report.failing(kind, error=str(error))
+
+    def _ship(self) -> None:
+        """Write the verdicts that the store does not have, if it serves."""
+        ledger = self._ledger
+        if not ledger.state.failing_since:
+            try:
+                self._write_chunks(ledger)
+            except StoreError as error:
+                self._failing(_VERDICTS, error)
+            else:
+                self._report.recovered(_VERDICTS)
+        if ledger.dropped > self._told_dropped:
+            self._told_dropped = ledger.dropped
+            self._report.failing(_VERDICTS, error="the store was away too long", dropped=ledger.dropped)
+        self._shared.board.set_dropped(ledger.dropped)
+
+    def _write_chunks(self, ledger: Ledger) -> None:
+        """Raises StoreError."""
+        if self._unwanted:
+            self._chunks.clear()
+            self._unwanted = False
+        with self._lock:
+            ledger.pack()
+        if ledger.chunks:
+            self._save()  # so that a successor sends the very same
+        while ledger.chunks:
+            number, size = self._chunks.write(ledger.chunks, time.time(), self._allowance())
+            with self._lock:
+                ledger.stored(number)
+            self._shared.board.set_verdicts(*size)
+            if not ledger.chunks:
+                self._save()
+
+    def _allowance(self) -> int:
+        """Bytes that our verdicts may take in the store.  Raises StoreError."""
+        if time.monotonic() >= self._hosts_due:
+            self._hosts = len(self._chronicle.hosts())
+            self._hosts_due = time.monotonic() + _HOSTS_LOOK
+        return allowance(*self._shared.board.store_memory, self._hosts)
 
     def _remember_mode(self) -> None:
         """After a start: mark that the mode is another than before it.  Raises StoreError."""

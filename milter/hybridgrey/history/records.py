@@ -1,8 +1,8 @@
 """What the history is made of: marks, batches and the records of verdicts, and how much of each is kept.
 
 A *mark* is a notable moment of a host, a *top* the heaviest client networks or sender domains of a day, the
-*latest* are verdicts as they were recorded.  What is read back may have been written by anybody: a reading
-that fails gives None.
+*latest* are verdicts as they were recorded (`chunks` has how they are kept).  What is read back may have been
+written by anybody: a reading that fails gives None.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ TEXT_MAX: Final = 400
 """Characters of a name that is read back."""
 NAME_MAX: Final = 120
 """Characters of a sender domain."""
-LATEST_KEPT: Final = 86400
 TOPS_KEPT: Final = 32 * 86400
 
 
@@ -54,17 +53,16 @@ class Batch:
     """What is added at once; the counts are increments.
 
     counts: by step and its first second, then by series.  tops: by day (``2026-01-31``) and one of TOPS.
-    latest: records as JSON, the oldest first.  over: days that have ended, whose tops are cut to DAY_MAX.
+    over: days that have ended, whose tops are cut to DAY_MAX.
     """
 
     counts: dict[tuple[Step, int], dict[str, int]] = field(default_factory=dict)
     tops: dict[tuple[str, str], dict[str, int]] = field(default_factory=dict)
     marks: list[Mark] = field(default_factory=list)
-    latest: list[bytes] = field(default_factory=list)
     over: list[str] = field(default_factory=list)
 
     def __bool__(self) -> bool:
-        return bool(self.counts or self.tops or self.marks or self.latest or self.over)
+        return bool(self.counts or self.tops or self.marks or self.over)
 
 
 def heaviest(counts: Mapping[str, int], limit: int) -> list[tuple[str, int]]:
@@ -103,12 +101,6 @@ def read_record(raw: bytes) -> dict[str, object] | None:
         return None
     moment = record.get("t")
     return record if isinstance(moment, (int, float)) and math.isfinite(moment) else None
-
-
-def moment(raw: bytes) -> bytes:
-    """The time of a record, as a score."""
-    record = read_record(raw)
-    return b"%f" % cast(float, record["t"]) if record else b"0"
 
 
 def _json(raw: bytes) -> object:

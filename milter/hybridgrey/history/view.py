@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ import orjson
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
 from hybridgrey.history import layout
+from hybridgrey.history.chunks import Needles, Record
 from hybridgrey.history.layout import LAYOUTS, Step
 from hybridgrey.history.ledger import Ledger
 from hybridgrey.history.reader import Reader
@@ -38,18 +39,23 @@ class Terms:
     """A digest of each part, to know by that it has changed."""
     kept: bool = True
     private: bool = False
+    verdicts: int = 0
+    """Seconds for which verdicts are kept in the store; 0: none is."""
     prefixes: tuple[int, int] = (24, 64)
     clients: ClientReader = field(default_factory=ClientReader)
 
     @classmethod
     def of(cls, config: Config, host: str) -> Terms:
         """Those of a configuration for the host called `host`."""
+        private = bool(config.store.key_secret.get_secret_value())
+        kept = config.metrics.history
         return cls(
             host=host,
             mode=config.mode,
             policy={part: _digest(getattr(config, part)) for part in _POLICY},
-            kept=config.metrics.history,
-            private=bool(config.store.key_secret.get_secret_value()),
+            kept=kept,
+            private=private,
+            verdicts=config.metrics.keep_verdicts if kept and not private else 0,
             prefixes=(config.greylist.ipv4_prefix, config.greylist.ipv6_prefix),
             clients=config.dns.clients,
         )
@@ -73,7 +79,7 @@ class Chronicle:
 
     def own(self) -> Chronicle:
         """What this host knows by itself: no question to it waits for the store."""
-        alone = Chronicle(self.reader, replace(self.terms, kept=False))
+        alone = Chronicle(self.reader, replace(self.terms, kept=False, verdicts=0))
         alone.lock = self.lock
         with self.lock:
             alone.ledger = self.ledger
@@ -130,7 +136,7 @@ class Chronicle:
                 records = list(self.ledger.latest)
             own = list(map(orjson.loads, records))
         stored: list[dict[str, Any]] = []
-        if self._in_store:
+        if self.terms.verdicts:
             try:
                 stored = self.reader.latest(hosts, limit)
             except StoreError:
@@ -141,9 +147,17 @@ class Chronicle:
         theirs = [event for event in stored if event.get("mx") != self.host or event["t"] < since]
         return newest([*own, *theirs], limit)
 
+    def verdicts(
+        self, since: float, until: float, hosts: Sequence[str] | None = None, needles: Needles = ()
+    ) -> Iterator[Record]:
+        """Those of a time that the store has, the newest first, one after another; none where it has none."""
+        if not self.terms.verdicts:
+            return iter(())
+        return self.reader.verdicts(since, until, hosts, newest_first=True, needles=needles)
+
     @property
     def _in_store(self) -> bool:
-        """Whether the store has tops and verdicts."""
+        """Whether the store has tops."""
         return self.terms.kept and not self.terms.private
 
     def _is_asked(self, hosts: Sequence[str] | None) -> bool:

@@ -16,14 +16,11 @@ from hybridgrey.history.layout import LAYOUTS, Step
 from hybridgrey.history.records import (
     DAY_MAX,
     HOSTS_MAX,
-    LATEST_KEPT,
-    LATEST_MAX,
     MARKS_MAX,
     TODAY_MAX,
     TOPS,
     TOPS_KEPT,
     Batch,
-    moment,
     packed,
 )
 from hybridgrey.store.connection import Script, Store
@@ -70,9 +67,6 @@ class Writer:
         if batch.marks:
             row = [word for mark in batch.marks for word in (int(mark.time), packed(mark))]
             yield layout.key("marks"), _change(b"recent", _LONG, MARKS_MAX, row)
-        if batch.latest:
-            row = [word for record in batch.latest[-LATEST_MAX:] for word in (moment(record), record)]
-            yield layout.key("latest", host), _change(b"recent", LATEST_KEPT, LATEST_MAX, row)
         yield layout.key("hosts"), _change(b"recent", _LONG, HOSTS_MAX, (int(now), _bytes(host)))
 
 

@@ -57,7 +57,7 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
         self._carriers = carriers
         # Of this client's questions: most often one.
         self._used: list[Carrier] = []
-        self._inbox: list[tuple[int, bytes, bytes]] = []
+        self._inbox: list[tuple[int, bytes]] = []
         self.waiter: Waiter | None = None
 
     @property
@@ -123,11 +123,10 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
 
     def deliver(self, server: int, datagram: bytes) -> bool:
         """Take a datagram with one of our ids; False if it does not answer our question."""
-        ident = datagram[:2]
-        asked = self.open.get(ident)
+        asked = self.open.get(datagram[:2])
         if asked is None or not question.answers(datagram, asked[1]):
             return False
-        self._inbox.append((server, ident, datagram))
+        self._inbox.append((server, datagram))
         return True
 
     def lost(self, server: int, error: OSError) -> None:
@@ -155,7 +154,8 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
         if not inbox:
             return
         self._inbox = []
-        for server, ident, datagram in inbox:
+        for server, datagram in inbox:
+            ident = datagram[:2]
             asked = self.open.get(ident)
             # Not open: the same came twice.
             came = asked and self._read(server, ident, asked, datagram)

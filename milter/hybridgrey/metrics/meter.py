@@ -96,7 +96,7 @@ class Meter:
         self._delay = schema.at("greylist_delay_seconds")
         self._failures = schema.at("store_failures")
         self._states = {state: schema.at("greylist", state) for state in STATES}
-        self._decided: dict[tuple[str | None, str, Outcome], tuple[int, int]] = {}
+        self._decided: dict[tuple[str | None, str, Outcome, str], tuple[int, int, int]] = {}
         self._lists: dict[str, _ListPlaces] = {}
         for family, labels in schema.index:
             if family == "list_latency_seconds":
@@ -120,25 +120,28 @@ class Meter:
         with self._lock:
             self._cells[self._open] -= 1.0
 
-    def decided(self, rule: str | None, action: str, outcome: Outcome, waited: float) -> None:
+    def decided(
+        self, rule: str | None, action: str, outcome: Outcome, waited: float, reason: str = ""
+    ) -> None:
         """Count one judged recipient; `rule`: the name, or None when none matched; `waited` in seconds."""
-        key = rule, action, outcome
+        key = rule, action, outcome, reason
         places = self._decided.get(key)
         if places is None:
             places = self._decided[key] = self._places(*key)
-        verdict, result = places
+        verdict, result, why = places
         cells, wait = self._cells, self._wait
         bucket = wait + bisect_left(WAIT_BUCKETS, waited)
         with self._lock:
             cells[verdict] += 1.0
             cells[result] += 1.0
+            cells[why] += 1.0
             cells[bucket] += 1.0
             cells[wait + _WAIT_SUM] += waited
 
-    def _places(self, rule: str | None, action: str, outcome: Outcome) -> tuple[int, int]:
+    def _places(self, rule: str | None, action: str, outcome: Outcome, reason: str) -> tuple[int, int, int]:
         name, at = NO_RULE if rule is None else rule, self._schema.at
         result = at("outcomes", name, LABELS[outcome], self._enforced)
-        return at("verdicts", name, action, self._enforced), result
+        return at("verdicts", name, action, self._enforced), result, at("reasons", reason, LABELS[outcome])
 
     def noted(self, rule: str) -> None:
         """Count a recipient for a rule that only takes note."""

@@ -66,6 +66,16 @@ class Exposition(Collector):
         yield CounterMetricFamily(
             PREFIX + "records_lost", "Verdicts too many at once for the page", value=self._shared.rings.lost
         )
+        size, number = board.verdicts
+        yield GaugeMetricFamily(PREFIX + "kept_verdicts", "Verdicts of this host in the store", value=number)
+        yield GaugeMetricFamily(
+            PREFIX + "kept_verdicts_bytes", "Memory that these take, compressed", value=size
+        )
+        yield CounterMetricFamily(
+            PREFIX + "kept_verdicts_dropped",
+            "Verdicts that are not in the store, for it was away too long",
+            value=board.dropped,
+        )
         suspended = GaugeMetricFamily(
             PREFIX + "list_suspended", "1 while a list has no vote for its health", labels=("list",)
         )

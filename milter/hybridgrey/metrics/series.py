@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hybridgrey.outcome import LABELS
+from hybridgrey.outcome import LABELS, Reason
 
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
@@ -72,6 +72,7 @@ def _families() -> tuple[Family, ...]:
         Family(
             "outcomes", "Recipients by what clients got, or would", counter, ("rule", "outcome", "enforced")
         ),
+        Family("reasons", "Recipients by why clients got what they got", counter, ("reason", "outcome")),
         Family("list_answers", "Answers of DNS lists", counter, ("list", "result")),
         Family("list_latency_seconds", "Time to a list's answer", histogram, ("list",), LIST_BUCKETS),
         Family("list_rejects", "Rejected recipients whose client a list had", counter, ("list", "sole")),
@@ -138,6 +139,7 @@ def _series(
     """Yield each series with whether it is shown at zero."""
     yield from (((name, ()), True) for name, family in FAMILIES.items() if not family.labels)
     yield from ((("greylist", (state,)), True) for state in STATES)
+    yield from ((("reasons", (reason, one)), False) for reason in Reason for one in OUTCOMES)
     for rule, own in (*rules, (NO_RULE, "")):
         # Only what a rule is there to do is shown at zero: five rows a rule would bury the rest.
         yield from ((("verdicts", (rule, action, flag(enforced))), action == own) for action in ACTIONS)

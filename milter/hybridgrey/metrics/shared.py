@@ -123,7 +123,7 @@ class Board:
     """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 128)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 144)).cast("d")
         self.started = time.time()
         """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
@@ -175,6 +175,24 @@ class Board:
         """What is known of the pools; all 0 where rules name none."""
         domains, unknown, networks, oldest, problems = self._cells[10:15]
         return Pooled(int(domains), int(unknown), int(networks), oldest, int(problems))
+
+    def set_verdicts(self, size: int, number: int) -> None:
+        """Say what the verdicts of this host take in the store: bytes, and how many. Keeper only."""
+        self._cells[15], self._cells[16] = size, number
+
+    def set_dropped(self, number: int) -> None:
+        """Say how many verdicts have waited for the store in vain. Keeper only."""
+        self._cells[17] = number
+
+    @property
+    def verdicts(self) -> tuple[int, int]:
+        """Bytes that the verdicts of this host take in the store, and how many there are."""
+        return int(self._cells[15]), int(self._cells[16])
+
+    @property
+    def dropped(self) -> int:
+        """Verdicts that have waited for the store in vain."""
+        return int(self._cells[17])
 
     def served(self, address: str) -> bool:
         """Note where metrics are served; whether that is new. Keeper only."""

@@ -1,7 +1,8 @@
 """The data of the page: what its questions (``/api/…``) are answered with.
 
 history, tops: a span of time of one host or all.  lists: how the lists and this host do now.  latest: the
-last verdicts, searched.  hand: the entries by hand.  way: how one of them came about, by the rules of now.
+last verdicts, searched.  past: those before them, as far back as they are kept.  hand: the entries by hand.
+way: how one of them came about, by the rules of now.
 
 The store is asked for one thing at a time, and what it said is kept some seconds: however many pages are
 open, and whatever they ask, it is read a few times a minute.  While it is down, what was known before is
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -20,12 +21,12 @@ from typing import Any, Final, NamedTuple
 from hybridgrey import __version__
 from hybridgrey.cleaning import clean
 from hybridgrey.hand.entries import Entry
-from hybridgrey.history.records import LATEST_MAX, Mark
+from hybridgrey.history.records import Mark
 from hybridgrey.history.view import Chronicle
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics import series
 from hybridgrey.metrics.shared import Shared
-from hybridgrey.page import hand, spans, verdicts
+from hybridgrey.page import hand, past, spans, verdicts
 from hybridgrey.page.site import BadQuestionError, GoneError
 from hybridgrey.page.verdicts import Verdict
 from hybridgrey.policy.judge import Policy
@@ -34,6 +35,7 @@ from hybridgrey.store.connection import StoreError
 FRESH: Final[Mapping[str, float]] = {"hour": 5.0, "day": 10.0, "week": 30.0, "month": 60.0, "year": 60.0}
 """Seconds for which an answer about a span of time is given again."""
 FRESH_VERDICTS: Final = 4.0
+FRESH_PAST: Final = 60.0  # s; the past changes by what goes
 PATIENCE: Final = 3.0  # s; that a reader waits for the store before the page shows what there is
 SLOW: Final = 1.0  # s
 AWAY: Final = 5.0
@@ -45,7 +47,7 @@ MOST_MARKS: Final = 500
 MOST_TOPS: Final = 10
 MOST_OF_A_KIND: Final = 100  # heaviest by one outcome, to find the heaviest by all of them
 MOST_VERDICTS: Final = 2000
-MOST_SHOWN: Final = 500
+MOST_SHOWN: Final = 1000
 MOST_SEARCHED: Final = 450  # characters
 
 
@@ -158,6 +160,7 @@ class Data:
         self._host = host
         self._policy = policy
         self._zones = zones
+        self._order = [(rule.name, rule.action.value) for rule in policy.rules]
         self._shared = shared
         self._chronicle = chronicle
         self._health = health
@@ -178,8 +181,10 @@ class Data:
                 return hand.shown(self._entries())
             case "latest":
                 return self._latest(parameters)
+            case "past":
+                return self._past(parameters)
             case "way":
-                return self._way(parameters.get("id", ""))
+                return self._way(parameters.get("id", ""), past.moment(parameters, "t"))
         raise GoneError(f"there is no {clean(name, 40)!r} here")
 
     def _span(self, parameters: Mapping[str, str]) -> tuple[str, Sequence[str] | None]:
@@ -215,7 +220,9 @@ class Data:
             marks = [
                 mark for mark in chronicle.marks(span.start(now), now) if hosts is None or mark.host in hosts
             ]
-            return spans.shown(name, now, counts) | {"marks": list(map(_mark, marks[-MOST_MARKS:]))}
+            return spans.shown(name, now, counts, self._order) | {
+                "marks": list(map(_mark, marks[-MOST_MARKS:]))
+            }
 
         key = ("history", name, tuple(hosts or ()))
         kept = self._ask(key, FRESH[name], of)
@@ -277,22 +284,41 @@ class Data:
         return self._ask(("latest", tuple(hosts or ())), FRESH_VERDICTS, of)
 
     def _latest(self, parameters: Mapping[str, str]) -> object:
-        wanted = parameters.get("q", "")[:MOST_SEARCHED]
-        limit = parameters.get("limit", "50")
-        if not (limit.isascii() and limit.isdigit() and 0 < len(limit) < 6):
-            raise BadQuestionError("limit is a number")
+        wanted, limit = parameters.get("q", "")[:MOST_SEARCHED], past.limit(parameters)
         kept = self._records(self._chosen(parameters))
         found = verdicts.search(kept.found, wanted, self._policy.clients) if wanted.strip() else kept.found
         return {
             "q": wanted,
             "found": len(found),
-            "kept": LATEST_MAX,
-            "verdicts": found[: min(int(limit), MOST_SHOWN)],
+            "oldest": kept.found[-1]["t"] if kept.found else None,
+            "days": self._chronicle.terms.verdicts / 86400,
+            "verdicts": found[: min(limit, MOST_SHOWN)],
             "alone": self._host.alone,
         }
 
-    def _way(self, name: str) -> object:
-        for one in self._records(None).found:
+    def _past(self, parameters: Mapping[str, str]) -> object:
+        """What was before a moment, as much as is found in about a second; `reached`: None at the end."""
+        wanted, limit = parameters.get("q", "")[:MOST_SEARCHED], min(past.limit(parameters), MOST_SHOWN)
+        hosts, before = self._chosen(parameters), past.moment(parameters, "before")
+
+        def ask() -> dict[str, object]:
+            return past.searched(
+                self._chronicle, wanted, self._policy.clients, (before, self._clock()), hosts, limit
+            )
+
+        key = ("past", wanted, limit, before, tuple(hosts or ()))
+        kept = self._memory.get(key, FRESH_PAST, ask, lambda: {"verdicts": [], "reached": before})
+        return kept.found | {"trouble": kept.trouble}
+
+    def _way(self, name: str, moment: float) -> object:
+        """`moment`: of the verdict, where it is not one of the latest."""
+        found: Iterable[Verdict] = self._records(None).found
+        if moment and not any(one["id"] == name for one in found):
+            kept = self._memory.get(
+                ("at", moment), FRESH_PAST, lambda: past.at(self._chronicle, moment), list
+            )
+            found = kept.found
+        for one in found:
             if one["id"] == name:
                 return self._gone(one)
         raise GoneError("this verdict is no longer kept")

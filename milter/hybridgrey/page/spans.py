@@ -11,12 +11,13 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from math import inf
-from typing import Final, NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar, cast
 
 from hybridgrey.cleaning import clean
 from hybridgrey.history.layout import FIRST_DELAY, NOTED, OUTCOMES, Rows, Step, labels_of
 from hybridgrey.metrics.series import DELAY_BUCKETS, RESULTS, STATES
-from hybridgrey.outcome import LABELS, outcome_of
+from hybridgrey.outcome import LABELS, Outcome, outcome_of
+from hybridgrey.page import flow
 
 MOST_NAMES: Final = 500
 """Lists or rules that are shown; a configuration has fewer."""
@@ -50,8 +51,11 @@ SPANS: Final[Mapping[str, Span]] = {
 }
 
 
-def shown(name: str, now: float, counts: Rows) -> dict[str, object]:
-    """What the page needs of a span of time but for marks and hosts; `name` is one of SPANS."""
+def shown(name: str, now: float, counts: Rows, order: Sequence[tuple[str, str]] = ()) -> dict[str, object]:
+    """What the page needs of a span of time but for marks and hosts.
+
+    name: one of SPANS. order: the rules of now, with their actions.
+    """
     span = SPANS[name]
     start = span.start(now)
     counts = {
@@ -70,7 +74,10 @@ def shown(name: str, now: float, counts: Rows) -> dict[str, object]:
         "observed": observed,
         "rules": _rules(totals),
         "lists": _lists(totals),
-        "delays": _delays(totals),
+        "delays": (delays := _delays(totals)),
+        "flow": flow.flow(totals, order),
+        "waits": flow.waits(sum(rows[LABELS[Outcome.ACCEPTED]]), _buckets(delays["buckets"])),
+        "thanks": flow.thanks(totals),
         "greylist": {state: totals.get(f"greylist:{state}", 0) for state in STATES},
         "both": totals.get("claimed_by_both", 0),
         "sessions": totals.get("sessions", 0),
@@ -134,6 +141,15 @@ def _delays(totals: Mapping[str, int]) -> dict[str, object]:
         "median_exact": exact,
         "mean": totals.get("delay_sum", 0) / number if number else None,
     }
+
+
+def _buckets(shown_ones: object) -> list[flow.Bucket]:
+    """The histogram of `_delays` as numbers."""
+    rows = cast("list[dict[str, float | None]]", shown_ones)
+    return [
+        flow.Bucket(row["from"] or 0.0, inf if row["le"] is None else row["le"], int(row["count"] or 0))
+        for row in rows
+    ]
 
 
 def _row(totals: Mapping[str, int], family: str, bounds: Sequence[float]) -> list[int]:

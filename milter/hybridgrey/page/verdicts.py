@@ -34,6 +34,18 @@ Verdict = dict[str, Any]
 
 
 def shown(record: Mapping[str, object]) -> Verdict | None:
+    """A record, made safe and given a name; None for what is none."""
+    made = safe(record)
+    return None if made is None else named(made)
+
+
+def named(made: Verdict) -> Verdict:
+    """A verdict with a name of its own, `id`: by what it says, for there is no number all hosts count on."""
+    made["id"] = hashlib.sha256(orjson.dumps(made, option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]
+    return made
+
+
+def safe(record: Mapping[str, object]) -> Verdict | None:
     """A record, made safe; None for what is none."""
     moment, client = record.get("t"), record.get("client")
     if not isinstance(moment, (int, float)) or not 0 < moment < LATEST or not isinstance(client, str):
@@ -45,6 +57,7 @@ def shown(record: Mapping[str, object]) -> Verdict | None:
     made |= {
         "t": float(moment),
         "outcome": LABELS[outcome_of(outcome) or Outcome.ACCEPTED],
+        "reason": reason,
         "why": why(reason, age) if reason else None,
         "state": state if state in STATES else None,
         "age": age,
@@ -52,8 +65,6 @@ def shown(record: Mapping[str, object]) -> Verdict | None:
         "enforced": record.get("enforced") is not False,
         "lists": dict(map(_listing, list(lists.items())[:MOST_LISTS])) if isinstance(lists, Mapping) else {},
     }
-    # Named by what it says: there is no number that all hosts count on.
-    made["id"] = hashlib.sha256(orjson.dumps(made, option=orjson.OPT_SORT_KEYS)).hexdigest()[:20]
     return made
 
 
@@ -97,24 +108,52 @@ def words(wanted: str) -> list[Word]:
     return found
 
 
-def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:
-    """The verdicts that have every word of `wanted`, in any case.
+class Search:
+    """Finds the verdicts that have every word that is wanted, in any case.
 
     A plain word may stand anywhere in them; a network, as ``192.0.2.0/24``, means the clients in it, or that
     carry an address of it.  ``field:word`` must be all of that field, so that it finds this one and no other.
     """
-    asked = words(wanted)
-    networks = [found for word in asked if (found := _network(word)) is not None]
-    others = [word for word in asked if _network(word) is None]
-    exact = [word for word in others if word.field]
-    plain = [word.text for word in others if not word.field]
+
+    def __init__(self, wanted: Iterable[Word], clients: ClientReader) -> None:
+        """`wanted`: as `words` gives them."""
+        asked = [(word, network(word)) for word in wanted]
+        self._clients = clients
+        self._networks = [found for _, found in asked if found is not None]
+        self._exact = [word for word, found in asked if found is None and word.field]
+        self._plain = [word.text for word, found in asked if found is None and not word.field]
+
+    def finds(self, one: Verdict) -> bool:
+        """Whether a verdict is one of them."""
+        if not all(FIELDS[field](one, text) for field, text in self._exact):
+            return False
+        if self._networks:
+            client = self._clients.read(one["client"])
+            if not all(inside(client, found) for found in self._networks):
+                return False
+        if self._plain:
+            text = _haystack(one, self._clients)
+            return all(word in text for word in self._plain)
+        return True
+
+
+_ADDRESS_LIKE: Final = re.compile(r"[a-z0-9._+-]*@[a-z0-9@._+-]+|[a-z][a-z0-9-]*\.[a-z][a-z0-9.-]+")
+
+
+def needles(wanted: Iterable[Word]) -> list[list[bytes]]:
+    """What a record must have in it to have these words (`history.chunks`): addresses and names of hosts.
+
+    Of other words it may have what is not in the record: what we say of it.
+    """
+    literal = ("", "from", "to", "domain", "list")
     return [
-        one
-        for one in verdicts
-        if all(_inside(clients.read(one["client"]), network) for network in networks)
-        and all(FIELDS[field](one, text) for field, text in exact)
-        and (not plain or all(word in text for text in (_haystack(one, clients),) for word in plain))
+        [one.text.encode()] for one in wanted if one.field in literal and _ADDRESS_LIKE.fullmatch(one.text)
     ]
+
+
+def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:
+    """The verdicts that have every word of `wanted`."""
+    return list(filter(Search(words(wanted), clients).finds, verdicts))
 
 
 def _haystack(one: Verdict, clients: ClientReader) -> str:
@@ -153,6 +192,7 @@ FIELDS: Final[Mapping[str, Callable[[Verdict, str], bool]]] = {
     "from": _is("sender"),
     "to": _is("recipient"),
     "helo": _is("helo"),
+    "reason": _is("reason"),
     "outcome": lambda one, text: outcome_of(text) == outcome_of(one["outcome"]),
 }
 """What a word of a search may be about.
@@ -166,7 +206,7 @@ _WORD: Final = re.compile(
 )
 
 
-def _network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """The network that a word means; with ``client:`` an address is one of its own."""
     if word.field not in ("", "client") or ("/" not in word.text and not word.field):
         return None
@@ -176,7 +216,8 @@ def _network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None
         return None
 
 
-def _inside(client: ClientAddress, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+def inside(client: ClientAddress, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    """Whether a client is in a network, or carries an address of it."""
     meant = {client.packed, client.asked} - {None}
     return any(ipaddress.ip_address(address) in network for address in meant if address)
 

@@ -18,13 +18,13 @@ from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.content import scanner
 from hybridgrey.eventloop import Loop
-from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events, InTurns
+from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.screen import Screen
-from hybridgrey.filter.session import Sessions
 from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.hand import keptcopy
+from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.expected import Expected
 from hybridgrey.hand.register import Register
 from hybridgrey.history.reader import Reader
@@ -38,7 +38,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, native_parts, pools, store_memory, store_size
+from hybridgrey.process import byhand, keeper, libmilter_parts, native_parts, pools, store_memory, store_size
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
@@ -96,6 +96,8 @@ class Assembly:
         """The pools of this process, once it has its `screen`."""
         self.by_hand: byhand.Current
         """The entries by hand of this process, once it has its `screen`."""
+        secret = config.store.key_secret.get_secret_value()
+        self._correspondents = Correspondents(config.correspondents, secret)
         self.zones = zones.build(config.rules, config.zones)
         rules = [(rule.name, rule.action.value) for rule in config.rules]
         labels = [(zone.name, zone.label) for zone in self.zones]
@@ -105,13 +107,16 @@ class Assembly:
         else:
             self.shared = before.renewed(rules, labels, enforced=enforced)
 
-    def worker(self, slot: int) -> Worker:
+    def worker(self, slot: int) -> libmilter_parts.Worker:
         """Build the filter and make it known to libmilter; in the worker's process."""
         reports = self._channel.reporter()
         pool = Pool()
         screen, store = self.screen(reports)
         events = self._events(slot, screen, reports, Events)
-        return Worker(screen, store, self._config, reports, events, pool, self._ticks)
+        learner = self._learner(store, reports)
+        return libmilter_parts.Worker(
+            screen, store, self._config, reports, events, pool, self._ticks, learner
+        )
 
     def native(self, slot: int, loop: Loop) -> native_parts.NativeWorker:
         """Build the filter on a loop; in the worker's process."""
@@ -119,7 +124,16 @@ class Assembly:
         channels = Channels(loop, partial(native_parts.broken, reports))
         screen, store = self.screen(reports, channels.exchange)
         events = self._events(slot, screen, reports, InTurns)
-        return native_parts.NativeWorker(screen, store, self._config, reports, events, loop, self._ticks)
+        learner = self._learner(store, reports)
+        return native_parts.NativeWorker(
+            screen, store, self._config, reports, events, loop, self._ticks, learner
+        )
+
+    def _learner(self, store: Store, reports: Report) -> Learner | None:
+        """What remembers correspondents, if a rule teaches any."""
+        if not any(rule.learn for rule in self._config.rules):
+            return None
+        return Learner(self._correspondents, store, reports)
 
     @property
     def _ticks(self) -> tuple[Callable[[], None], ...]:
@@ -162,13 +176,14 @@ class Assembly:
             self.by_hand.of,
             spf=spf,
             pools=self.pools.of,
+            correspondents=self._correspondents,
             scanner=scanner.of(config, reports),
         )
         return screen, store
 
     def keeper(self, ready: Ready) -> NoReturn:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
-        sys.excepthook = _one_line
+        sys.excepthook = libmilter_parts.one_line
         reports = self._channel.reporter()
         store = open_store(self._config, self._store_url, reports)
         flags = self.shared.flags
@@ -248,56 +263,6 @@ class Assembly:
         return site.Site(self.shared, health, door=door, data=answers)
 
 
-class Worker:
-    """A worker's part: `worker.Registration`."""
-
-    def __init__(
-        self,
-        screen: Screen,
-        store: Store,
-        config: Config,
-        reports: Report,
-        events: Events,
-        pool: Pool,
-        ticks: Sequence[Callable[[], None]],
-    ) -> None:
-        """`ticks`: what is to be called once a second."""
-        # The command line works without libmilter, so only a worker imports it.
-        from hybridgrey.process.libmilter_engine import Engine
-
-        sys.excepthook = _one_line
-        self.pool = pool
-        self._store = store
-        self._ticks = ticks
-        self._events = events
-        self._sessions = Sessions(
-            screen,
-            config,
-            log=logs.get(),
-            events=events,
-            reports=reports,
-            store_well=lambda: store.available,
-        )
-        Engine(self._sessions, Blocking(store, pool.wait)).register()
-        events.start()
-
-    @property
-    def live(self) -> int:
-        """Open sessions."""
-        return self._sessions.live
-
-    def tick(self) -> None:
-        """Take over what the keeper has published; look whether a store that was given up is back."""
-        for tick in self._ticks:
-            tick()
-        self._store.probe()
-
-    def close(self) -> None:
-        """Tell what has not been told, and let go of the store."""
-        self._events.settle()
-        self._store.close()
-
-
 def store_url(config: Config, embedded_url: str) -> str:
     """Where the store is; an embedded one where its server has been started."""
     return embedded_url if config.store.embedded else config.store.url.get_secret_value()
@@ -341,12 +306,3 @@ def _watch(store: Store, reports: Report, stop: threading.Event) -> None:
     reports.recovered("store")
     while not stop.wait(WATCH_SECONDS):
         store.probe()
-
-
-def _one_line(kind: type[BaseException], error: BaseException, trace: object) -> None:
-    """For errors that nobody else catches, pymilter's own among them, such as a HELO that is not UTF-8."""
-    log = logs.get()
-    if isinstance(error, UnicodeDecodeError):
-        log.debug("a client's text is not UTF-8", error=str(error))
-    else:
-        log.error("unexpected error", exc_info=(kind, error, trace))

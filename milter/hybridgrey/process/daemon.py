@@ -21,7 +21,7 @@ from pathlib import Path
 from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.greylist import triplets
-from hybridgrey.hand import expected, register
+from hybridgrey.hand import correspondents, expected, register
 from hybridgrey.history import writer
 from hybridgrey.process import configcopy, engines, privileges, statefolder, worker
 from hybridgrey.process.configcopy import ConfigCopy
@@ -99,6 +99,7 @@ def _load_parts(engine: str) -> None:
     writer.load_script()
     register.load_script()
     expected.load_script()
+    correspondents.load_script()
 
 
 def _ordered_early() -> None:

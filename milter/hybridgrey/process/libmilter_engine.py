@@ -58,7 +58,7 @@ class Engine:
         if not self._terms.steps & wire.NO_BODY:
             milter.set_body_callback(self._guarded(self.body, 0))
             milter.set_abort_callback(self._guarded(self.abort, 0))
-        if actions & ~wire.SET_MACRO_LISTS or not self._terms.steps & wire.NO_BODY:
+        if self._sessions.wants_end:
             milter.set_eom_callback(self._guarded(self.eom, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
         milter.register(NAME, negotiate=self._guarded(self.negotiate, 0))

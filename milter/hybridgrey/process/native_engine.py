@@ -34,7 +34,9 @@ _UNKNOWN: Final = "unknown"
 class Engine:
     """What all connections of a worker share."""
 
-    def __init__(self, loop: Loop, sessions: Served, waits: Waits) -> None:
+    def __init__(self, loop: Loop, sessions: Served, waits: Waits, *, over_tcp: bool = False) -> None:
+        """`over_tcp`: whether connections are not those of a unix socket."""
+        self._over_tcp = over_tcp
         self.loop = loop
         self.sessions = sessions
         self.waits = waits
@@ -45,7 +47,7 @@ class Engine:
     def accept(self, sock: socket.socket) -> None:
         """Serve a connection."""
         sock.setblocking(False)
-        if sock.family != socket.AF_UNIX:
+        if self._over_tcp:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         peer = Peer(self, sock)
         self.peers.add(peer)
@@ -137,7 +139,9 @@ class Peer:
         if connection.closed and not connection.output:
             self.close()
             return
-        wanted = WRITE if connection.output else 0 if connection.full else READ
+        # Without a verdict under way all that has come is taken.
+        full = self._task is not None and connection.full
+        wanted = WRITE if connection.output else 0 if full else READ
         if wanted != self._watched:
             self._watched = wanted
             self._engine.loop.change(self._fd, wanted)
@@ -214,21 +218,26 @@ class Peer:
         task.begin()
 
     def _judged(self, reply: Reply | None) -> None:
+        self._answer("envrcpt", reply)
+
+    def _answer(self, step: str, reply: Reply | None) -> None:
         self._task = None
-        self._connection.reply(replies.CONTINUE if reply is None else self._refusal("envrcpt", reply))
-        if not self._turning:
-            self._go_on()
+        if self._turning:
+            self._say(step, reply)
+            return
+        # Called by whoever has brought the last answer, who has nothing to do with what fails here.
+        try:
+            self._say(step, reply)
+            self._turn(b"")
+        except Exception as e:
+            self.failed(e)
+
+    def _say(self, step: str, reply: Reply | None) -> None:
+        self._connection.reply(replies.CONTINUE if reply is None else self._refusal(step, reply))
 
     def _not_judged(self, error: Exception) -> None:
         self._sessions.failed("envrcpt", error)
         self._judged(None)
-
-    def _go_on(self) -> None:
-        """The verdict is there: send it, and see to what has come meanwhile."""
-        try:
-            self._turn(b"")
-        except Exception as e:
-            self.failed(e)
 
     def _refusal(self, step: str, reply: Reply) -> bytes:
         try:
@@ -260,8 +269,7 @@ class Peer:
     def _end(self, event: events.EndOfMessage) -> None:
         session = self._opened()
         if session.message is None:
-            if (reply := self._ended(session)) is not None:
-                self._connection.reply(self._refusal("eom", reply))
+            self._say("eom", self._ended(session))
             return
         if event.chunk:
             session.message.body(event.chunk)
@@ -277,12 +285,7 @@ class Peer:
             return None
 
     def _scored(self, reply: Reply | None) -> None:
-        self._task = None
-        if reply is None:
-            reply = self._ended(self._opened())
-        self._connection.reply(replies.CONTINUE if reply is None else self._refusal("eom", reply))
-        if not self._turning:
-            self._go_on()
+        self._answer("eom", self._ended(self._opened()) if reply is None else reply)
 
     def _not_scored(self, error: Exception) -> None:
         self._sessions.failed("eom", error)

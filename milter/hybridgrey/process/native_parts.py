@@ -8,6 +8,7 @@ from hybridgrey import logs
 from hybridgrey.config.load import Config
 from hybridgrey.eventloop import Loop
 from hybridgrey.filter.followup import InTurns
+from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.screen import Screen
 from hybridgrey.filter.session import Sessions
 from hybridgrey.process.native_helpers import Helpers
@@ -31,11 +32,13 @@ class NativeWorker:
         events: InTurns,
         loop: Loop,
         ticks: Sequence[Callable[[], None]],
+        learner: Learner | None,
     ) -> None:
         self._store = store
         self._ticks = tuple(ticks)
         self._reports = reports
         self._events = events
+        self._learner = learner
         self._probing = False
         self._helpers = Helpers(loop, STORE_THREADS, "store")
         where = store.where
@@ -51,6 +54,7 @@ class NativeWorker:
             events=events,
             reports=reports,
             store_well=lambda: store.available,
+            learner=learner,
         )
 
     def turned(self) -> None:
@@ -81,6 +85,8 @@ class NativeWorker:
     def close(self) -> None:
         """Tell what has not been told, and let go of the store."""
         self._events.settle()
+        if self._learner is not None:
+            self._learner.close()
         self._store.close()
 
 

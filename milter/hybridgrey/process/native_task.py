@@ -114,6 +114,11 @@ class Task(Generic[T]):
                 self._await(awaited)
             except StoreError as error:
                 step, value = self._steps.throw, error
+            except Exception as error:
+                # No thread can be had, for one.
+                self.close()
+                self._failed(error)
+                return
             else:
                 return
 

@@ -97,7 +97,7 @@ class _Worker:
         self._orders = 0
         self._accepting = self._resting = self._refused = self._tick_failed = False
         self._swept = 0.0
-        self._loop = Loop()
+        self._loop = Loop(broken=_told)
         self._take_signals()
         serving.settle_in(terms)
 
@@ -106,12 +106,12 @@ class _Worker:
         loop = self._loop
         self._registration = made = register(loop)
         tcp, scanning = Helpers(loop, _TCP_THREADS, "tcp"), Helpers(loop, _SCAN_THREADS, "scanner")
-        waits = Waits(loop, made.calls, tcp, scanning)
-        self._engine = Engine(loop, made.sessions, waits)
+        over_tcp = self._listening.family != socket.AF_UNIX
+        self._engine = Engine(loop, made.sessions, Waits(loop, made.calls, tcp, scanning), over_tcp=over_tcp)
         self._engine.now = time.monotonic()
         self._listening.setblocking(False)
         self._accept_again()
-        loop.each_turn(made.turned)
+        loop.each_turn(self._turned)
 
     def run(self) -> None:
         """Serve until an order to drain comes or the master is gone, then drain."""
@@ -184,6 +184,13 @@ class _Worker:
 
     # -- housekeeping
 
+    def _turned(self) -> None:
+        try:
+            self._registration.turned()
+        except Exception as error:
+            # Words about mail are never worth the mail.
+            _told(error)
+
     def _tick(self, _number: int) -> None:
         now = self._engine.now = time.monotonic()
         self._loop.at(now + self._terms.tick, self._tick)
@@ -211,3 +218,8 @@ class _Worker:
 
     def _ordered(self, _number: int, _frame: FrameType | None) -> None:
         self._orders += 1
+
+
+def _told(error: Exception) -> None:
+    """A bug beside any session."""
+    logs.get().error("callback failed", step="loop", exc_info=error)

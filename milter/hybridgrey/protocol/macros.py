@@ -91,6 +91,12 @@ class Macros:
                 continue
             if isinstance(sent, bytes):
                 sent = self._sent[stage] = _taken_apart(sent)
+            if stage == FOR_CONNECT:
+                # Before any other has come an idle connection holds them once.
+                now = sent
+                continue
+            if now is self._sent[FOR_CONNECT]:
+                now = now.copy()
             for name in sent:
                 if len(name) <= _SHORT:
                     # Of an earlier stage, by its other name.

@@ -24,8 +24,7 @@ from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any, Final
 
-import orjson
-
+from hybridgrey import logline
 from hybridgrey.envelope import shortened
 from hybridgrey.history.layout import NOTED, Rows, labels_of
 from hybridgrey.outcome import Outcome, outcome_of, outcome_of_event
@@ -130,7 +129,7 @@ class VerdictReader:
         for line in lines:
             if not line.strip():
                 continue
-            event = _event(line)
+            event = logline.event(line)
             if event is None:
                 self.summary.garbage += 1
             elif event.get("event") != "verdict":
@@ -232,18 +231,6 @@ def _add(summary: Summary, series: Sequence[str | Outcome], number: int) -> None
 
 def _iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _event(line: bytes) -> Mapping[str, Any] | None:
-    """The JSON object of a line; what syslog or journald put before it is passed over."""
-    start = line.find(b"{")
-    if start < 0:
-        return None
-    try:
-        event = orjson.loads(line[start:])
-    except orjson.JSONDecodeError:
-        return None
-    return event if isinstance(event, dict) else None
 
 
 def _text(value: object) -> str:

@@ -2,6 +2,7 @@
 
 import { byId, fill, foreign, make } from "./dom.js";
 import { onFind } from "./find.js";
+import { flow } from "./flow.js";
 import { exact, spanName } from "./format.js";
 import { latest } from "./latest.js";
 import { canDraw } from "./chart.js";
@@ -28,8 +29,9 @@ async function ask(name, parameters = {}, signal = undefined) {
   return answer;
 }
 
+const showFlow = flow();
 const showVerdicts = verdicts();
-const list = latest({ ask, onSearch: () => update("latest") });
+const list = latest({ ask, host: () => chosen().host, onSearch: () => update("latest") });
 let running = new AbortController();
 let timer = 0;
 let last = 0;
@@ -75,6 +77,7 @@ async function update(what = "all") {
         ask("hand", {}, signal),
       ]);
       showHosts(history.hosts);
+      showFlow(history);
       showVerdicts(history);
       showLists(history, now);
       showDelays(history);

@@ -10,9 +10,14 @@ export function wordFor(field, name) {
 
 /** A name that opens its verdicts; `text` is shown instead of it. */
 export function finder(field, name, text = name) {
+  return found(wordFor(field, name), {}, foreign(text));
+}
+
+/** A link to the verdicts that have all `words` of a search; `children`: what is shown. */
+export function found(words, attributes, ...children) {
   const state = new URLSearchParams(location.hash.slice(1));
-  state.set("q", wordFor(field, name));
-  return make("a", { class: "find", href: `#${state}` }, foreign(text));
+  state.set("q", words);
+  return make("a", { class: "find", href: `#${state}`, ...attributes }, ...children);
 }
 
 /** Hear of links that are followed here, not beside; `go` is called when the address has changed. */

@@ -2,7 +2,8 @@
 
 import { byId, fill, foreign, make, table } from "./dom.js";
 import { finder } from "./find.js";
-import { count, duration, exact, outcomeName, plural, timeElement } from "./format.js";
+import { duration, exact, outcomeName, plural, timeElement } from "./format.js";
+import { past } from "./past.js";
 
 const FIRST = 20;
 const MORE = 50;
@@ -58,11 +59,13 @@ function wayOf(one, answer) {
   ];
 }
 
-export function latest({ ask, onSearch }) {
+export function latest({ ask, host, onSearch }) {
   const body = byId("latest-body");
   const items = new Map();
+  const back = past({ ask, host });
   let wanted = FIRST;
   let timer = 0;
+  let last = null;
 
   async function opened(item, one) {
     const details = item.querySelector("details");
@@ -71,7 +74,7 @@ export function latest({ ask, onSearch }) {
     room.dataset.asked = "yes";
     room.replaceChildren(record(one), make("p", { class: "note" }, "Looking up the way …"));
     try {
-      const answer = await ask("way", { id: one.id });
+      const answer = await ask("way", { id: one.id, t: String(one.t) });
       room.replaceChildren(record(one), ...wayOf(one, answer).filter(Boolean));
     } catch (error) {
       delete room.dataset.asked;
@@ -94,7 +97,8 @@ export function latest({ ask, onSearch }) {
 
   /** Show an answer of api/latest: known entries stay the elements they are, open or in focus. */
   function show(answer) {
-    const nodes = answer.verdicts.map(itemFor);
+    const all = back.joined(answer);
+    const nodes = all.map(itemFor);
     const kept = new Set(nodes);
     for (const [id, item] of items) {
       if (!kept.has(item)) {
@@ -103,21 +107,23 @@ export function latest({ ask, onSearch }) {
       }
     }
     nodes.forEach((node, at) => body.children[at] !== node && body.insertBefore(node, body.children[at] ?? null));
-    const shown = answer.verdicts.length;
-    const matching = answer.q ? ` that ${answer.found === 1 ? "matches" : "match"} “${answer.q}”` : "";
-    const words = shown
-      ? `${shown < answer.found ? `${shown} of ` : ""}${plural(answer.found, "verdict")}${matching}, the newest first.`
-      : answer.q
-        ? `No verdicts${matching}. Only the latest are kept, those of a day and ${count(answer.kept)} of each host at most.`
-        : "No verdicts kept.";
-    fill(byId("latest-summary"), answer.alone ? `${words} Only those of this host are kept, and only while it runs, for ${answer.alone}.` : words);
-    byId("more").hidden = shown >= answer.found;
+    const shown = all.length;
+    const found = Math.max(answer.found, shown);
+    const matching = answer.q ? ` that ${found === 1 ? "matches" : "match"} “${answer.q}”` : "";
+    const words = shown || answer.q ? `${shown ? `${shown < found ? `${shown} of ` : ""}${plural(found, "verdict")}` : "No verdicts"}${matching}${shown ? ", the newest first." : "."}` : "No verdicts kept.";
+    const alone = answer.alone ? ` Only those of this host are kept, and only while it runs, for ${answer.alone}.` : "";
+    fill(byId("latest-summary"), `${words}${alone}${back.words(answer)}`);
+    byId("more").hidden = answer.verdicts.length >= answer.found;
+    byId("past").hidden = answer.verdicts.length < answer.found || !back.goesOn(answer);
+    fill(byId("past"), answer.q ? "Search further back" : "Show older ones");
+    last = answer;
   }
 
   byId("more").addEventListener("click", () => {
     wanted += MORE;
     onSearch();
   });
+  byId("past").addEventListener("click", () => back.look(last, () => show(last)));
   byId("search").addEventListener("submit", (event) => {
     event.preventDefault();
     clearTimeout(timer);

@@ -1,0 +1,118 @@
+"""Correspondents: whom we have written to.  Their answers need not wait, if SPF proves where they come from.
+
+`ask` looks for the envelope sender as it is, not folded: who answers, answers as the address that we wrote
+to.  `learn` remembers the recipients of a message of ours; each mail lets them live on.  One sender gets
+`max_daily` new ones in a day of the store's clock (UTC), and a message to more than `max_recipients` teaches
+nothing: a stolen password must not open the greylist to the world.
+
+Every key stands alone, so that a Cluster may keep it anywhere, and expires by itself:
+
+    hg1:wrote:user@example.net          a correspondent; when we wrote last
+    hg1:wrote+:ann@example.org          how many new ones a sender had on a day
+
+With a ``key_secret`` the addresses are HMACs.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+from collections.abc import Generator, Sequence
+from functools import cache
+from importlib import resources
+from typing import Final, Protocol
+
+from hybridgrey.envelope import Mailbox
+from hybridgrey.store.connection import Call, Script, StoreError
+
+PREFIX: Final = b"hg1:wrote:"
+COUNT: Final = b"hg1:wrote+:"
+# Mailers of Postfix and Sendmail that deliver here or to who belongs here (Postfix: relay_domains).
+_OUR_OWN: Final = frozenset({"local", "virtual", "lmtp", "relay"})
+
+
+class Terms(Protocol):
+    """``[correspondents]``; `lifetime` in seconds."""
+
+    @property
+    def lifetime(self) -> int:
+        """How long one is remembered after the last mail to it."""
+
+    @property
+    def max_recipients(self) -> int:
+        """A message to more teaches nothing."""
+
+    @property
+    def max_daily(self) -> int:
+        """New ones of one sender in a day."""
+
+
+class Correspondents:
+    """Those of one store; thread safe."""
+
+    def __init__(self, terms: Terms, key_secret: str = "") -> None:
+        self.terms = terms
+        self._secret = key_secret.encode("utf-8", "surrogatepass")
+
+    def ask(self, sender: Mailbox) -> Call:
+        """The call that says whether a sender is one; `read` takes the reply."""
+        return Call(_script(), (self._key(PREFIX, sender),), (b"ask",))
+
+    @staticmethod
+    def read(reply: Sequence[int]) -> bool:
+        """What the store has answered to `ask`.  Raises StoreError for what the script does not answer."""
+        return _number(reply) > 0
+
+    def learn(self, sender: Mailbox, recipients: Sequence[Mailbox]) -> Generator[Call, list[int], int]:
+        """Remember whom a message goes to; how many are new.  Yields calls; is resumed with their replies.
+
+        Calls are few: one for each recipient that is known, another for a new one, and one for the count.
+        """
+        fresh: list[Mailbox] = []
+        for recipient in recipients:
+            if not _number((yield self._call(recipient, b"renew"))):
+                fresh.append(recipient)
+        if not fresh:
+            return 0
+        count = self._key(COUNT, sender)
+        granted = _number((yield Call(_script(), (count,), (b"grant", len(fresh), self.terms.max_daily))))
+        for recipient in fresh[:granted]:
+            yield self._call(recipient, b"put")
+        return min(granted, len(fresh))
+
+    def _call(self, recipient: Mailbox, doing: bytes) -> Call:
+        return Call(_script(), (self._key(PREFIX, recipient),), (doing, self.terms.lifetime))
+
+    def _key(self, kind: bytes, box: Mailbox) -> bytes:
+        address = box.key.encode("utf-8", "surrogatepass")
+        if not self._secret:
+            return kind + address
+        # A domain of its own for each kind: the same address looks different in each.
+        digest = hmac.digest(self._secret, kind + b"\0" + address, "sha256")
+        return kind + base64.urlsafe_b64encode(digest[:16]).rstrip(b"=")
+
+
+def may_learn(sender: Mailbox) -> bool:
+    """Whether a sender's mail teaches anything: a bounce does not, nor one whose sender is uncertain."""
+    return sender.certain and not sender.null
+
+
+def is_taught(recipient: Mailbox, mailer: str) -> bool:
+    """Whether a recipient is somebody else's, to be remembered; `mailer` is ``{rcpt_mailer}``."""
+    return recipient.certain and not recipient.null and mailer.lower() not in _OUR_OWN
+
+
+def _number(reply: Sequence[int]) -> int:
+    if len(reply) == 1 and isinstance(reply[0], int):
+        return reply[0]
+    raise StoreError("the store gave an answer that the script of correspondents does not give")
+
+
+@cache
+def _script() -> Script:
+    return Script((resources.files("hybridgrey.hand") / "correspondents.lua").read_text(encoding="utf-8"))
+
+
+def load_script() -> None:
+    """Read the script now: later a process may not be allowed to."""
+    _script()

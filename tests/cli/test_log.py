@@ -1,0 +1,483 @@
+"""``hybridgrey log``: past verdicts in words, from the store, the daemon, log files and the journal."""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import json
+import lzma
+import os
+import re
+import select
+import subprocess
+import time
+from calendar import timegm
+from datetime import UTC, datetime
+
+import pytest
+
+from hybridgrey.cli import log_filters, log_words
+from hybridgrey.clientaddress import ClientReader
+from hybridgrey.history import chunks, layout
+from hybridgrey.history.chunkwriter import ChunkWriter
+from hybridgrey.history.layout import Step
+from hybridgrey.history.records import Batch
+from hybridgrey.history.writer import Writer
+from hybridgrey.metrics.ring import packed
+from hybridgrey.page import verdicts
+from hybridgrey.store.connection import Store
+from page.world import BOTH, TRUSTED, host, lists
+from parts.base import LOOPBACK, free_port, wait_until
+from parts.commandline import PROGRAM, _environment, run
+from parts.daemon import Daemon
+from parts.redisserver import Redis
+
+NOW = time.time()
+REJECTED = {
+    "client": "192.0.2.1",
+    "host": "mail.spam.example",
+    "helo": "x",
+    "sender": "a@spam.example",
+    "recipient": "Joe@example.net",
+    "rule": "blocklists",
+    "action": "reject",
+    "outcome": "rejected",
+    "reason": "list",
+    "lists": {"zen.spamhaus.org": ["127.0.0.4", "127.0.0.11"]},
+    "state": None,
+    "age": None,
+    "enforced": True,
+}
+NEW = REJECTED | {
+    "client": "2001:db8::7",
+    "host": None,
+    "sender": "<>",
+    "rule": "the rest",
+    "action": "greylist",
+    "outcome": "greylisted",
+    "reason": "new",
+    "lists": {},
+    "state": "new",
+    "age": 0,
+}
+PASSED = NEW | {
+    "outcome": "accepted",
+    "reason": "passed",
+    "state": "passed",
+    "age": 312,
+    "sender": "b@ok.example",
+}
+
+WORDS = [
+    (REJECTED, 'on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"'),
+    (NEW, 'first attempt, rule "the rest"'),
+    (NEW | {"reason": "early", "age": 42}, 'came back too early, after 42 s, rule "the rest"'),
+    (PASSED, 'passed after 312 s, rule "the rest"'),
+    (PASSED | {"reason": "known"}, 'has passed before, rule "the rest"'),
+    (PASSED | {"reason": "network"}, 'its network has proved itself, rule "the rest"'),
+    (PASSED | {"reason": "store down", "state": None, "age": None}, 'store down, rule "the rest"'),
+    (PASSED | {"reason": "no rule", "rule": None}, "no rule matched"),
+    (PASSED | {"reason": "authenticated", "rule": "local"}, 'logged in, rule "local"'),
+    (PASSED | {"reason": "allowed by hand", "rule": "manual"}, 'allowed by hand, rule "manual"'),
+    (PASSED | {"reason": "a word of a later version"}, 'a word of a later version, rule "the rest"'),
+    (
+        REJECTED | {"enforced": False},
+        'on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"; only observed, so it was let in',
+    ),
+    (
+        NEW | {"lists": {"bl.test": "timeout"}},
+        'first attempt, rule "the rest"; no answer of bl.test: timeout',
+    ),
+    # Of version 0.1, without reasons
+    ({**REJECTED, "reason": None}, 'on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"'),
+    ({**NEW, "reason": None}, 'first attempt, rule "the rest"'),
+    ({**PASSED, "reason": None, "state": None}, 'the rule says so, rule "the rest"'),
+]
+
+
+@pytest.mark.parametrize(("event", "words"), WORDS)
+def test_every_line_says_why(event, words):
+    """In words, with the lists that have the client and the rule."""
+    one = verdicts.safe(event | {"t": NOW})
+    assert log_words.why(one) == words
+    assert log_words.document(one)["why"] == words
+
+
+FILTERS = [
+    # option, value, whether REJECTED, NEW and PASSED match
+    ("client", "192.0.2.1", "r"),
+    ("client", "192.0.2.0/24", "r"),
+    ("client", "2001:db8::/32", "np"),
+    ("client", "2001:DB8:0::7", "np"),
+    ("client", "mail.spam.example", "r"),
+    ("client", "spam.example", "r"),
+    ("client", ".spam.example", "r"),
+    ("client", "am.example", ""),
+    ("client", "192.0.*", "r"),
+    ("client", "mail.*", "r"),
+    ("from", "a@spam.example", "r"),
+    ("from", "A@SPAM.example", "r"),
+    ("from", "spam.example", "r"),
+    ("from", "@spam.example", "r"),
+    ("from", ".example", "rp"),
+    ("from", "", "n"),
+    ("from", "<>", "n"),
+    ("from", "*@*.example", "rp"),
+    ("from", "am.example", ""),
+    ("to", "joe@example.net", "rnp"),
+    ("to", "example.net", "rnp"),
+    ("to", "j?e@*", "rnp"),
+    ("to", "other@example.net", ""),
+    ("host", "mx1", "rnp"),
+    ("host", "mx*", "rnp"),
+    ("host", "mx2", ""),
+    ("outcome", "rejected", "r"),
+    ("outcome", "accepted", "p"),
+    ("rule", "the rest", "np"),
+    ("rule", "block*", "r"),
+    ("list", "zen.spamhaus.org", "r"),
+    ("list", "*.spamhaus.org", "r"),
+    ("list", "bl.test", ""),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "wanted"), FILTERS)
+def test_conditions(name, value, wanted):
+    """Each finds what it says; what is passed over for want of a needle would not be found either."""
+    given = {name: (value,)}
+    tests = log_filters.made(given, ClientReader())
+    events = {"r": REJECTED, "n": NEW, "p": PASSED}
+    raw = [packed(event | {"t": NOW, "mx": "mx1"}) for event in events.values()]
+    found = [
+        log_filters.holds(tests, verdicts.safe(event | {"t": NOW, "mx": "mx1"})) for event in events.values()
+    ]
+    assert "".join(key for key, one in zip(events, found, strict=True) if one) == wanted
+    (chunk,) = chunks.cut(raw)
+    assert sum(1 for _ in chunks.unpacked(chunk, log_filters.needles(given))) >= len(wanted)
+
+
+# -- the store
+
+
+@pytest.fixture(scope="module")
+def server():
+    with Redis() as part:
+        yield part
+
+
+@pytest.fixture
+def config(server, tmp_path):
+    with server.client() as client:
+        client.flushall()
+    path = tmp_path / "hg.toml"
+    path.write_text(f'[store]\nurl = "{server.unix_url}"\n')
+    return path
+
+
+def keep(server, name, *events):
+    """Write verdicts of a host to the store."""
+    with contextlib.closing(Store.open(server.unix_url, 5.0)) as store:
+        batch = Batch(counts={(Step.DAY, int(NOW) // 86400 * 86400): {"sessions": 1}})
+        Writer(store, name, f"{name}{len(events)}").write(1, batch, NOW)
+        made = chunks.cut([packed(event | {"mx": name}) for event in events])
+        while made:
+            made = made[ChunkWriter(store, name, 3650 * 86400).write(made, NOW)[0] :]
+
+
+def log(path, *words, **more):
+    return run("log", "-c", path, "--utc", *words, environment={"TZ": "Europe/Berlin"}, **more)
+
+
+def stamp(moment):
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def test_two_hosts(server, config):
+    """All hosts by time, the newest last; filtered; the last few; as JSON that can be read again."""
+    keep(server, "mx1", REJECTED | {"t": NOW - 7200.5}, PASSED | {"t": NOW - 60})
+    keep(server, "mx2", NEW | {"t": NOW - 372})
+    done = log(config)
+    assert (done.status, done.error) == (0, "")
+    assert done.lines == [
+        f"{stamp(NOW - 7200.5)} mx1 rejected   192.0.2.1 (mail.spam.example) from a@spam.example to "
+        'Joe@example.net: on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"',
+        f"{stamp(NOW - 372)} mx2 greylisted 2001:db8::7 from <> to Joe@example.net: "
+        'first attempt, rule "the rest"',
+        f"{stamp(NOW - 60)} mx1 accepted   2001:db8::7 from b@ok.example to Joe@example.net: "
+        'passed after 312 s, rule "the rest"',
+    ]
+    assert log(config, "--since", "1h").lines == done.lines[1:]
+    assert log(config, "--until", "5m").lines == done.lines[:2]
+    assert log(config, "-n", "2").lines == done.lines[1:]
+    assert log(config, "--host", "mx2").lines == done.lines[1:2]
+    assert log(config, "--to", "joe@example.net", "--outcome", "accepted", "--outcome", "rejected").lines == [
+        done.lines[0],
+        done.lines[2],
+    ]
+    printed = log(config, "--json").output
+    assert [json.loads(line)["outcome"] for line in printed.splitlines()] == [
+        "rejected",
+        "greylisted",
+        "accepted",
+    ]
+    assert log(config, "-", text=printed).lines == done.lines
+    assert "3 verdicts of a log among them" in run("replay", "-c", config, "-", text=printed).output
+
+
+def test_local_times(server, config):
+    """Times are those of the local clock, with its distance from UTC, and are read back as they are shown."""
+    moment = timegm((2026, 1, 31, 11, 30, 5))
+    keep(server, "mx1", REJECTED | {"t": moment})
+    berlin = {"TZ": "Europe/Berlin"}
+    line = run("log", "-c", config, environment=berlin).output
+    assert line.startswith("2026-01-31 12:30:05+01:00 mx1 ")
+    for since, found in (
+        (line[:25], True),
+        ("2026-01-31T12:30:05", True),
+        ("2026-01-31 12:30:06", False),
+        ("2026-01-31T11:30:06Z", False),
+        ("2026-01-31", True),
+        ("yesterday", False),
+        ("0:00", False),
+        ("today", False),
+        ("9000d", True),
+    ):
+        assert (run("log", "-c", config, "--since", since, environment=berlin).status == 0) is found, since
+    assert run("log", "-c", config, "--since", "25:00").status == 2
+    assert run("log", "-c", config, "--since", "soon").status == 2
+
+
+def test_nothing_matches(server, config):
+    """It says so, and what there is."""
+    assert "the store has no verdict yet" in log(config).error
+    keep(server, "mx1", REJECTED | {"t": NOW - 7200}, NEW | {"t": NOW})
+    done = log(config, "--outcome", "deferred")
+    assert (done.status, done.output) == (1, "")
+    assert re.fullmatch(
+        r"hybridgrey: no verdict matches; the store has: mx1 2 since \d{4}-\d\d-\d\d \d\d:\d\d[+]\d\d:\d\d\n",
+        done.error,
+    )
+
+
+def test_hostile_records(server, config):
+    """Whatever is in the store, the terminal gets no control character and the command no error."""
+    keep(
+        server,
+        "mx1",
+        {"t": NOW, "client": "\x1b[31m\n\u202e", "sender": 5, "lists": {"\x07": ["\x1b"], "x": {"y": []}}},
+        {"t": NOW, "client": ["x"], "outcome": {}},
+        REJECTED | {"t": NOW, "age": "old", "enforced": "no", "outcome": "loved", "state": 7},
+    )
+    with server.client() as client:
+        client.zadd(layout.verdict_keys("mx1")[0], {b"junk": NOW, b"1 1 0 1 ": NOW, b"\xff" * 9000: 5})
+    done = log(config)
+    assert (done.status, done.error) == (0, "")
+    assert len(done.lines) == 2
+    assert all(line.isprintable() for line in done.lines)
+    assert all(json.loads(line) for line in log(config, "--json").lines)
+
+
+def test_the_store_down(server, config):
+    """One line: what is down, and where else verdicts are."""
+    config.write_text(f'[store]\nurl = "redis://127.0.0.1:{free_port()}"\n')
+    done = log(config)
+    assert (done.status, done.output, done.error.count("\n")) == (69, "", 1)
+    assert "name log files, or read this host's journal with --journal" in done.error
+
+
+OFF = [
+    (
+        '[metrics]\nkeep_verdicts = "0"\nlisten = ""\n',
+        '[metrics] keep_verdicts is "0", and [metrics] listen is ""',
+    ),
+    ('[metrics]\nhistory = false\nlisten = ""\n', '[metrics] history is off, and [metrics] listen is ""'),
+    (
+        '[metrics]\nlisten = ""\n[store]\nkey_secret = "k"\n',
+        "with [store] key_secret no verdict is in the store",
+    ),
+    ('[metrics]\nkeep_verdicts = "0"\nlisten = "127.0.0.1:PORT"\n', "does not tell: Connection refused"),
+]
+
+
+@pytest.mark.parametrize(("text", "said"), OFF)
+def test_nothing_is_kept(tmp_path, text, said):
+    """Which key says so, and what else there is."""
+    path = tmp_path / "hg.toml"
+    path.write_text(text.replace("PORT", str(free_port())))
+    done = log(path)
+    assert (done.status, done.output) == (69, "")
+    assert said in done.error
+    assert "--journal" in done.error
+
+
+# -- log files
+
+
+def line_of(event, moment, **more):
+    ts = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return json.dumps({"ts": ts, "level": "info", "event": "verdict", **event, **more}) + "\n"
+
+
+def test_files_packed_or_not(tmp_path):
+    """In whatever order they are named, packed in whatever way, by content: one log by time."""
+    moments = [NOW - 5000 + 100 * number for number in range(8)]
+    texts = [line_of(REJECTED, one) + '{"event":"reload","ts":"2026-01-01T00:00:00Z"}\n' for one in moments]
+    packers = [str.encode, lambda t: gzip.compress(t.encode()), lambda t: bz2.compress(t.encode())]
+    packers += [lambda t: lzma.compress(t.encode())]
+    files = []
+    for number, text in enumerate(texts):
+        path = tmp_path / f"log.{number}"
+        path.write_bytes(packers[number % 4](text))
+        files.append(path)
+    done = log(tmp_path / "no.toml", *files[4:], *files[:4][::-1])
+    assert (done.status, done.error) == (0, "")
+    assert [line[:20] for line in done.lines] == [stamp(one) for one in moments]
+    assert len(log(tmp_path / "no.toml", "--since", f"@{0}"[1:] + "s", *files).lines) == 0
+    assert len(log(tmp_path / "no.toml", "-n", "3", *files).lines) == 3
+    assert len(log(tmp_path / "no.toml", "-", *files[1:], text=texts[0]).lines) == 8
+
+
+FORMS = [
+    line_of(REJECTED, 1767225600.5),
+    "Jan  1 00:00:00 mx1 hybridgrey[12]: " + line_of(REJECTED, 1767225600.5),
+    json.dumps({"_HOSTNAME": "mx9", "MESSAGE": line_of(REJECTED, 1767225600.5)}) + "\n",
+    json.dumps({"_HOSTNAME": "mx9", "MESSAGE": list(line_of(REJECTED, 1767225600.5).encode())}) + "\n",
+    line_of({key: value for key, value in REJECTED.items() if key != "reason"}, 1767225600.5),
+]
+
+
+@pytest.mark.parametrize("text", FORMS)
+def test_forms_of_lines(tmp_path, text):
+    """As the daemon writes them, as syslog passes them on, as journalctl shows them, and of version 0.1."""
+    done = log(
+        tmp_path / "no.toml", "-", text="junk\n{\n[]\n{}\n" + text + '{"MESSAGE":[300,"x"]}\n{"MESSAGE":{}}\n'
+    )
+    host = "mx9" if "_HOSTNAME" in text else "-"
+    assert done.lines == [
+        f"2026-01-01 00:00:00Z {host} rejected   192.0.2.1 (mail.spam.example) from a@spam.example to "
+        'Joe@example.net: on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"'
+    ]
+
+
+def test_a_log_for_people(tmp_path):
+    """What has no verdict that can be read says why."""
+    text = "2026-01-01 00:00:00.000Z info     verdict client=192.0.2.1 rule=local\n" * 3
+    done = log(tmp_path / "no.toml", "-", text=text)
+    assert done.status == 1
+    assert "there is no verdict in JSON in what was read; 3 lines are of [log] format" in done.error
+    done = log(tmp_path / "no.toml", "--outcome", "deferred", "-", text=FORMS[0])
+    assert "what was read has 1 verdict from 2026-01-01" in done.error
+    assert log(tmp_path / "no.toml", tmp_path / "gone").error.endswith("gone: No such file or directory\n")
+
+
+def test_many_files_are_not_open_at_once(tmp_path):
+    """A year of logs needs no more descriptors than one."""
+    for number in range(60):
+        (tmp_path / f"{number}.gz").write_bytes(
+            gzip.compress(line_of(REJECTED, NOW - 9000 + number).encode())
+        )
+    words = f"ulimit -n 40; exec {PROGRAM} log --utc -c /none {tmp_path}/*.gz"
+    done = subprocess.run(["bash", "-c", words], capture_output=True, text=True, check=False)
+    assert (done.stderr, len(done.stdout.splitlines())) == ("", 60)
+
+
+def test_what_is_piped_comes_at_once():
+    """With `tail -F` before it each line is shown when it comes."""
+    words = [PROGRAM, "log", "-c", "/none", "-"]
+    with subprocess.Popen(
+        words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environment({})
+    ) as process:
+        for _ in range(2):
+            process.stdin.write(FORMS[0].encode())
+            process.stdin.flush()
+            assert select.select([process.stdout], [], [], 30)[0]
+            assert b"rejected" in os.read(process.stdout.fileno(), 65536)
+        process.stdin.close()
+
+
+JOURNALCTL = """#!/bin/sh
+echo "$@" >"${0%/*}/asked"
+cat "${0%/*}/journal"
+"""
+
+
+def test_the_journal(tmp_path):
+    """It is asked for our unit and the time, in the form that has our lines as they are."""
+    (tmp_path / "journalctl").write_text(JOURNALCTL)
+    (tmp_path / "journalctl").chmod(0o755)
+    (tmp_path / "journal").write_text("-- Boot --\n" + FORMS[0])
+    (tmp_path / "hg.toml").write_text('hostname = "mx7.example.org"\n')
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    words = ["log", "-c", tmp_path / "hg.toml", "--utc", "--journal", "--since", "2026-01-01T00:00:00Z"]
+    done = run(*words, environment=path)
+    assert done.output.startswith("2026-01-01 00:00:00Z mx7.example.org rejected ")
+    asked = (tmp_path / "asked").read_text().split()
+    assert asked == ["--quiet", "--no-pager", "--output=cat", "--unit=hybridgrey", "--since=@1767225600"]
+    done = run("log", "-c", "/none", "--journal", environment={"PATH": "/nowhere"})
+    assert "is there a systemd on this host?" in done.error
+
+
+# -- daemons
+
+
+def test_daemons_of_two_hosts():
+    """What two daemons judge is there within 15 s, from both; what comes is followed."""
+    with (
+        lists() as dns,
+        Redis() as redis,
+        host(redis, dns, "mx1.test") as one,
+        host(redis, dns, "mx2.test") as two,
+    ):
+        one.send(BOTH, "reject", 2)
+        two.send(TRUSTED, "accept")
+        judged = time.monotonic()
+        wait_until(lambda: len(run("log", "-c", one.daemon.config).lines) == 3, "all are there")
+        assert time.monotonic() - judged < 20
+        assert {line.split()[2] for line in run("log", "-c", two.daemon.config).lines} == {
+            "mx1.test",
+            "mx2.test",
+        }
+        words = [PROGRAM, "log", "-f", "-c", two.daemon.config]
+        with subprocess.Popen(words, stdout=subprocess.PIPE, env=_environment({})) as follower:
+            seen = b""
+            two.send(BOTH, "reject")
+            end = time.monotonic() + 40
+            while seen.count(b"\n") < 4 and time.monotonic() < end:
+                if select.select([follower.stdout], [], [], 1)[0]:
+                    seen += os.read(follower.stdout.fileno(), 65536)
+            follower.terminate()
+        assert seen.count(b"\n") == 4
+
+
+@pytest.mark.parametrize("extra", [{"store": {"key_secret": "k" * 20}}, {"metrics": {"keep_verdicts": "0"}}])
+def test_the_daemon_is_asked(extra):
+    """Where the store has none, those of this host's daemon are shown, and nothing is in the store."""
+    with lists() as dns, Redis() as redis:
+        settings = {
+            "hostname": "mx1.test",
+            "store": {"url": redis.unix_url, **extra.get("store", {})},
+            "dns": {"nameservers": [dns.address]},
+            "metrics": {
+                "listen": f"{LOOPBACK}:{free_port()}",
+                "password": "correct horse",
+                **extra.get("metrics", {}),
+            },
+            "pid_file": "hg.pid",
+            "rule": [
+                {"name": "blocked", "dns": ["bl.test"], "action": "reject"},
+                {"name": "rest", "action": "greylist"},
+            ],
+        }
+        with Daemon(settings) as daemon:
+            from page.world import Host
+
+            Host("mx1.test", daemon, "").send(BOTH, "reject", 2)
+            wait_until(lambda: len(log(daemon.config).lines) == 2, "the daemon tells")
+            done = log(daemon.config, "--client", BOTH)
+            assert re.search(
+                r'mx1.test rejected +192.0.2.1 from .*: on bl.test \(127.0.0.2\), rule "blocked"', done.output
+            )
+            assert "these are the last verdicts of this host's daemon" in done.error
+            keys = redis.keys()
+            assert not [key for key in keys if b"verdicts" in key]

@@ -1,0 +1,117 @@
+"""README's commands as they stand, in a clean machine with a real systemd and Postfix: up to judged mail."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+
+import pytest
+
+from parts import cleanroot, debianpackage, guides
+from parts.base import LOOPBACK, PartError, wait_until
+from parts.cleanroot import CleanRoot
+from parts.fakedns import FakeDns
+from parts.smtp import Answer, Client
+
+WHY_NOT = cleanroot.missing() or debianpackage.missing()
+pytestmark = [
+    pytest.mark.skipif(bool(WHY_NOT), reason=WHY_NOT or "fit"),
+    pytest.mark.timeout(900),  # packages are fetched, ours is built
+]
+
+PLACE = "/root/hybridgrey"
+UNKNOWN, LISTED = "192.0.2.10", "192.0.2.20"
+LISTS = ("bl.mailspike.net", "zen.spamhaus.org", "rep.mailspike.net", "list.dnswl.org")
+# A negative result, 1, is an answer, too
+ASKING = ("hybridgrey explain", "hybridgrey zones", "hybridgrey status", "hybridgrey report")
+COMMANDS = "".join(block.text for block in guides.blocks("sh") if block.guide == "README.md")
+# From here on the filter's answers count
+OFF = """sed -i 's/^mode = "observe"/mode = "enforce"/' /etc/hybridgrey/hybridgrey.toml\n"""
+SETTING_UP = """\
+printf 'postfix postfix/%s\\n' 'main_mailer_type select Internet Site' 'mailname string clean.test' |
+    debconf-set-selections
+apt-get -qq install --yes --no-install-recommends postfix
+useradd --create-home ann
+"""
+
+
+@pytest.fixture
+def machine():
+    """A mail host, its interfaces and the lists: all that the README takes for granted."""
+    try:
+        running = CleanRoot("systemd")
+    except PartError as error:
+        if "cgroup2" in str(error):
+            pytest.skip(str(error))
+        raise
+    with running:
+        running.fetch("postfix")
+        for address in (UNKNOWN, LISTED):
+            running.within(lambda address=address: _have(address))
+        with FakeDns(port=53, make_socket=lambda *kind: running.within(lambda: socket.socket(*kind))) as dns:
+            for name in LISTS:
+                dns.zone(name, listed={LISTED: "127.0.0.4"} if name == "zen.spamhaus.org" else {})
+            running.run("sh", "-c", SETTING_UP)
+            running.path(f"{PLACE}/dist").mkdir(parents=True)
+            yield running
+
+
+def _have(address: str) -> None:
+    subprocess.run(["ip", "address", "add", f"{address}/32", "dev", "lo"], check=True)
+
+
+def follow(machine: CleanRoot, commands: str) -> None:
+    """Run each line; but the package is built outside, where a compiler is."""
+    for line in commands.splitlines():
+        if line == "make package":
+            continue
+        done = machine.run("bash", "-c", f"cd {PLACE} && {line}", check=False)
+        assert done.returncode in ((0, 1) if line.startswith(ASKING) else (0,)), (line, done.stdout)
+        assert "Traceback" not in done.stdout
+
+
+def attempt(machine: CleanRoot, client: str) -> Answer:
+    """What Postfix answers to this client's RCPT TO."""
+
+    def session() -> Answer:
+        link = socket.create_connection((LOOPBACK, 25), 60, (client, 0))
+        with Client((LOOPBACK, 25), sock=link) as smtp:
+            smtp.ehlo("mail.example.org")
+            smtp.command("MAIL FROM:<joe@example.org>")
+            return smtp.command("RCPT TO:<ann@clean.test>")
+
+    return machine.within(session)
+
+
+def verdicts(machine: CleanRoot) -> list[tuple[str, bool]]:
+    """The log's verdicts: who, and whether it was more than an observation."""
+    lines = machine.run("journalctl", "-u", "hybridgrey.service", "-o", "cat").stdout.splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    return [(one["client"], one["enforced"]) for one in events if one["event"] == "verdict"]
+
+
+def await_verdicts(machine: CleanRoot, wanted: list[tuple[str, bool]]) -> None:
+    """Wait until the journal has them."""
+    wait_until(lambda: verdicts(machine) == wanted, f"{wanted} in the log", 60)
+
+
+def test_from_nothing_to_judged_mail(machine):
+    """Installed, observed, told to Postfix, looked at, switched on: all commands work, mail is judged."""
+    before, _, after = COMMANDS.partition(OFF)
+    machine.copy(debianpackage.build(), f"{PLACE}/dist/{debianpackage.build().name}")
+    follow(machine, before)
+    for client in (UNKNOWN, LISTED):
+        assert attempt(machine, client).code == 250, "it only observes"
+    await_verdicts(machine, [(UNKNOWN, False), (LISTED, False)])
+    follow(machine, OFF + after)
+    listed = attempt(machine, LISTED)
+    assert listed.code == 554
+    assert "blocked using zen.spamhaus.org" in listed.text
+    # The triplet was learnt while it observed, and waits
+    greylisted = attempt(machine, UNKNOWN)
+    assert greylisted.code == 450
+    assert "Greylisted, please try again in" in greylisted.text
+    await_verdicts(machine, [(UNKNOWN, False), (LISTED, False), (LISTED, True), (UNKNOWN, True)])
+    machine.run("systemctl", "stop", "hybridgrey.socket", "hybridgrey.service")
+    assert attempt(machine, UNKNOWN).code == 250, "mail goes on without the filter"

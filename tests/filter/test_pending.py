@@ -46,7 +46,7 @@ def settings(redis, scanner, engine, **more):
         "engine": engine,
         "workers": 1,
         "store": {"url": redis.unix_url},
-        "greylist": {"delay": "1s", "ipv4_prefix": 32},
+        "greylist": {"delay": "3s", "ipv4_prefix": 32},
         "content": {"scanner": scanner.spec, "timeout": "1s", "max_size": "100k"},
         "rule": RULES,
         **more,
@@ -135,7 +135,7 @@ def test_a_high_score_is_greylisted(daemon, redis, scanner, client):
     with begin(daemon, client) as peer:
         assert to(peer, "a").code == "450"
     assert last(daemon, "a", client)["reason"] == "early"
-    time.sleep(1.1)
+    time.sleep(3.1)
     answers, end = send(daemon, client, "a")
     assert answers == ["continue"]
     assert end.reply.kind == "continue"
@@ -185,7 +185,7 @@ def test_who_has_passed_is_scanned_where_a_score_may_refuse(daemon, scanner, cli
     scanner.answer = 7
     assert send(daemon, client, "strict")[1].reply.code == "450"
     assert send(daemon, client, "strict")[0] == ["450"]
-    time.sleep(1.1)
+    time.sleep(3.1)
     scanner.answer = 12
     assert send(daemon, client, "strict")[1].reply.code == "554"
     assert send(daemon, client, "ok", "strict")[0] == [C, "452"]
@@ -289,7 +289,7 @@ def test_a_scanner_that_fails(redis, scanner, client, engine, answer):
         assert send(daemon, client, "ok")[0] == [C]
         assert len(scanner.requests) == 3
         assert len(triplets(redis, client)) == 4
-        time.sleep(1.1)
+        time.sleep(3.1)
         for name in ("a", "strict", "d"):
             answers, end = send(daemon, client, name)
             assert answers == [C]

@@ -54,6 +54,8 @@ class Scanner:
         self._reporter = reporter
         self._now = now
         self._breaker = Breaker()
+        self.count: Callable[[float | None], None] = _uncounted
+        """Told of each message: the seconds to its score, None if there is none."""
 
     @property
     def down(self) -> bool:
@@ -66,6 +68,11 @@ class Scanner:
 
     def scan(self, envelope: Envelope, message: Message) -> Steps[Scanned]:
         """Ask for the score of a message."""
+        scanned = yield from self._scanned(envelope, message)
+        self.count(None if isinstance(scanned.score, Unknown) else scanned.seconds)
+        return scanned
+
+    def _scanned(self, envelope: Envelope, message: Message) -> Steps[Scanned]:
         if message.too_large:
             return Scanned(UNKNOWN, TOO_LARGE)
         began = self._now()
@@ -87,6 +94,10 @@ class Scanner:
         self._breaker.failed(now)
         self._reporter.failing(KIND, error=error)
         return Scanned(UNKNOWN, error, now - began)
+
+
+def _uncounted(_seconds: float | None) -> None:
+    """Nobody counts."""
 
 
 def of(config: Config, reporter: Report) -> Scanner | None:

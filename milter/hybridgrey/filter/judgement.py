@@ -91,8 +91,8 @@ class Judgement:
     """One recipient; used once.
 
     `to` is the recipient, `mailer` what delivers there.  `touch` is the greylist's answer, None before it was
-    asked or, with `store_error`, where it could not be.  `domain`: the sender's, if it was the domain that let
-    it in; `expected`: its mail is expected.  `stored`: seconds that the store took.
+    asked or, with `store_error`, where it could not be.  `domain`: the sender's, if that let it in;
+    `expected`: its mail is expected.  `stored`: seconds that the store took.
 
     Of one that is `pending`: `plain` is the verdict if the score stays unknown; `lenient`, that whatever the
     score, it is accepted or greylisted.

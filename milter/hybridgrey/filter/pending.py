@@ -28,6 +28,7 @@ from hybridgrey.filter.judgement import Judgement
 from hybridgrey.filter.reply import LATER, Reply, worded
 from hybridgrey.filter.transaction import Decision, Transaction
 from hybridgrey.outcome import Reason
+from hybridgrey.policy.conditions import Unknown
 
 COMES_ALONE: Final = Reply("452", "4.5.3", "Too many recipients, please send to this one separately")
 """RFC 5321 section 4.5.3.1.10: the client sends the rest in a transaction of its own."""
@@ -60,6 +61,12 @@ class Pending:
         self.message: Message | None = None
         self.scanned: Scanned | None = None
         self.waiting: list[Judgement] = []
+
+    @property
+    def score(self) -> float | None:
+        """The score of the message, if it has been asked for and is known."""
+        scanned = self.scanned
+        return None if scanned is None or isinstance(scanned.score, Unknown) else scanned.score
 
     def admit(self, found: Decision | Judgement) -> Steps[Decision | None]:
         """What becomes of a recipient now, with those before it in mind; None: it is pending."""

@@ -308,8 +308,9 @@ class Sessions:
         tally, mail = session.tally, session.transaction
         if tally is not None and tally.count and not self._headers.remove(ctx, tally, macros.macro(ctx, "i")):
             return TOO_MANY
-        if mail is not None and (mail.delay or mail.results):
-            self._headers.add(ctx, self._name(ctx), mail.delay, mail.results)
+        score = session.pending.score if session.pending is not None else None
+        if mail is not None and (mail.delay or mail.results or score is not None):
+            self._headers.add(ctx, self._name(ctx), mail.delay, mail.results, score)
         if mail is not None and self._learner is not None:
             self._learner.learn(mail)
         session.reset()

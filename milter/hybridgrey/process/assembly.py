@@ -141,7 +141,10 @@ class Assembly:
 
     def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
-        counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
+        meter = self.shared.meter(slot)
+        if screen.scanner is not None:
+            screen.scanner.count = meter.scanned
+        counts = Counts(meter, self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
 

@@ -339,3 +339,15 @@ def test_many_scans_at_once(redis, scanner, engine):
         for peer in peers:
             assert peer._end_of_message().reply.code == "450"
             peer.close()
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_score_in_the_header(redis, scanner, client, engine):
+    """Added where it was asked for, by our name; what came under our name is taken out."""
+    with Daemon(settings(redis, scanner, engine, headers={"score": True}, hostname="mx.test")) as daemon:
+        scanner.answer = 1.5
+        fields = [("X-Spam-Score", "9 by hybridgrey at mx.test"), ("X-Spam-Score", "3 by other")]
+        for name, wanted in (("a", ["1.5 by hybridgrey at mx.test"]), ("ok", [])):
+            _, end = send(daemon, client, name, headers=fields)
+            assert end.header("X-Spam-Score") == wanted
+            assert end.deleted == [("x-spam-score", 1)]

@@ -151,7 +151,7 @@ def mail(daemons: Sequence[Daemon]) -> None:
 def settings(redis: Redis, dns: FakeDns, name: str, port: int) -> dict[str, Any]:
     return {
         "hostname": name,
-        "store": {"url": redis.unix_url},
+        "store": {"url": redis.unix_url, "timeout": "5s"},  # on a busy machine, too
         "dns": {"nameservers": [dns.address]},
         "greylist": {"delay": "5m", "retry_window": "2d", "lifetime": "36d"},
         "metrics": {"listen": f"{LOOPBACK}:{port}"},

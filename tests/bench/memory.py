@@ -22,8 +22,11 @@ def run(report: tables.Report, *, full: bool) -> None:
             rows,
             "private: what is this process's alone (USS). The workers share the rest with the master.",
         )
-    with rig.stage() as stage:
-        report.table("Memory: one worker with open sessions that say nothing", _idle(stage, full=full))
+    rows = []
+    for engine in rig.ENGINES.values():
+        with rig.stage({"engine": engine}) as stage:
+            rows += [{"engine": engine, **row} for row in _idle(stage, full=full)]
+    report.table("Memory: one worker with open sessions that say nothing after CONNECT", rows)
 
 
 def _rows(stage: rig.Stage, when: str) -> list[dict[str, Any]]:

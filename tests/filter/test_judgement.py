@@ -89,14 +89,16 @@ class World:
         kind: dict[str, object] = {"by_hand": self.said, "spf": self, "correspondents": self}
         return Screen(config, Policy(rules), built, resolver, grey, **kind)  # type: ignore[arg-type]
 
-    def judge(self, by: Screen, sender: Mailbox = SENDER, recipients: int = 1) -> Decision:
+    def judge(
+        self, by: Screen, sender: Mailbox = SENDER, recipients: int = 1, client: str = CLIENT
+    ) -> Decision:
         """The last of some recipients of one mail."""
-        client = by.connect(CLIENT, None)
-        mail = by.mail(client, "mx.example", sender, authenticated=False)
+        connected = by.connect(client, None)
+        mail = by.mail(connected, "mx.example", sender, authenticated=False)
         for _ in range(recipients):
             decision = self._driven(by.judge(mail, RECIPIENT))
         mail.close()
-        client.close()
+        connected.close()
         return decision
 
     def _driven(self, steps: Steps[Decision]) -> Decision:
@@ -227,3 +229,26 @@ def test_bounces_have_no_correspondent(world: World) -> None:
     """<> is nobody we have written to; SPF of HELO is asked for rules only."""
     world.judge(world.screen([FRIENDS, REST]), sender=read("<>"))
     assert world.steps == ["network", "spf", "closed"]
+
+
+def test_what_is_remembered_of_clients_that_no_list_has(world: World) -> None:
+    """Alike are those with the same rules and all answers; who is listed or has no address is judged anew."""
+    world.server.zone("bl.test", listed={"192.0.2.66": "127.0.0.2"})
+    by = world.screen([ALLOWED, LISTS, FRIENDS, REST])
+    wanted = [
+        ("unknown", None, Outcome.ACCEPTED),
+        (CLIENT, State.NEW, Outcome.GREYLISTED),
+        ("192.0.2.66", None, Outcome.REJECTED),
+        (CLIENT, State.NEW, Outcome.GREYLISTED),
+        ("192.0.2.2", State.NEW, Outcome.GREYLISTED),
+        ("unknown", None, Outcome.ACCEPTED),
+        ("192.0.2.66", None, Outcome.REJECTED),
+    ]
+    world.spf = FAILS
+    for client, state, outcome in wanted:
+        decision = world.judge(by, client=client)
+        assert (decision.touch and decision.touch.state, decision.outcome) == (state, outcome), client
+    world.hand = ByHand(allowed=True)
+    assert world.judge(by).outcome is Outcome.ACCEPTED
+    world.hand, world.spf, world.written_to = ByHand(), PROVED, True
+    assert world.judge(by).verdict.rule is FRIENDS

@@ -18,6 +18,7 @@ from hybridgrey.greylist.triplets import Greylist, ParsedKey, State, Touch, pars
 from hybridgrey.hand.expected import Expected
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.outcome import Outcome, Reason
+from hybridgrey.policy.conditions import Spf
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.spf.evaluate import Identity
 from hybridgrey.spf.evaluate import Outcome as Checked
@@ -332,6 +333,23 @@ def test_whom_spf_is_asked_about(
     world.mail(client, read(sender), helo=helo)
     assert world.spf.asked == ([asked] if asked else [])
     assert all(chain.closed for chain in world.spf.chains)
+
+
+@pytest.mark.parametrize(
+    ("client", "proves"),
+    [
+        ("2002:c000:201::1", False),
+        ("2001:0:c000:201::3fff:fdfe", False),
+        ("64:ff9b::c000:201", True),
+        (SIX, True),
+    ],
+)
+def test_an_address_that_anybody_may_have_proves_nobody(world: World, client: str, proves: bool) -> None:
+    """6to4 and Teredo: who announces them to us has all their addresses (RFC 3964, RFC 6169)."""
+    screen = world.screen()
+    first = world.mail(client, by=screen)
+    assert first.spf == Spf("pass", "b.example" if proves else "")
+    assert any(key.startswith("spf=") for key in world.triplets()) is proves
 
 
 def test_bounces_have_no_domain(world: World) -> None:

@@ -261,7 +261,7 @@ PLAIN = {"headers": {"greylist": False, "authentication_results": False, "remove
 def test_a_scanner_that_no_rule_asks_costs_nothing(
     dns: FakeDns, sections: dict[str, dict[str, object]]
 ) -> None:
-    """The same steps, actions and macros are negotiated; with a rule that asks, headers and body come, too."""
+    """The same steps, actions and macros are negotiated; with a rule that asks, headers and body come."""
     without = World(dns, config(**sections)).sessions
     unasked = World(dns, config(**sections, **SCANNED)).sessions
     asked = World(

@@ -7,6 +7,7 @@ import random
 import time
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import orjson
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
 
-from faults.shared import cluster
+from faults.shared import cluster, under_sentinel
 from hybridgrey.greylist.triplets import parse_key
 from hybridgrey.history import chunkreader, chunks, chunkwriter, layout, recorder
 from hybridgrey.history.chunkwriter import ChunkWriter, allowance
@@ -24,6 +25,8 @@ from hybridgrey.history.records import Batch
 from hybridgrey.history.writer import Writer
 from hybridgrey.metrics.ring import packed
 from hybridgrey.store.connection import Store
+from hybridgrey.store.embedded import EmbeddedServer
+from parts.base import LOOPBACK
 from parts.redisserver import Redis
 
 NOW = 1_767_225_600.0
@@ -343,6 +346,30 @@ def test_in_a_cluster() -> None:
         reader = Reader(store)
         assert times(reader.verdicts(0, EVER)) == [NOW + number for number in range(8)]
         assert {one.size.number for one in reader.kept().values()} == {1}
+
+
+def test_embedded(tmp_path: Path) -> None:
+    """The embedded server keeps them, over a restart."""
+    server = EmbeddedServer(tmp_path / "store")
+    server.start()
+    try:
+        with contextlib.closing(Store.open(server.url, 5.0)) as store:
+            fill(ChunkWriter(store, "mx1", WEEK), chunks.cut([record(NOW), record(NOW + 1)]))
+        server.stop()
+        server.start()
+        with contextlib.closing(Store.open(server.url, 5.0)) as store:
+            assert times(chunkreader.records(store, ["mx1"], 0, EVER)) == [NOW, NOW + 1]
+    finally:
+        server.stop()
+
+
+def test_under_sentinel() -> None:
+    """Written to the primary that Sentinel names, and read from it."""
+    with under_sentinel() as (_, _, sentinel):
+        url = f"sentinel://{LOOPBACK}:{sentinel.port}/mymaster/0"
+        with contextlib.closing(Store.open(url, 5.0)) as store:
+            fill(ChunkWriter(store, "mx1", WEEK), chunks.cut([record(NOW)]))
+            assert times(chunkreader.records(store, ["mx1"], 0, EVER)) == [NOW]
 
 
 # -- the ledger

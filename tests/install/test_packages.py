@@ -81,7 +81,7 @@ def test_nothing_is_left_to_start(machine):
 
 
 def test_what_is_wanted_is_said_first(machine):
-    """What is missing is named before apt is asked; where apt fails nothing changes; the demo lacks nothing."""
+    """What is missing is named before apt is asked; where apt fails nothing changes; the demo has it all."""
     before = starts(machine)
     assert machine.run("bash", "/root/packages", "demo").stdout == "", "with Postfix and rbldnsd it has all"
     done = machine.run("bash", "/root/packages", "run", check=False)

@@ -24,7 +24,7 @@ PLACE = "/root/hybridgrey"
 UNKNOWN, LISTED = "192.0.2.10", "192.0.2.20"
 LISTS = ("bl.mailspike.net", "zen.spamhaus.org", "rep.mailspike.net", "list.dnswl.org")
 # A negative result, 1, is an answer, too
-ASKING = ("hybridgrey explain", "hybridgrey zones", "hybridgrey status", "hybridgrey report")
+ASKING = tuple(f"hybridgrey {name}" for name in ("explain", "log", "report", "status", "zones"))
 COMMANDS = "".join(block.text for block in guides.blocks("sh") if block.guide == "README.md")
 # From here on the filter's answers count
 OFF = """sed -i 's/^mode = "observe"/mode = "enforce"/' /etc/hybridgrey/hybridgrey.toml\n"""

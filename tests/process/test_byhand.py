@@ -177,6 +177,18 @@ def test_entries_end_while_the_store_is_down(host, server, register):
     assert abs(host.look().bulletin.offset) < 5
 
 
+def test_a_clock_that_was_wrong_for_a_moment_ends_nothing(host, register):
+    """Entries whose time seemed to be over hold again once the clock is right."""
+    register.put(Hand.BLOCK, [A], 60, **BY)
+    register.put(Hand.ALLOW, [B], 3600, **BY)
+    assert host.look().said == ["allow 192.0.2.2", "block 192.0.2.1"]
+    for wrong, said in ((61.0, ["allow 192.0.2.2"]), (7200.0, [])):
+        host.bulletin.set_offset(wrong)
+        host.worker.tick()
+        assert host.said == said
+    assert host.look().said == ["allow 192.0.2.2", "block 192.0.2.1"]
+
+
 def workers(daemon):
     """The processes of a daemon that listen for an MTA: its children but for the keeper."""
     children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()

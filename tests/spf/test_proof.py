@@ -12,6 +12,7 @@ from hybridgrey.spf.pools import collect
 from hybridgrey.spf.proof import Widths, area
 from hybridgrey.spf.question import Answer, Ask, Question, Status
 from hybridgrey.spf.record import Result
+from hybridgrey.spf.walk import LEAST_HELD
 from spf.zone import TIMEOUT, resolve, simple
 
 CLIENT = "41.0.0.5"
@@ -315,6 +316,51 @@ def test_a_record_that_changes_at_each_question():
     outcome = resolve(evaluate(Identity.of(bytes([44, 0, 0, 1]), "x.example")), zone)
     assert outcome.result is Result.PASS
     assert not outcome.proven
+
+
+TOLD = {
+    # name: what stands before the include
+    "a list of the client": "-exists:%{i}.y.example",
+    "a list of the sender": "?exists:%{l}.y.example",
+    "addresses for HELO": "~a:%{h}.y.example",
+    "a record for the client": "-include:%{i}.z.example",
+    "the client's name": "-ptr:y.example",
+    "deep in an include": "?include:v.example",
+}
+
+
+@pytest.mark.parametrize("first", TOLD.values(), ids=TOLD)
+@pytest.mark.parametrize(("ttl", "proves"), [(0, False), (LEAST_HELD - 1, False), (LEAST_HELD, True)])
+def test_a_record_written_for_the_client(first, ttl, proves):
+    """A question has told the nameserver who the client is; what it answers then must hold for others."""
+    zone = simple(
+        {
+            "x.example": f"v=spf1 {first} include:%{{d}}.w.example -all",
+            f"{CLIENT}.z.example": "v=spf1 -all",
+            "v.example": "v=spf1 exists:%{i}.y.example -all",
+        }
+    )
+    plain = zone.answer
+
+    def answer(question):
+        if question == Question("x.example.w.example", "TXT"):
+            return Answer(Status.FOUND, ttl, (f"v=spf1 ip4:{CLIENT}".encode(),))
+        return plain(question)
+
+    zone.answer = answer
+    outcome = resolve(evaluate(Identity.of(bytes([41, 0, 0, 5]), "x.example", "user", HELO)), zone)
+    assert outcome.result is Result.PASS
+    assert outcome.proven is proves, outcome.doubt
+
+
+def test_what_is_asked_before_may_be_short_lived():
+    """So is the record itself, a list of the client, and what is in the record already."""
+    record = "v=spf1 -a:y.example -exists:%{i}.y.example ip4:41.0.0.5"
+    zone = simple({"x.example": record, "y.example": [("A", "192.0.2.1")]})
+    plain = zone.answer
+    zone.answer = lambda question: plain(question)._replace(ttl=0)
+    outcome = resolve(evaluate(Identity.of(bytes([41, 0, 0, 5]), "x.example")), zone)
+    assert (outcome.proven, outcome.ttl) == (True, 0)
 
 
 IPV6 = [

@@ -11,7 +11,7 @@ import dns.rcode
 import dns.rdatatype
 import dns.rrset
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hybridgrey.lists.question import Reply, answers
@@ -164,6 +164,8 @@ ROWS = st.sampled_from(sorted(VALUES)).flatmap(
 @given(st.sampled_from(["A", "AAAA", "MX", "PTR", "TXT"]), st.lists(ROWS, max_size=6))
 def test_as_dnspython_reads_it(kind: str, rows: list[tuple[str, int, str, str]]) -> None:
     """The records at the end of the aliases and their time are those that dnspython finds."""
+    owners = [name.lower() for name, _, type_, _ in rows if type_ == "CNAME"]
+    assume(len(owners) == len(set(owners)))  # two aliases of one name: a choice of either's
     data = reply(kind, *[f"{name} {ttl} {type_} {value}" for name, ttl, type_, value in rows], soa="70 80")
     mine = wire.read(data, question(kind))
     message = dns.message.from_wire(data)
@@ -173,8 +175,6 @@ def test_as_dnspython_reads_it(kind: str, rows: list[tuple[str, int, str, str]])
     except dns.message.ChainTooLong:
         assert mine.error
         return
-    if any(len(rrset) > 1 for rrset in message.answer if rrset.rdtype == dns.rdatatype.CNAME):
-        return  # two aliases of one name: a choice of either's
     if chain.answer is None:
         assert not mine.codes
         assert mine.ttl == min(70, *[rrset.ttl for rrset in chain.cnames], 70)

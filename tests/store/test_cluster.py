@@ -9,7 +9,7 @@ import pytest
 import redis
 
 from faults.shared import cluster
-from hybridgrey.greylist.triplets import Greylist
+from hybridgrey.greylist.triplets import Greylist, State, Touch
 from hybridgrey.store.breaker import Breakers
 from hybridgrey.store.connection import PROBE_KEY, Script, Store, StoreError
 from parts.base import wait_until
@@ -226,3 +226,20 @@ def test_shards_without_end_share_a_breaker():
     """A cluster whose nodes have ever new names does not fill the memory."""
     made = Breakers(Changes(), limit=1)
     assert len({id(made.of(str(n))) for n in range(5000)}) <= 1001
+
+
+def test_the_two_keys_of_a_triplet_may_be_in_two_shards(shards):
+    """By network and by domain: each call stays in one shard, and what one knows the other learns."""
+    with contextlib.closing(Store.open(shards.url, TIMEOUT)) as store:
+        grey = Greylist(store, GreyTerms(auto_allow_interval=3600, max_waiting=1000))
+        for number in range(30):
+            mail = f"a@d{number}.example", "b@example.net"
+            network = grey.touch("192.0.2.1", *mail, 1000)
+            store.run(*grey.attempt_by_domain(f"d{number}.example", *mail, 1000, network))
+            other = grey.touch("198.51.100.1", *mail, 1000)
+            domain = Touch.read(store.run(*grey.attempt_by_domain(f"d{number}.example", *mail, 0, other)))
+            assert (other.state, domain.state) == (State.NEW, State.PASSED)
+            handed = grey.hand_over("198.51.100.1", *mail, domain)
+            assert handed is not None
+            store.run(*handed)
+            assert grey.touch("198.51.100.1", *mail, 1000).state is State.KNOWN

@@ -1,4 +1,4 @@
-"""``hybridgrey import``: bring along the rules of Postfix and the known senders of other greylisters."""
+"""``hybridgrey import``: bring along Postfix's rules, other greylisters' senders, and whom we write to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hybridgrey.cli import Group, import_senders
+from hybridgrey.cli import Group, import_correspondents, import_senders
 from hybridgrey.cli.output import as_json, fail
 from hybridgrey.config import textfile
 from hybridgrey.migrate import configfile, postfix
@@ -26,10 +26,11 @@ def import_() -> None:
       hybridgrey import postfix /etc/postfix/main.cf >hybridgrey.toml
       postconf -n | hybridgrey import postfix -
       hybridgrey import postgrey --dry-run /var/lib/postgrey
+      hybridgrey import correspondents --dry-run /var/log/mail.log*
     """
 
 
-for _command in import_senders.COMMANDS:
+for _command in (*import_senders.COMMANDS, import_correspondents.import_correspondents):
     import_.add_command(_command)
 
 

@@ -28,6 +28,7 @@ from hybridgrey.filter.pending import described
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, InPools, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
+from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.entries import Entry
 from hybridgrey.hand.expected import Expected
 from hybridgrey.hand.table import EMPTY, Table
@@ -152,7 +153,7 @@ def explain(
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
-    expected = Expected(config.store.key_secret.get_secret_value())
+    secret = config.store.key_secret.get_secret_value()
     # Of somebody who is not given there is no record to be asked for.
     spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
     screen = Screen(
@@ -161,10 +162,11 @@ def explain(
         built,
         resolver,
         Peek(greylist),
-        expected,
+        Expected(secret),
         by_hand.of,
         spf=spf,
         pools=pools,
+        correspondents=Correspondents(config.correspondents, secret),
         scanner=scanner.of(config, NoReporter()),
     )
     client = screen.connect(asked.client, asked.host)

@@ -11,6 +11,7 @@ import queue
 import threading
 from typing import Final, NamedTuple
 
+from hybridgrey import logs
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.blocking import Blocking, Scripts
 from hybridgrey.filter.transaction import Transaction
@@ -38,25 +39,39 @@ class Learner:
         self._reports = reports
         self._queue: queue.Queue[_Message | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
 
-    @staticmethod
-    def note(mail: Transaction, recipient: Mailbox, mailer: str) -> None:
+    def note(self, mail: Transaction, recipient: Mailbox, mailer: str) -> None:
         """A recipient was let in by a rule that learns; `mailer` is its ``{rcpt_mailer}``."""
-        if may_learn(mail.sender) and is_taught(recipient, mailer):
+        # Of a message to too many nothing is kept, nor the first of them longer than need be.
+        if self._too_many(mail):
+            mail.written.clear()
+        elif may_learn(mail.sender) and is_taught(recipient, mailer):
             mail.written.append(recipient)
 
     def learn(self, mail: Transaction) -> None:
         """The message has come to its end: remember whom it goes to."""
-        if not mail.written or mail.recipients > self._correspondents.terms.max_recipients:
+        if not mail.written or self._too_many(mail):
             return
         try:
             self._queue.put_nowait(_Message(mail.sender, mail.written))
         except queue.Full:
             self._reports.failing(KIND, error="more messages than the store takes")
             return
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="correspondents", daemon=True)
-            self._thread.start()
+        self._start()
+
+    def _too_many(self, mail: Transaction) -> bool:
+        return mail.recipients > self._correspondents.terms.max_recipients
+
+    def _start(self) -> None:
+        """Begin the thread, once: callbacks come from several."""
+        if self._thread is not None:
+            return
+        with self._starting:
+            if self._thread is None:
+                thread = threading.Thread(target=self._run, name="correspondents", daemon=True)
+                thread.start()
+                self._thread = thread
 
     def _run(self) -> None:
         while (message := self._queue.get()) is not None:
@@ -64,6 +79,10 @@ class Learner:
                 self._blocking.run(self._correspondents.learn(*message))
             except StoreError as error:
                 self._reports.failing(KIND, error=str(error))
+            except Exception as error:
+                # A bug; the next message is learnt all the same.
+                self._reports.failing(KIND, error=repr(error))
+                logs.get().error("correspondents are not learnt", exc_info=error)
             else:
                 self._reports.recovered(KIND)
 

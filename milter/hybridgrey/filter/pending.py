@@ -24,8 +24,8 @@ from hybridgrey.content.message import Envelope, Message
 from hybridgrey.content.scanner import Scanned, Scanner
 from hybridgrey.filter import macros
 from hybridgrey.filter.awaited import Steps
-from hybridgrey.filter.judgement import Judgement
 from hybridgrey.filter.reply import LATER, Reply, worded
+from hybridgrey.filter.scored import ScoredJudgement
 from hybridgrey.filter.transaction import Decision, Transaction
 from hybridgrey.outcome import Reason
 from hybridgrey.policy.conditions import Unknown
@@ -37,10 +37,10 @@ COMES_ALONE: Final = Reply("452", "4.5.3", "Too many recipients, please send to 
 class Screen(Protocol):
     """As `screen.Screen`."""
 
-    def decide(self, judgement: Judgement, scanned: Scanned) -> Steps[Decision]:
+    def decide(self, judgement: ScoredJudgement, scanned: Scanned) -> Steps[Decision]:
         """The decision about a pending recipient."""
 
-    def delay(self, judgement: Judgement) -> Steps[Decision]:
+    def delay(self, judgement: ScoredJudgement) -> Steps[Decision]:
         """The decision about a pending recipient whose score is not to be known."""
 
 
@@ -60,7 +60,7 @@ class Pending:
         self._accepted = False
         self.message: Message | None = None
         self.scanned: Scanned | None = None
-        self.waiting: list[Judgement] = []
+        self.waiting: list[ScoredJudgement] = []
 
     @property
     def score(self) -> float | None:
@@ -68,9 +68,9 @@ class Pending:
         scanned = self.scanned
         return None if scanned is None or isinstance(scanned.score, Unknown) else scanned.score
 
-    def admit(self, found: Decision | Judgement) -> Steps[Decision | None]:
+    def admit(self, found: Decision | ScoredJudgement) -> Steps[Decision | None]:
         """What becomes of a recipient now, with those before it in mind; None: it is pending."""
-        if isinstance(found, Judgement):
+        if isinstance(found, ScoredJudgement):
             return (yield from self._hold(found))
         if found.reply is None and self._enforced:
             if self.waiting:
@@ -78,7 +78,7 @@ class Pending:
             self._accepted = True
         return found
 
-    def _hold(self, judgement: Judgement) -> Steps[Decision | None]:
+    def _hold(self, judgement: ScoredJudgement) -> Steps[Decision | None]:
         lenient = judgement.lenient
         if self._enforced and self._accepted and lenient:
             return (yield from self._screen.delay(judgement))
@@ -105,7 +105,7 @@ class Pending:
         reply = next((one for one in _replies(decisions) if one.code[0] == "4"), worded("451", LATER))
         return [one if _is_delayed(one) else _put_off(one, reply) for one in decisions]
 
-    def unfinished(self) -> Iterator[tuple[Judgement, Decision]]:
+    def unfinished(self) -> Iterator[tuple[ScoredJudgement, Decision]]:
         """The message will never come to its end."""
         for judgement in self.waiting:
             yield judgement, Decision(judgement.plain, deferred=Reason.UNFINISHED)

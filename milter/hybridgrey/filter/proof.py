@@ -39,7 +39,10 @@ def _asked(carrier: Carrier | None, mail: Transaction) -> Steps[Spf | Unknown]:
     outcome = mail.chain.outcome
     if outcome is None:
         return UNKNOWN
-    proved = mail.sender.domain if outcome.proven else ""
+    carried = mail.client.source.carried
+    # Whoever announces 6to4 or Teredo to us can have all their addresses (see `clientaddress`).
+    proves = outcome.proven and (carried is None or carried.proven)
+    proved = mail.sender.domain if proves else ""
     return Spf(outcome.result.value, proved)
 
 

@@ -18,6 +18,7 @@ from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.judgement import Correspondents, Judgement, Parts, Said, Triplets
 from hybridgrey.filter.proof import Carrier
 from hybridgrey.filter.reply import DENIED, LATER, STORE_DOWN, Reply, blocked, worded
+from hybridgrey.filter.scored import ScoredJudgement
 from hybridgrey.filter.transaction import Client, Decision, Transaction
 from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
@@ -69,6 +70,7 @@ class Screen:
             timeout=config.store.timeout,
             sender_pools=config.greylist.sender_pools,
             accept_without_store=config.store.on_failure == "accept",
+            remembered={},
             expected=expected,
             by_hand=by_hand,
             spf=spf,
@@ -92,6 +94,7 @@ class Screen:
         asked = client.source.asked
         if zones and asked is not None:
             client.lookup = lookup.ask(self._resolver, asked, zones)
+            client.zones = len(zones)
         return client
 
     def renew(self, client: Client) -> Client:
@@ -121,27 +124,27 @@ class Screen:
         rules = self.policy.transaction(client.facts, helo, sender, authenticated=authenticated)
         return Transaction(client, helo, sender, authenticated=authenticated, rules=rules)
 
-    def judge(self, transaction: Transaction, recipient: Mailbox) -> Steps[Decision | Judgement]:
+    def judge(self, transaction: Transaction, recipient: Mailbox) -> Steps[Decision | ScoredJudgement]:
         """Judge a recipient; its judgement if that is pending. Never raises for a bad world."""
         client = transaction.client
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
-        if transaction.scans and (self.scanner is None or self.scanner.down):
-            transaction.scans = False
+        if transaction.scans and self.scanner is not None and not self.scanner.down:
+            scored = ScoredJudgement(self._parts, transaction, recipient)
+            verdict = yield from scored.verdict()
+            return scored if scored.pending else (yield from self._decided(scored, verdict, started))
         judgement = Judgement(self._parts, transaction, recipient)
         verdict = yield from judgement.verdict()
-        if judgement.pending:
-            return judgement
         return (yield from self._decided(judgement, verdict, started))
 
-    def decide(self, judgement: Judgement, scanned: Scanned) -> Steps[Decision]:
+    def decide(self, judgement: ScoredJudgement, scanned: Scanned) -> Steps[Decision]:
         """Judge a pending recipient by its score."""
         started = time.monotonic()
         verdict = yield from judgement.scored(scanned.score)
         return (yield from self._decided(judgement, verdict, started))._replace(scanned=scanned)
 
-    def delay(self, judgement: Judgement) -> Steps[Decision]:
+    def delay(self, judgement: ScoredJudgement) -> Steps[Decision]:
         """Judge a pending recipient whose score is not to be known, as if it could not be."""
         return (yield from self._decided(judgement, judgement.unscored(), time.monotonic()))
 

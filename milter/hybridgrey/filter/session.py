@@ -28,10 +28,10 @@ from hybridgrey.filter import forged, macros
 from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import TOO_MANY, Fields, Headers
-from hybridgrey.filter.judgement import Judgement
 from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.pending import Pending, common, described
 from hybridgrey.filter.reply import Reply, printable
+from hybridgrey.filter.scored import ScoredJudgement
 from hybridgrey.filter.screen import Client, Decision, Screen, Transaction
 from hybridgrey.outcome import Reason
 from hybridgrey.protocol import wire
@@ -230,7 +230,7 @@ class Sessions:
         found = yield from self._screen.judge(mail, recipient)
         pending = session.pending
         decision = found if pending is None else (yield from pending.admit(found))
-        if isinstance(found, Judgement):
+        if isinstance(found, ScoredJudgement):
             found.mailer = mailer
         if not isinstance(decision, Decision):
             return None
@@ -280,11 +280,11 @@ class Sessions:
         pending, mail = session.pending, session.transaction
         if pending is None or mail is None or not pending.waiting:
             return None
-        to = tuple(one.to.text for one in pending.waiting)
+        to = tuple(one.recipient.text for one in pending.waiting)
         decisions = yield from pending.finish(described(ctx, mail, to, self._name(ctx)))
         waiting, pending.waiting = pending.waiting, []
         for judgement, decision in zip(waiting, decisions, strict=True):
-            self._told(ctx, mail, judgement.to, decision, judgement.mailer)
+            self._told(ctx, mail, judgement.recipient, decision, judgement.mailer)
         reply = common(decisions)
         if reply is None or self._observe:
             return None
@@ -300,7 +300,7 @@ class Sessions:
         pending, mail = session.pending, session.transaction
         if pending is not None and mail is not None:
             for judgement, decision in pending.unfinished():
-                self._told(None, mail, judgement.to, decision, judgement.mailer)
+                self._told(None, mail, judgement.recipient, decision, judgement.mailer)
         session.reset()
 
     def end(self, session: Session, ctx: Context) -> Reply | None:

@@ -56,14 +56,18 @@ class Decision(NamedTuple):
 
 
 class Client:
-    """A connected client: what is known of it, and its look-up under way; `pools` are those that it is in."""
+    """A connected client: what is known of it, and its look-up under way; `pools` are those that it is in.
 
-    __slots__ = ("facts", "host", "lookup", "pools", "source", "trusted")
+    `zones`: how many lists are asked about it.
+    """
+
+    __slots__ = ("facts", "host", "lookup", "pools", "source", "trusted", "zones")
 
     def __init__(
         self, source: ClientAddress, host: str | None, facts: Facts, pools: frozenset[str] = frozenset()
     ) -> None:
         self.pools = pools
+        self.zones = 0
         self.source = source
         self.host = host
         self.facts = facts

@@ -16,6 +16,7 @@ With a ``key_secret`` the addresses are HMACs.
 from __future__ import annotations
 
 import base64
+import enum
 import hmac
 from collections.abc import Generator, Sequence
 from functools import cache
@@ -27,6 +28,7 @@ from hybridgrey.store.connection import Call, Script, StoreError
 
 PREFIX: Final = b"hg1:wrote:"
 COUNT: Final = b"hg1:wrote+:"
+_STRANGE: Final = "the store gave an answer that the script of correspondents does not give"
 # Mailers of Postfix and Sendmail that deliver here or to who belongs here (Postfix: relay_domains).
 _OUR_OWN: Final = frozenset({"local", "virtual", "lmtp", "relay"})
 
@@ -45,6 +47,14 @@ class Terms(Protocol):
     @property
     def max_daily(self) -> int:
         """New ones of one sender in a day."""
+
+
+class Brought(enum.IntEnum):
+    """What became of somebody brought along."""
+
+    KEPT = 0
+    LONGER = 1
+    NEW = 2
 
 
 class Correspondents:
@@ -69,7 +79,8 @@ class Correspondents:
         Calls are few: one for each recipient that is known, another for a new one, and one for the count.
         """
         fresh: list[Mailbox] = []
-        for recipient in recipients:
+        # A client may name a recipient twice; he is new once.
+        for recipient in {box.key: box for box in recipients}.values():
             if not _number((yield self._call(recipient, b"renew"))):
                 fresh.append(recipient)
         if not fresh:
@@ -79,6 +90,27 @@ class Correspondents:
         for recipient in fresh[:granted]:
             yield self._call(recipient, b"put")
         return min(granted, len(fresh))
+
+    def bring(self, address: Mailbox, age: int) -> Call:
+        """The call by which somebody whom we wrote to `age` seconds ago is one; `outcome` takes the reply.
+
+        For who is one already it never gets worse.  `age` is less than `lifetime`.
+        """
+        key = self._key(PREFIX, address)
+        return Call(_script(), (key,), (b"bring", self.terms.lifetime - age, age))
+
+    def would_bring(self, address: Mailbox, age: int) -> Call:
+        """The call that says what `bring` would come to, and changes nothing."""
+        call = self.bring(address, age)
+        return call._replace(args=(b"would", *call.args[1:]))
+
+    @staticmethod
+    def outcome(reply: Sequence[int]) -> Brought:
+        """What `bring` came to.  Raises StoreError for what the script does not answer."""
+        try:
+            return Brought(_number(reply))
+        except ValueError as error:
+            raise StoreError(_STRANGE) from error
 
     def _call(self, recipient: Mailbox, doing: bytes) -> Call:
         return Call(_script(), (self._key(PREFIX, recipient),), (doing, self.terms.lifetime))
@@ -105,7 +137,7 @@ def is_taught(recipient: Mailbox, mailer: str) -> bool:
 def _number(reply: Sequence[int]) -> int:
     if len(reply) == 1 and isinstance(reply[0], int):
         return reply[0]
-    raise StoreError("the store gave an answer that the script of correspondents does not give")
+    raise StoreError(_STRANGE)
 
 
 @cache

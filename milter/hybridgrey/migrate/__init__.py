@@ -3,5 +3,5 @@
 In reading order: `found` (a rule for each thing found, or why there is none), `maincf`, `restrictions`,
 `accessmap` and `postfix` (from a main.cf), `whitelists` (postgrey's), `configfile` (the rules as TOML),
 `greylisters` (what other greylisters keep on disk), `restore` with restore.lua (known senders written into
-our store).
+our store), `sentmail` (whom we have written to, by Postfix's log).
 """

@@ -258,26 +258,27 @@ def _awaited(
     verdict: Verdict,
 ) -> Awaited:
     """What the undecided rules wait for; `verdict` is what stands if none of them matches."""
-    zones = frozenset([zone for _, some in undecided for zone in some])
-    dialogue = False
-    for i, _ in undecided:
+    zones: list[str] = []
+    dialogue, lenient, bits = False, verdict.action is Action.GREYLIST, 0
+    for i, some in undecided:
+        zones += some
         if not sure >> i & 1:
             dialogue = True
-    if not wanted:
-        return Awaited(zones, dialogue)
-    bits = 0
-    lenient = verdict.action is Action.GREYLIST and not zones and not dialogue
-    for i, _ in undecided:
-        bits |= wanted.get(i, 0)
-        lenient = lenient and (rules[i].action is Action.ACCEPT or bool(wanted.get(i, 0) & conditions.SCORE))
+        if wanted:
+            facts = wanted.get(i, 0)
+            bits |= facts
+            if rules[i].action is not Action.ACCEPT and not facts & conditions.SCORE:
+                lenient = False
+    if not bits:
+        return Awaited(frozenset(zones), dialogue)
     return Awaited(
-        zones,
+        frozenset(zones),
         dialogue,
-        spf=bool(bits & conditions.SPF),
-        by_hand=bool(bits & conditions.BY_HAND),
-        correspondent=bool(bits & conditions.CORRESPONDENT),
-        score=bool(bits & conditions.SCORE),
-        standing=verdict if lenient else None,
+        bits & conditions.SPF != 0,
+        bits & conditions.BY_HAND != 0,
+        bits & conditions.CORRESPONDENT != 0,
+        bits & conditions.SCORE != 0,
+        verdict if lenient and not zones and not dialogue else None,
     )
 
 

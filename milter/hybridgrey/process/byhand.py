@@ -166,6 +166,9 @@ class Current:
         self._read: dict[tuple[bytes, bytes], Entry | None] = {}
         self.table: Table = EMPTY
         """The entries that hold."""
+        self._all = EMPTY
+        # When the last of those ended that are left out, Unix seconds; before that the clock was set back.
+        self._ended = 0
         if not bulletin.generation:
             with contextlib.suppress(StoreError):  # the keeper goes on trying
                 self._take(register.read())
@@ -177,13 +180,18 @@ class Current:
         if bulletin.generation != self._generation and (found := published(bulletin)) is not None:
             self._generation = found[0]
             self._take(found[1])
-        self.table = self.table.at(time.time() + bulletin.offset)
+        now = time.time() + bulletin.offset
+        table = (self._all if now < self._ended else self.table).at(now)
+        if table is not self.table:
+            self.table = table
+            self._ended = max((entry.until for entry in self._all.entries if entry.over(now)), default=0)
 
     def _take(self, copy: Copy) -> None:
         """Read what is new of a copy: no mail should wait because of a change among thousands."""
         before = self._read
         self._read = {pair: before[pair] if pair in before else parse(*pair) for pair in copy.pairs}
-        self.table = Table(entry for entry in self._read.values() if entry is not None)
+        self.table = self._all = Table(entry for entry in self._read.values() if entry is not None)
+        self._ended = 0
 
     def of(
         self,

@@ -19,8 +19,7 @@ from typing import Any, Final
 from hybridgrey.eventloop import READ, WRITE, Loop
 from hybridgrey.filter import forged
 from hybridgrey.filter.reply import Reply
-from hybridgrey.filter.session import Session
-from hybridgrey.process.native_served import Served
+from hybridgrey.filter.session import Session, Sessions
 from hybridgrey.process.native_task import Task, Waits
 from hybridgrey.protocol import events, replies, wire
 from hybridgrey.protocol.connection import MOST_OUTPUT, Connection
@@ -34,7 +33,7 @@ _UNKNOWN: Final = "unknown"
 class Engine:
     """What all connections of a worker share."""
 
-    def __init__(self, loop: Loop, sessions: Served, waits: Waits, *, over_tcp: bool = False) -> None:
+    def __init__(self, loop: Loop, sessions: Sessions, waits: Waits, *, over_tcp: bool = False) -> None:
         """`over_tcp`: whether connections are not those of a unix socket."""
         self._over_tcp = over_tcp
         self.loop = loop

@@ -16,10 +16,10 @@ from typing import Final, NoReturn, Protocol
 
 from hybridgrey import logs
 from hybridgrey.eventloop import READ, Loop
+from hybridgrey.filter.session import Sessions
 from hybridgrey.process import serving
 from hybridgrey.process.native_engine import Engine
 from hybridgrey.process.native_helpers import Helpers
-from hybridgrey.process.native_served import Served
 from hybridgrey.process.native_task import Calls, Waits
 
 IDLE: Final = 7210.0
@@ -38,7 +38,7 @@ class Registration(Protocol):
     """What serves the sessions of a worker."""
 
     @property
-    def sessions(self) -> Served:
+    def sessions(self) -> Sessions:
         """Their steps."""
         ...
 

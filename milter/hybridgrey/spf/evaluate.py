@@ -12,7 +12,10 @@ A pass *proves* the client when the term that matched names it.  It does not, an
   likes.  ``%{d}`` and ``%{o}`` are names of domains and depend on nothing else, so they are as good as text.
   ``%{s}`` has the local part in it.  ``%{v}`` is the client's.
 
-What stands before the match and only takes clients out (``-exists:%{i}.bad.example``) costs no proof.
+What stands before the match and only takes clients out (``-exists:%{i}.bad.example``) costs no proof, but its
+question tells a nameserver who the client is, and `include:` behind it may lead to a record written for him.
+So what is asked after such a question, ``ptr`` too, proves only if it holds for `LEAST_HELD` seconds: then it
+is the same for all clients of that time, as if they were all written into it.
 """
 
 from __future__ import annotations
@@ -36,6 +39,7 @@ _MAPPED = bytes(10) + b"\xff\xff"
 _MAX_SAID = 512
 _FIRST: dict[Kind, Type] = {Kind.INCLUDE: "TXT", Kind.MX: "MX", Kind.EXISTS: "A"}
 _BY_MACRO = "through a macro of client or sender"
+_MADE = "by an answer that may be made for this client"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,7 @@ def evaluate(identity: Identity, widths: Widths = DEFAULT) -> Steps[Outcome]:
         return Outcome(stop.result, check.ttl, error=stop.error, personal=check.personal)
     doubt = ""
     if found.result is Result.PASS:
-        doubt = found.doubt or check.excess(widths)
+        doubt = found.doubt or (_MADE if check.made else "") or check.excess(widths)
     term, where = shown(found.term), shown(found.domain)
     return Outcome(found.result, check.ttl, term, where, doubt, "", check.personal)
 
@@ -140,6 +144,8 @@ class _Check(Walk):
                     self.soon, first = self._coming(record, number + 1, domain), False
                 self.spend(term.text)
                 found = yield from self._looked_up(term, domain, doubt, counts=counts)
+                if term.kind is Kind.PTR or (term.spec and term.spec.varies):
+                    self.told = True
             if found:
                 return found
         return (yield from self._redirected(record, domain, doubt, counts=counts))

@@ -20,6 +20,10 @@ MAX_ADDRESSES = 256
 """Of a host; RFC 7208 has no limit, but an answer over TCP has room for thousands, a hundred times over."""
 
 
+LEAST_HELD = 30
+"""Seconds for which an answer must hold that is asked for after a name had the client or sender in it."""
+
+
 class Stop(Exception):  # noqa: N818  # the end of a walk, and not always an error of somebody
     """The walk has a result for all that is asked for: temperror or permerror, and why."""
 
@@ -32,7 +36,18 @@ class Stop(Exception):  # noqa: N818  # the end of a walk, and not always an err
 class Walk:
     """The state of one walk; `bits`: 32 for IPv4 clients, 128 for IPv6."""
 
-    __slots__ = ("address_type", "areas", "bits", "counted", "lookups", "soon", "ttl", "voids")
+    __slots__ = (
+        "address_type",
+        "areas",
+        "bits",
+        "counted",
+        "lookups",
+        "made",
+        "soon",
+        "told",
+        "ttl",
+        "voids",
+    )
 
     def __init__(self, bits: int) -> None:
         self.bits = bits
@@ -43,6 +58,9 @@ class Walk:
         # Addresses, IPv4 and IPv6, that the records authorise which have been reached.
         self.areas = [0, 0]
         self.counted: set[bytes] = set()
+        # Whether a nameserver has been told by a question who the client or the sender is; whether one that
+        # then was asked may have made its answer for him.
+        self.told = self.made = False
         # What the record at hand will ask after its first question.
         self.soon: tuple[Question, ...] = ()
 
@@ -52,7 +70,7 @@ class Walk:
             return Answer(Status.NXDOMAIN, MAX_TTL)
         soon, self.soon = self.soon, ()
         (answer,) = yield Ask((Question(name, kind),), soon)
-        self.ttl = min(self.ttl, answer.ttl)
+        self._note(answer.ttl)
         return answer
 
     def ask_all(self, names: list[str], kind: Type) -> Steps[list[Answer]]:
@@ -61,8 +79,13 @@ class Walk:
         if not questions:
             return []
         answers = yield Ask(questions)
-        self.ttl = min(self.ttl, *[answer.ttl for answer in answers])
+        self._note(min(answer.ttl for answer in answers))
         return list(answers)
+
+    def _note(self, ttl: int) -> None:
+        """An answer holds for so many seconds."""
+        self.ttl = min(self.ttl, ttl)
+        self.made = self.made or (self.told and ttl < LEAST_HELD)
 
     def spend(self, term: str) -> None:
         """Count a look-up."""

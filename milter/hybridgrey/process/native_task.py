@@ -11,8 +11,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Protocol
 
+from hybridgrey.content import wire
 from hybridgrey.eventloop import Loop
-from hybridgrey.filter.awaited import Answers, Awaited, Call, Steps, T
+from hybridgrey.filter.awaited import Answers, Awaited, Call, Scan, Steps, T
 from hybridgrey.lists.awaited import OverTcp, wait_for
 from hybridgrey.lists.question import Reply
 from hybridgrey.lists.shared import SharedExchange
@@ -55,12 +56,16 @@ def _asked_over_tcp(awaited: OverTcp, until: float) -> Reply | None:
 
 
 class Waits:
-    """What it takes to wait: a loop, a store, and threads for questions over TCP."""
+    """What it takes to wait: a loop, a store, and threads for questions over TCP and for scans.
 
-    def __init__(self, loop: Loop, calls: Calls, helpers: Helpers) -> None:
+    A scanner that hangs must not keep the lists waiting, so `scanning` are threads of their own.
+    """
+
+    def __init__(self, loop: Loop, calls: Calls, helpers: Helpers, scanning: Helpers | None = None) -> None:
         self.at = loop.at
         self.call = calls.call
         self.help = helpers.run
+        self.scan = (scanning or helpers).run
 
 
 class Task(Generic[T]):
@@ -135,6 +140,8 @@ class Task(Generic[T]):
             self._waits.at(awaited.until, self._timed_out, number)
         elif isinstance(awaited, Call):
             self._waits.call(awaited, partial(self._came, number))
+        elif isinstance(awaited, Scan):
+            self._waits.scan(partial(wire.ask, awaited), partial(self._came, number))
         else:
             # Strangers can have many answers truncated, and helpers are few: to wait for one counts, too.
             until = time.monotonic() + awaited.seconds

@@ -22,6 +22,7 @@ BOTH = {
     "test_odd_text",
     "test_open_connections",
     "test_postfix_protocol",
+    "test_sender_pools",
     "test_sessions",
     "test_store_down",
     "test_stores",

@@ -43,6 +43,8 @@ OWN = {
     "virtual_alias_domains": "alias.example",
     "virtual_alias_maps": "inline:{x@alias.example=f@far.example}",
     "relay_domains": "relay.example",
+    "virtual_alias_domains": "alias.example",
+    "virtual_alias_maps": "inline:{x@alias.example=x@far.example}",
     "transport_maps": "inline:{lmtp.example=lmtp:inet:127.0.0.1:1}",
     # Loopback only.
     "smtpd_relay_restrictions": "check_client_access static:permit, reject",

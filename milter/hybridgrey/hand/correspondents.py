@@ -32,7 +32,7 @@ _STRANGE: Final = "the store gave an answer that the script of correspondents do
 # Mailers of Postfix and Sendmail that deliver here or to who belongs here (Postfix: relay_domains).  Of mail
 # that no client brought (non_smtpd_milters) Postfix does not tell the mailer; then our own are learnt, which
 # costs nothing but their keys.
-# Postfix resolves what is in virtual_alias_domains to error; nobody gets mail by that, nor by discard.
+# Postfix resolves a virtual alias domain to error; nobody else gets mail by it, nor by discard.
 _OUR_OWN: Final = frozenset({"local", "virtual", "lmtp", "relay", "error", "discard"})
 
 

@@ -30,6 +30,8 @@ _MOST_AT_ONCE: Final = 4
 # Seconds for which none is taken where none can be had.
 _REST: Final = 1.0
 _TCP_THREADS: Final = 16
+# A scan that finds no thread waits for one, in its own time.
+_SCAN_THREADS: Final = 32
 
 
 class Registration(Protocol):
@@ -103,9 +105,9 @@ class _Worker:
         """Put the parts together and take connections."""
         loop = self._loop
         self._registration = made = register(loop)
-        waits = Waits(loop, made.calls, Helpers(loop, _TCP_THREADS, "tcp"))
+        tcp, scanning = Helpers(loop, _TCP_THREADS, "tcp"), Helpers(loop, _SCAN_THREADS, "scanner")
         over_tcp = self._listening.family != socket.AF_UNIX
-        self._engine = Engine(loop, made.sessions, waits, over_tcp=over_tcp)
+        self._engine = Engine(loop, made.sessions, Waits(loop, made.calls, tcp, scanning), over_tcp=over_tcp)
         self._engine.now = time.monotonic()
         self._listening.setblocking(False)
         self._accept_again()

@@ -25,8 +25,8 @@ from hybridgrey.process.native_task import Calls, Waits
 IDLE: Final = 7210.0
 """Seconds after which a connection without a word is closed: libmilter's (MI_TIMEOUT)."""
 _SWEEP: Final = 60.0
-# So many connections are taken in one turn: the other workers are to have some of a rush, too.
-_MOST_AT_ONCE: Final = 4
+# So many connections are taken in one turn: with fewer a rush costs turns, and others are to have some, too.
+_MOST_AT_ONCE: Final = 16
 # Seconds for which none is taken where none can be had.
 _REST: Final = 1.0
 _TCP_THREADS: Final = 16
@@ -93,7 +93,7 @@ class _Worker:
         self._terms = terms
         self._master = os.getppid()
         self._orders = 0
-        self._accepting = self._resting = self._refused = self._tick_failed = False
+        self._accepting = self._resting = self._refused = self._tick_failed = self._served = False
         self._swept = 0.0
         self._loop = Loop(broken=_told)
         self._take_signals()
@@ -146,9 +146,15 @@ class _Worker:
 
     def ready(self, _events: int) -> None:
         """As in `eventloop.Watcher`, for the listening socket."""
+        if self._served:
+            # Another worker's turn: all wake, and the same one would be the first each time.  If none of
+            # them wants it, it is told again at once.
+            self._served = False
+            return
         try:
             for _ in range(_MOST_AT_ONCE):
                 sock, _address = self._listening.accept()
+                self._served = self._terms.shared
                 self._engine.accept(sock)
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             pass  # another worker has taken it, or the MTA has gone

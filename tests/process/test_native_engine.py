@@ -470,7 +470,7 @@ def test_no_descriptor_is_a_rest(world, monkeypatch, code):
 
     worker = native_worker._Worker.__new__(native_worker._Worker)
     worker._loop, worker._engine, worker._registration = world.looped.loop, world.engine, Registration()
-    worker._refused = worker._resting = worker._served = False
+    worker._refused = worker._resting = False
     worker._terms = serving.Terms()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)

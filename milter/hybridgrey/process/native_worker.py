@@ -29,6 +29,8 @@ _SWEEP: Final = 60.0
 _MOST_AT_ONCE: Final = 16
 # Seconds for which none is taken where none can be had.
 _REST: Final = 1.0
+# And for which it is the others' turn to take some.
+_TURN: Final = 0.001
 _TCP_THREADS: Final = 16
 
 
@@ -93,7 +95,7 @@ class _Worker:
         self._terms = terms
         self._master = os.getppid()
         self._orders = 0
-        self._accepting = self._resting = self._refused = self._tick_failed = self._served = False
+        self._accepting = self._resting = self._refused = self._tick_failed = False
         self._swept = 0.0
         self._loop = Loop(broken=_told)
         self._take_signals()
@@ -146,15 +148,11 @@ class _Worker:
 
     def ready(self, _events: int) -> None:
         """As in `eventloop.Watcher`, for the listening socket."""
-        if self._served:
-            # Another worker's turn: all wake, and the same one would be the first each time.  If none of
-            # them wants it, it is told again at once.
-            self._served = False
-            return
+        served = False
         try:
             for _ in range(_MOST_AT_ONCE):
                 sock, _address = self._listening.accept()
-                self._served = self._terms.shared
+                served = True
                 self._engine.accept(sock)
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             pass  # another worker has taken it, or the MTA has gone
@@ -162,16 +160,23 @@ class _Worker:
             # Out of descriptors or memory, or whatever accept(2) has of the network's.
             self._rest(error)
             return
+        if served and self._terms.shared:
+            # Another worker's turn: all wake, and the same one would be the first each time.
+            self._pause(_TURN)
         if self._refused:
             self._refused = False
             self._registration.full(None)
 
     def _rest(self, error: OSError) -> None:
         """What waits at the socket would wake us again at once, for nothing."""
-        self._refused = self._resting = True
+        self._refused = True
         self._registration.full(error)
+        self._pause(_REST)
+
+    def _pause(self, seconds: float) -> None:
+        self._resting = True
         self._loop.change(self._listening.fileno(), 0)
-        self._loop.at(time.monotonic() + _REST, self._rested)
+        self._loop.at(time.monotonic() + seconds, self._rested)
 
     def _rested(self, _number: int) -> None:
         if self._resting:

@@ -56,6 +56,9 @@ class Reason(StrEnum):
     DOMAIN = "domain"
     EXPECTED = "expected"
     STORE_DOWN = "store down"
+    UNFINISHED = "unfinished"
+    ALONE = "comes alone"
+    TOGETHER = "one reply"
 
 
 _SENTENCES: Final[Mapping[Reason, str]] = {
@@ -72,6 +75,9 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.KNOWN: "has passed before",
     Reason.NETWORK: "its network has proved itself",
     Reason.DOMAIN: "the sender's domain has proved itself",
+    Reason.UNFINISHED: "the message never came to its end",
+    Reason.ALONE: "is to come alone, for the message of another recipient is scanned",
+    Reason.TOGETHER: "the message of another recipient is delayed",
     Reason.EXPECTED: "mail for the recipient was expected",
 }
 

@@ -16,6 +16,7 @@ from parts.greyterms import GreyTerms
 from parts.milterpeer import MilterPeer
 from parts.rbldnsd import Rbldnsd, ip4set, ip6trie
 from parts.redisserver import Redis
+from parts.spamd import ScriptedSpamd
 
 RULES = [
     {"name": "authenticated", "authenticated": True, "action": "accept"},
@@ -362,3 +363,61 @@ def test_hostile_text_is_data(write):
 def test_no_address(write, client):
     """What is no address is wrong usage."""
     assert run("explain", "-c", write(), client).status == 2
+
+
+def test_spf_is_asked_for_a_sender_that_is_given(tmp_path):
+    """It says the result and what it proves, and which rule and key go by it; nothing is changed."""
+    with Redis() as redis, FakeDns() as dns:
+        dns.record("b.example", "TXT", '"v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 -all"')
+        path = tmp_path / "hg.toml"
+        path.write_text(
+            f'[store]\nurl = "{redis.unix_url}"\n[dns]\nnameservers = ["{dns.address}"]\n'
+            '[[rule]]\nname = "friends"\ncorrespondent = true\naction = "accept"\n'
+            '[[rule]]\nname = "the rest"\naction = "greylist"\n'
+        )
+        words = ("explain", "-c", path, "192.0.2.1", "--to", "c@d.example")
+        done = run(*words)
+        assert not any(line.startswith("SPF") for line in done.lines)
+        assert dns.queries == []
+        done = run(*words, "--from", "a@b.example")
+        assert "SPF: pass, proves b.example" in done.lines
+        assert "correspondent: no (never written to)" in done.output
+        done = run(*words[:3], "203.0.113.1", "--from", "a@b.example")
+        assert "SPF: fail, proves nobody" in done.lines
+        assert redis.keys() == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "score", "error", "reply"),
+    [
+        (7.5, True, 7.5, "", "554 5.7.1 Access denied"),
+        (4.5, True, 4.5, "", "450 4.2.0 Greylisted, please try again in 300 seconds"),
+        (1.5, True, 1.5, "", ""),
+        (b"?", True, None, "no answer of spamd's", "450 4.2.0 Greylisted, please try again in 300 seconds"),
+        (1.5, False, None, "", "450 4.2.0 Greylisted, please try again in 300 seconds"),
+    ],
+)
+def test_score(write, tmp_path, answer, message, score, error, reply):
+    """A message is scanned, and judged by its score; without one the score is said to decide."""
+    rules = [
+        {"name": "friends", "clients": ["192.0.2.16/28"], "action": "accept"},
+        {"name": "spam", "score": ">=7", "action": "reject"},
+        {"name": "grey", "score": ">=4", "action": "greylist"},
+    ]
+    file = tmp_path / "message"
+    file.write_bytes(b"Subject: x\n\nHello.\n")
+    words = ["192.0.2.1", *(["--message", str(file)] if message else [])]
+    with ScriptedSpamd(answer) as scanner:
+        path = write(content={"scanner": scanner.spec}, rule=rules)
+        found = explained(path, *words)
+        assert (found["score"], found["scan_error"], found["reply"]) == (score, error, reply)
+        assert found["pending"] is True
+        text = run("explain", "-c", path, *words).output
+        wanted = (
+            f"score: {score}, in " if score else f"score: unknown: {error}" if error else "score: decides at"
+        )
+        assert wanted in text
+        assert explained(path, "192.0.2.17", *words[1:])["pending"] is False
+        assert len(scanner.requests) == 2 * message
+    if message:
+        assert scanner.requests[0].endswith(b"\r\nSubject: x\r\n\r\nHello.\r\n")

@@ -10,6 +10,7 @@ import pytest
 from hybridgrey import logs
 from hybridgrey.config import load
 from hybridgrey.config.load import Config
+from hybridgrey.content import scanner
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.followup import Events
 from hybridgrey.filter.reply import Reply
@@ -19,6 +20,7 @@ from hybridgrey.greylist.triplets import Greylist, State
 from hybridgrey.lists import zones
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import NoReporter
+from hybridgrey.policy.conditions import Score
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.protocol import wire
@@ -91,8 +93,9 @@ class Store:
 class World:
     """A filter without an engine."""
 
-    def __init__(self, dns: FakeDns, config: Config) -> None:
+    def __init__(self, dns: FakeDns, config: Config, *before: Rule) -> None:
         rules = [
+            *before,
             Rule("bl", Action.REJECT, lists=(ListEntry.parse("bl.test"),)),
             Rule("wl", Action.ACCEPT, lists=(ListEntry.parse("wl.test"),)),
             Rule("the rest", Action.GREYLIST),
@@ -100,7 +103,14 @@ class World:
         built = zones.build(rules, {})
         self.store, self.counted, reports = Store(), Counted(), NoReporter()
         greylist = Greylist(self.store, GreyTerms())  # type: ignore[arg-type]  # gives calls only
-        screen = Screen(config, Policy(rules), built, Resolver(built, [(dns.host, dns.port)]), greylist)
+        screen = Screen(
+            config,
+            Policy(rules),
+            built,
+            Resolver(built, [(dns.host, dns.port)]),
+            greylist,
+            scanner=scanner.of(config, reports),
+        )
         events = Events(self.counted, screen.zones, reports, logged=False, enforced=not config.observe)
         self.sessions = Sessions(
             screen, config, log=logs.get(), events=events, reports=reports, store_well=lambda: True
@@ -241,3 +251,31 @@ def test_terms(dns: FakeDns, made: Config, has: int, lacks: int) -> None:
     assert terms.steps & has == has
     assert not terms.steps & lacks
     assert set(terms.macros) == {wire.Stage.CONNECT, wire.Stage.MAIL, wire.Stage.RCPT}
+
+
+SCANNED = {"content": {"scanner": "spamd:inet:783@127.0.0.1"}}
+PLAIN = {"headers": {"greylist": False, "authentication_results": False, "remove_forged": False}}
+
+
+@pytest.mark.parametrize("sections", [{}, PLAIN], ids=["headers", "no headers"])
+def test_a_scanner_that_no_rule_asks_costs_nothing(
+    dns: FakeDns, sections: dict[str, dict[str, object]]
+) -> None:
+    """The same steps, actions and macros are negotiated; with a rule that asks, headers and body come."""
+    without = World(dns, config(**sections)).sessions
+    unasked = World(dns, config(**sections, **SCANNED)).sessions
+    asked = World(
+        dns, config(**sections, **SCANNED), Rule("spam", Action.GREYLIST, score=Score.parse(">=4"))
+    ).sessions
+    assert (unasked.terms.steps, unasked.terms.actions, unasked.terms.macros) == (
+        without.terms.steps,
+        without.terms.actions,
+        without.terms.macros,
+    )
+    assert unasked.wants_end == without.wants_end
+    of_message = wire.NO_HELO | wire.NO_HEADERS | wire.NO_BODY
+    assert without.terms.steps & wire.NO_BODY
+    assert not asked.terms.steps & of_message
+    assert asked.terms.steps == without.terms.steps & ~of_message | wire.CAN_SKIP
+    assert asked.terms.actions == without.terms.actions
+    assert asked.wants_end

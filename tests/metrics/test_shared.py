@@ -468,6 +468,8 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_reasons": (),  # shown as they are counted
         "hybridgrey_rcpt_wait_seconds": (),
         "hybridgrey_records_lost": (),
+        "hybridgrey_scan_failures": (),
+        "hybridgrey_scan_seconds": (),
         "hybridgrey_sessions": (),
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),

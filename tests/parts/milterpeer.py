@@ -255,7 +255,8 @@ class MilterPeer:
         steps += [("eoh", b""), ("body", body)]
         for stage, data in steps:
             reply = self._command(stage, data, known)
-            if not reply.passes:
+            # No more of the body is wanted; there is none.
+            if not reply.passes and reply.kind != "skip":
                 return Message(reply)
         self._macros("eom", known)
         self._send(b"E")

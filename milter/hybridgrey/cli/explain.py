@@ -6,7 +6,7 @@ import ipaddress
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
@@ -18,6 +18,7 @@ from hybridgrey.cli.hand import by_hand
 from hybridgrey.cli.hand_rows import HEAD, fields, row
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
 from hybridgrey.config.load import Config
+from hybridgrey.content.scanner import Scanned
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
 from hybridgrey.greylist.triplets import State
 from hybridgrey.hand.entries import About
@@ -26,6 +27,7 @@ from hybridgrey.lists import names
 from hybridgrey.lists.names import HostName
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.series import NO_LIST_WORKS
+from hybridgrey.policy.conditions import Unknown
 from hybridgrey.policy.judge import REFUSING
 from hybridgrey.policy.trace import Question
 from hybridgrey.process import assembly, pools
@@ -52,6 +54,12 @@ _FINDINGS = {
 )
 @click.option("--authenticated", is_flag=True, help="The client has logged in.")
 @click.option(
+    "--message",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="The message, to be scanned where a rule wants its score; - is standard input.",
+)
+@click.option(
     "--exit-code",
     is_flag=True,
     help="Exit status 0 when mail is let in now, as all is in observe mode; 1 when not.",
@@ -66,6 +74,7 @@ def explain_(
     recipient: str | None,
     host: str | None,
     authenticated: bool,
+    message: BinaryIO | None,
     exit_code: bool,
     json_: bool,
 ) -> None:
@@ -75,13 +84,14 @@ def explain_(
     their health first, as the daemon does it.  The cache of a running daemon is not used.  When a rule has a
     name in `clients`, the client's name is looked up, too: the one in its PTR record, if that leads back to
     the address.  Without --from or --to the verdict is for a sender or recipient that no rule names.  When
-    the store or the nameservers are down, the rest is explained.
+    the store, the nameservers or the content scanner are down, the rest is explained.
 
     \b
     Examples:
       hybridgrey explain 192.0.2.1
       hybridgrey explain 192.0.2.1 --from a@example.org --to b@example.net
       hybridgrey explain 2001:db8::1 --host mail.example.org --json
+      hybridgrey explain 192.0.2.1 --from a@example.org --to b@example.net --message spam.eml
       hybridgrey explain --exit-code 192.0.2.1 >/dev/null && echo let in
     """
     try:
@@ -89,12 +99,14 @@ def explain_(
     except ValueError:
         raise click.BadParameter(f"{clean(client)!r} is no IP address", param_hint="ADDRESS") from None
     config = configured(config_path)
+    # One byte more than is scanned: such a message is too large.
+    text = message.read(config.content.max_size + 1) if message is not None else None
     with closing(open_store(config)) as store:
         said = by_hand(config, store)
         named = _host_name(config, client, host, said)
         asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
         greylist = assembly.open_greylist(config, store)
-        found = explain(config, greylist, store, asked, said, pools=pools.present(config))
+        found = explain(config, greylist, store, asked, said, pools=pools.present(config), message=text)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 
@@ -122,7 +134,11 @@ def _print_json(config: Config, asked: Question, named: HostName, found: Explana
         "enforced": not config.observe,
     }
     parts |= asdict(found)
-    del parts["touch"]
+    del parts["touch"], parts["scanned"]
+    parts |= {"score": None, "scan_error": "", "scan_seconds": None}
+    if (scanned := found.scanned) is not None:
+        score = None if isinstance(scanned.score, Unknown) else scanned.score
+        parts |= {"score": score, "scan_error": scanned.error, "scan_seconds": scanned.seconds}
     parts["entries"] = [fields(entry) for entry in found.entries]
     names = ("state", "seconds_left", "age", "accepted")
     parts["greylist"] = found.touch and {name: getattr(found.touch, name) for name in names}
@@ -141,9 +157,7 @@ def _print(config: Config, asked: Question, named: HostName, found: Explanation)
     let_in = f'let in, for mode is "observe"; would get: {found.reply}' if config.observe else found.reply
     click.echo(f"client gets: {'let in' if found.passes else let_in}")
     click.echo(f"host name: {clean(', '.join(part for part in named if part))}")
-    if found.spf:
-        proof = f"proves {clean(found.proved)}" if found.proved else "proves nobody"
-        click.echo(f"SPF: {found.spf}, {proof}")
+    _print_learnt(found)
     missing = [
         f"--{name}" for name, value in (("from", asked.sender), ("to", asked.recipient)) if value is None
     ]
@@ -166,6 +180,15 @@ def _print(config: Config, asked: Question, named: HostName, found: Explanation)
         warn(found.nameserver_error)
     if found.store_error:
         warn(store_trouble(config, StoreError(found.store_error)))
+
+
+def _print_learnt(found: Explanation) -> None:
+    """What was asked about the sender and the message."""
+    if found.spf:
+        proof = f"proves {clean(found.proved)}" if found.proved else "proves nobody"
+        click.echo(f"SPF: {found.spf}, {proof}")
+    if found.pending:
+        click.echo(f"score: {_score(found.scanned)}")
 
 
 def _print_helpless(found: Explanation) -> None:
@@ -194,6 +217,14 @@ def _print_greylist(found: Explanation) -> None:
     elif found.store_error:
         title("Greylist")
         click.echo("not known: the store is down, and store.on_failure decides")
+
+
+def _score(scanned: Scanned | None) -> str:
+    if scanned is None:
+        return "decides at the end of the message; unknown here, for want of --message"
+    if isinstance(scanned.score, Unknown):
+        return f"unknown: {clean(scanned.error)}"
+    return f"{scanned.score:g}, in {milliseconds(scanned.seconds)}"
 
 
 def _answer(answer: ListAnswer) -> str:

@@ -260,6 +260,7 @@ class Headers(Section):
     greylist: bool = True
     authentication_results: bool = True
     remove_forged: bool = True
+    score: bool = False
 
 
 class Metrics(Section):

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
-from hybridgrey.filter.awaited import Call, Steps, T
+from hybridgrey.content import wire
+from hybridgrey.content.question import ScanError
+from hybridgrey.filter.awaited import Call, Scan, Steps, T
 from hybridgrey.lists.awaited import Wait, poll_only, wait_for
 from hybridgrey.store.connection import Script, StoreError
 from hybridgrey.store.link import Arguments
@@ -32,15 +34,19 @@ class Blocking:
         try:
             awaited = next(steps)
             while True:
-                if not isinstance(awaited, Call):
+                if not isinstance(awaited, Call | Scan):
                     awaited = steps.send(wait_for(awaited, self._wait))
                     continue
                 try:
-                    reply = self._store.run(*awaited)
-                except StoreError as error:
+                    reply = self._brought(awaited)
+                except (StoreError, ScanError) as error:
                     awaited = steps.throw(error)
                 else:
                     awaited = steps.send(reply)
         except StopIteration as stop:
             result: T = stop.value
             return result
+
+    def _brought(self, awaited: Call | Scan) -> list[int] | bytes:
+        """What the store or the scanner answers; raises StoreError or ScanError."""
+        return self._store.run(*awaited) if isinstance(awaited, Call) else wire.ask(awaited, self._wait)

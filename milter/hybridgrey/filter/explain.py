@@ -20,8 +20,11 @@ import dns.rdatatype
 
 from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
+from hybridgrey.content import scanner
+from hybridgrey.content.scanner import Scanned
 from hybridgrey.filter.awaited import Call, Steps
 from hybridgrey.filter.blocking import Blocking
+from hybridgrey.filter.pending import described
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, InPools, Screen
 from hybridgrey.greylist.triplets import Greylist, Touch
@@ -35,6 +38,7 @@ from hybridgrey.lists.health import Health, Prober
 from hybridgrey.lists.lookup import SUSPENDED
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
+from hybridgrey.lists.upstream import NoReporter
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.conditions import Spf
 from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Pools, Rule, Verdict
@@ -65,7 +69,8 @@ class Explanation:
     `too_late` are rules that would let the client in, but stand below the one that refuses it.  `expected`:
     it would be delayed, but mail for the recipient is expected.  `entries` are those by hand that name them.
     `spf` is its result, "" where nobody has asked, `proved` the domain that it proves; `domain` is that one
-    if the greylist lets it in for that.
+    if the greylist lets it in for that.  `pending`: the score of the message decides; without `scanned` it is
+    taken for unknown here.
     """
 
     action: Action
@@ -84,6 +89,8 @@ class Explanation:
     spf: str = ""
     proved: str = ""
     domain: str = ""
+    pending: bool = False
+    scanned: Scanned | None = None
 
     @property
     def passes(self) -> bool:
@@ -101,6 +108,8 @@ class Peek:
         """What an attempt would meet now."""
         return self._greylist.glance(client, sender, recipient, delay)
 
+    glance = attempt
+
     def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
         """The same for a client that SPF proves."""
         return self._greylist.glance_by_domain(domain, sender, recipient, delay, network)
@@ -108,6 +117,14 @@ class Peek:
     def hand_over(self, _client: str, _sender: str, _recipient: str, _domain: Touch) -> Call | None:
         """Nothing is changed."""
         return None
+
+
+class _NoMacros:
+    """What an MTA would tell beside the commands (`macros.Symbols`): nothing is known of it."""
+
+    def getsymval(self, _name: str, /) -> None:
+        """None."""
+        return
 
 
 def explain(
@@ -118,10 +135,11 @@ def explain(
     by_hand: Table = EMPTY,
     *,
     pools: InPools | None = None,
+    message: bytes | None = None,
 ) -> Explanation:
     """Judge a client as the daemon would, and say why. A bad world is in the answer, not raised.
 
-    `by_hand` are the entries by hand; `pools`: as for `Screen`.
+    `by_hand` are the entries by hand; `pools`: as for `Screen`; `message` is scanned where a score is wanted.
     """
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
@@ -136,8 +154,7 @@ def explain(
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     secret = config.store.key_secret.get_secret_value()
-    # Of somebody who is not given there is no record to be asked for.
-    spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
+    carrier = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6))
     screen = Screen(
         config,
         policy,
@@ -146,20 +163,29 @@ def explain(
         Peek(greylist),
         Expected(secret),
         by_hand.of,
-        spf=spf,
+        # Of somebody who is not given there is no record to be asked for.
+        spf=None if asked.sender is None else carrier,
         pools=pools,
         correspondents=Correspondents(config.correspondents, secret),
+        scanner=scanner.of(config, NoReporter()),
     )
     client = screen.connect(asked.client, asked.host)
     try:
         lists = _lists(client, screen, servers, reasons)
-        decision = Blocking(store).run(_decide(screen, client, asked))
+        decision, pending = Blocking(store).run(_decide(screen, client, asked, message, config.hostname))
     finally:
         client.close()
     answers = client.lookup.answers if client.lookup else {}
     rule = decision.verdict.rule
     about = (source.packed, source.carried, asked.host, asked.from_, asked.to)
-    known = Facts(0, 0, spf=decision.spf, by_hand=by_hand.of(*about), correspondent=decision.correspondent)
+    scanned = decision.scanned
+    known = Facts(
+        *(0, 0),
+        spf=decision.spf,
+        by_hand=by_hand.of(*about),
+        correspondent=decision.correspondent,
+        score=None if scanned is None else scanned.score,
+    )
     result = decision.spf if isinstance(decision.spf, Spf) else Spf("")
     entries = by_hand.naming(*about)
     labels = {zone.name: zone.label for zone in built}
@@ -184,6 +210,8 @@ def explain(
         spf=result.result,
         proved=result.proved,
         domain=decision.domain,
+        pending=pending,
+        scanned=scanned,
     )
 
 
@@ -257,10 +285,22 @@ def _text(client: bytes, zone: zones.Zone, servers: Sequence[tuple[str, int]]) -
     return ""
 
 
-def _decide(screen: Screen, client: Client, asked: Question) -> Steps[Decision]:
+def _decide(
+    screen: Screen, client: Client, asked: Question, message: bytes | None, name: str
+) -> Steps[tuple[Decision, bool]]:
+    """The decision, and whether the recipient was pending."""
     transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
+    transaction.scans = screen.scanner is not None
     try:
-        return (yield from screen.judge(transaction, asked.to))
+        found = yield from screen.judge(transaction, asked.to)
+        if isinstance(found, Decision):
+            return found, False
+        if message is None or screen.scanner is None:
+            return (yield from screen.delay(found)), True
+        collected = screen.scanner.message()
+        collected.file(message)
+        scan = screen.scanner.scan(described(_NoMacros(), transaction, (asked.to.text,), name), collected)
+        return (yield from screen.decide(found, (yield from scan))), True
     finally:
         transaction.close()
 

@@ -21,7 +21,7 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.reason import reason_of
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone, code_text
-from hybridgrey.policy.conditions import Spf
+from hybridgrey.policy.conditions import Spf, Unknown
 from hybridgrey.policy.judge import Answer
 from hybridgrey.trouble.reporter import Report
 
@@ -221,6 +221,12 @@ def _learnt(decision: Decision) -> Iterator[tuple[str, object]]:
         yield "proved", bool(decision.spf.proved)
     if isinstance(decision.correspondent, bool):
         yield "correspondent", decision.correspondent
+    if decision.scanned is not None:
+        score, error, seconds = decision.scanned
+        yield "score", None if isinstance(score, Unknown) else score
+        yield "scan_ms", round(seconds * 1000, 1)
+        if error:
+            yield "scan_error", error
 
 
 class InTurns(Events):

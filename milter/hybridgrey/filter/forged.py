@@ -140,7 +140,7 @@ def _pattern(before: str, name: str) -> re.Pattern[str]:
 
 
 def greylist(value: bytes, name: str) -> bool:
-    """Whether an ``X-Greylist`` field says that hybridgrey at `name` has written it.
+    """Whether an ``X-Greylist`` or ``X-Spam-Score`` field says that hybridgrey at `name` has written it.
 
     It is text without a grammar, in which any reader may take comments and encoded words for what they are.
     """
@@ -157,6 +157,7 @@ def greylist(value: bytes, name: str) -> bool:
 FIELDS: Final[Mapping[str, Callable[[bytes, str], bool]]] = {
     "authentication-results": results,
     "x-greylist": greylist,
+    "x-spam-score": greylist,
 }
 """The fields that are ours to write, by their names in lower case."""
 

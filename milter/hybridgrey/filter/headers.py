@@ -40,7 +40,8 @@ class Headers:
         self._greylist = config.headers.greylist
         self.adds_results = config.headers.authentication_results
         self.removes = config.headers.remove_forged
-        self.adds = self._greylist or self.adds_results
+        self._score = config.headers.score and config.scanner is not None
+        self.adds = self._greylist or self.adds_results or self._score
 
     def remove(self, message: Fields, tally: Tally, queue_id: str) -> bool:
         """Take out forged fields; False if there are more than anybody honest has.
@@ -55,8 +56,12 @@ class Headers:
         self._log.info("forged headers removed", queue_id=queue_id, count=tally.count)
         return True
 
-    def add(self, message: Fields, name: str, delay: int, results: Iterable[str]) -> None:
-        """Add what there is to say: a delay in seconds, if any, and RFC 8904 results; `name` is ours."""
+    def add(
+        self, message: Fields, name: str, delay: int, results: Iterable[str], score: float | None = None
+    ) -> None:
+        """Add what there is to say: a delay in seconds, if any, RFC 8904 results, a score; `name` is ours."""
+        if self._score and score is not None:
+            message.addheader("X-Spam-Score", f"{score:.12g} by {NAME} at {name}", 0)
         if self._greylist and delay:
             message.addheader("X-Greylist", f"delayed {delay} seconds by {NAME} at {name}", 0)
         if results:

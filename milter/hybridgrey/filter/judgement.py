@@ -49,6 +49,9 @@ class Triplets(Protocol):
     def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
         """The call of an attempt; `Touch.read` takes the reply."""
 
+    def glance(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The call that says what an attempt would mean now, changing nothing."""
+
     def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
         """The call of an attempt of a client that SPF proves; `network` is what its network was told."""
 

@@ -22,6 +22,8 @@ _FOUND: Final = {
 
 def reason_of(decision: Decision) -> Reason:
     """Why a decision is what it is."""
+    if decision.deferred is not None:
+        return decision.deferred
     if decision.expected:
         return Reason.EXPECTED
     if decision.domain and decision.touch is not None and decision.touch.state is State.NETWORK:

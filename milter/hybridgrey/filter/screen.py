@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from hybridgrey.clientaddress import Carried
 from hybridgrey.config.load import Config
+from hybridgrey.content.scanner import Scanned, Scanner
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.judgement import Correspondents, Judgement, Parts, Said, Triplets
 from hybridgrey.filter.proof import Carrier
 from hybridgrey.filter.reply import DENIED, LATER, STORE_DOWN, Reply, blocked, worded
+from hybridgrey.filter.scored import ScoredJudgement
 from hybridgrey.filter.transaction import Client, Decision, Transaction
 from hybridgrey.hand.expected import Expected
 from hybridgrey.lists import lookup
@@ -49,6 +51,7 @@ class Screen:
         spf: Carrier | None = None,
         correspondents: Correspondents | None = None,
         pools: InPools | None = None,
+        scanner: Scanner | None = None,
     ) -> None:
         """`by_hand` is asked for each recipient, so what it knows may change meanwhile.
 
@@ -56,6 +59,8 @@ class Screen:
         """
         self.policy = policy
         self.zones = {z.name: z for z in zones}
+        self.scanner = scanner if any(rule.score is not None for rule in policy.rules) else None
+        """What gives scores, if a rule wants one."""
         self._plans: dict[int, tuple[Verdict | None, tuple[str, ...]]] = {}
         self._resolver = resolver
         self._parts = Parts(
@@ -119,15 +124,33 @@ class Screen:
         rules = self.policy.transaction(client.facts, helo, sender, authenticated=authenticated)
         return Transaction(client, helo, sender, authenticated=authenticated, rules=rules)
 
-    def judge(self, transaction: Transaction, recipient: Mailbox) -> Steps[Decision]:
-        """Judge a recipient. Never raises for a bad world."""
+    def judge(self, transaction: Transaction, recipient: Mailbox) -> Steps[Decision | ScoredJudgement]:
+        """Judge a recipient; its judgement if that is pending. Never raises for a bad world."""
         client = transaction.client
         if client.trusted is not None:
             return Decision(client.trusted)
         started = time.monotonic()
+        if transaction.scans and self.scanner is not None and not self.scanner.down:
+            scored = ScoredJudgement(self._parts, transaction, recipient)
+            verdict = yield from scored.verdict()
+            return scored if scored.pending else (yield from self._decided(scored, verdict, started))
         judgement = Judgement(self._parts, transaction, recipient)
         verdict = yield from judgement.verdict()
-        reply = None
+        return (yield from self._decided(judgement, verdict, started))
+
+    def decide(self, judgement: ScoredJudgement, scanned: Scanned) -> Steps[Decision]:
+        """Judge a pending recipient by its score."""
+        started = time.monotonic()
+        verdict = yield from judgement.scored(scanned.score)
+        return (yield from self._decided(judgement, verdict, started))._replace(scanned=scanned)
+
+    def delay(self, judgement: ScoredJudgement) -> Steps[Decision]:
+        """Judge a pending recipient whose score is not to be known, as if it could not be."""
+        return (yield from self._decided(judgement, judgement.unscored(), time.monotonic()))
+
+    def _decided(self, judgement: Judgement, verdict: Verdict, started: float) -> Steps[Decision]:
+        transaction = judgement.mail
+        client, reply = transaction.client, None
         match verdict.action:
             case Action.ACCEPT:
                 pass

@@ -5,9 +5,9 @@ for macros and has it change headers.  The verdict about a recipient is a genera
 waits for (see `awaited`); all other steps are over at once.
 
 Only steps that something needs are in `terms`: CONNECT, MAIL and headers without a reply, RCPT, end of
-message, and HELO where a rule or the log wants the name.  A recipient passes with "continue": "accept" at
-RCPT would end the filtering of the whole message (Postfix src/milter/milter8.c), and the next recipient would
-skip its judgement.
+message, HELO where a rule or the log wants the name, and the body where a rule wants its score.  A recipient
+passes with "continue": "accept" at RCPT would end the filtering of the whole message (Postfix
+src/milter/milter8.c), and the next recipient would skip its judgement.
 
 With Sendmail the host name at CONNECT may be forged; it counts as verified only if ``{client_resolve}`` is
 OK.  Postfix has no such macro and passes ``unknown`` for what it could not verify.
@@ -22,13 +22,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hybridgrey import envelope
 from hybridgrey.config.load import Config
+from hybridgrey.content.message import Message
+from hybridgrey.envelope import Mailbox
 from hybridgrey.filter import forged, macros
 from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.followup import Events, Judged
 from hybridgrey.filter.headers import TOO_MANY, Fields, Headers
 from hybridgrey.filter.learning import Learner
+from hybridgrey.filter.pending import Pending, common, described
 from hybridgrey.filter.reply import Reply, printable
+from hybridgrey.filter.scored import ScoredJudgement
 from hybridgrey.filter.screen import Client, Decision, Screen, Transaction
+from hybridgrey.outcome import Reason
 from hybridgrey.protocol import wire
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.trouble.reporter import Report
@@ -43,6 +48,9 @@ _MACROS: Final = {
 }
 # Steps that no rule, header or log line needs.
 _UNUSED: Final = wire.NO_DATA | wire.NO_END_OF_HEADERS | wire.NO_BODY | wire.NO_UNKNOWN
+# What a scanner is to know of the dialogue is in the ``Received`` line.
+_MACROS_OF_MESSAGE: Final = _MACROS | {wire.Stage.MAIL: "{auth_authen} {mail_addr} {tls_version}"}
+_OF_MESSAGE: Final = wire.NO_HELO | wire.NO_HEADERS | wire.NO_BODY
 # Not CONNECT: Postfix sends what has no reply only together with the next step that has one, which would be
 # RCPT, and the lists would be asked no sooner.
 _SILENT: Final = wire.SILENT_HELO | wire.SILENT_MAIL | wire.SILENT_HEADER
@@ -55,7 +63,7 @@ class Context(macros.Symbols, Fields, Protocol):
 class Session:
     """A client of the MTA's, and its current mail transaction."""
 
-    __slots__ = ("client", "helo", "postfix", "tally", "transaction")
+    __slots__ = ("client", "helo", "pending", "postfix", "tally", "transaction")
 
     def __init__(self) -> None:
         self.client: Client | None = None
@@ -63,6 +71,12 @@ class Session:
         self.postfix = False
         self.transaction: Transaction | None = None
         self.tally: forged.Tally | None = None
+        self.pending: Pending | None = None
+
+    @property
+    def message(self) -> Message | None:
+        """What is collected of the message, if its score is wanted."""
+        return self.pending.message if self.pending is not None else None
 
     def reset(self) -> None:
         """Forget the transaction; the client stays."""
@@ -70,6 +84,7 @@ class Session:
             self.transaction.close()
         self.transaction = None
         self.tally = None
+        self.pending = None
 
 
 class Sessions:
@@ -118,14 +133,18 @@ class Sessions:
             steps |= wire.NO_HELO
         if not self._headers.removes:
             steps |= wire.NO_HEADERS
+        if self._screen.scanner is not None:
+            steps = steps & ~_OF_MESSAGE | wire.CAN_SKIP
         actions = wire.ADD_HEADERS if self._headers.adds else 0
         actions |= wire.CHANGE_HEADERS if self._headers.removes else 0
-        return Terms(actions=actions, steps=steps, macros=_MACROS)
+        told = _MACROS if self._screen.scanner is None else _MACROS_OF_MESSAGE
+        return Terms(actions=actions, steps=steps, macros=told)
 
     @property
     def wants_end(self) -> bool:
         """Whether anything is done at the end of a message."""
-        return self._learner is not None or self._headers.adds or self._headers.removes
+        changes = self._headers.adds or self._headers.removes
+        return self._learner is not None or changes or self._screen.scanner is not None
 
     @property
     def live(self) -> int:
@@ -140,7 +159,7 @@ class Sessions:
     def close(self, session: Session) -> None:
         """The client or the MTA has gone; of what was awaited nothing follows."""
         self._live.discard(session)
-        session.reset()
+        self._forget(session)
         if session.client is not None:
             self._leave(session.client)
         self._events.closed(self.live)
@@ -155,9 +174,9 @@ class Sessions:
         self._begin(session, ctx, name, where)
 
     def _begin(self, session: Session, ctx: Context, name: str | None, where: str) -> Client:
+        self._forget(session)
         if session.client is not None:
             self._leave(session.client)
-        session.reset()
         session.helo = None
         session.postfix = macros.is_postfix(ctx)
         session.client = self._screen.connect(where, macros.verified(ctx, name))
@@ -181,11 +200,14 @@ class Sessions:
 
     def mail(self, session: Session, ctx: Context, path: bytes) -> None:
         """MAIL FROM: the beginning of a transaction."""
+        self._forget(session)
         client = self._renewed(session, session.client or self._recovered(session, ctx))
-        session.reset()
         sender = envelope.delivered(path, macros.said(ctx, "{mail_addr}"), final=session.postfix)
         login = macros.is_set(ctx, "{auth_authen}")
-        session.transaction = self._screen.mail(client, session.helo, sender, authenticated=login)
+        session.transaction = mail = self._screen.mail(client, session.helo, sender, authenticated=login)
+        if self._screen.scanner is not None:
+            mail.scans = True
+            session.pending = Pending(self._screen, self._screen.scanner, enforced=not self._observe)
 
     def _renewed(self, session: Session, client: Client) -> Client:
         """The client, its lists asked again if what they said is too old for another transaction."""
@@ -205,23 +227,37 @@ class Sessions:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             mail = self._screen.mail(client, session.helo, envelope.NULL, authenticated=False)
             session.transaction = mail
-        decision = yield from self._screen.judge(mail, recipient)
+        found = yield from self._screen.judge(mail, recipient)
+        pending = session.pending
+        decision = found if pending is None else (yield from pending.admit(found))
+        if isinstance(found, ScoredJudgement):
+            found.mailer = mailer
+        if not isinstance(decision, Decision):
+            return None
+        self._told(ctx, mail, recipient, decision, mailer)
+        return decision.reply if not self._observe else None
+
+    def _told(
+        self, ctx: Context | None, mail: Transaction, recipient: Mailbox, decision: Decision, mailer: str
+    ) -> None:
+        """What follows a decision."""
+        client = mail.client
         # As they are now: a late answer has had no vote.
         answers = client.lookup.answers.copy() if client.lookup is not None else {}
-        queue_id = macros.macro(ctx, "i") if self._events.told else ""
+        queue_id = macros.macro(ctx, "i") if ctx is not None and self._events.told else ""
         self._events.judged(
             Judged(time.time(), client, answers, queue_id, mail.helo, mail.sender, recipient, decision),
             self.live,
         )
         if decision.store_error or self._store_failed:
             self._heed_store(decision)
-        if decision.reply is not None and not self._observe:
-            return decision.reply
+        passes = decision.reply is None or self._observe
+        if not passes or decision.deferred is Reason.UNFINISHED:
+            return
         results = self._screen.dnswl(decision.verdict) if self._headers.adds_results else ()
         mail.passes(None if self._observe else decision.touch, results)
         if self._learner is not None and (rule := decision.verdict.rule) is not None and rule.learn:
             self._learner.note(mail, recipient, mailer)
-        return None
 
     def _heed_store(self, decision: Decision) -> None:
         """Tell of a store that fails, or that is back."""
@@ -239,13 +275,42 @@ class Sessions:
             session.tally = forged.Tally()
         session.tally.note(field.lower(), value, self._name(ctx))
 
+    def scored(self, session: Session, ctx: Context) -> Steps[Reply | None]:
+        """The end of a message whose score is wanted, before `end`: the refusal, or None if it passes."""
+        pending, mail = session.pending, session.transaction
+        if pending is None or mail is None or not pending.waiting:
+            return None
+        to = tuple(one.recipient.text for one in pending.waiting)
+        decisions = yield from pending.finish(described(ctx, mail, to, self._name(ctx)))
+        waiting, pending.waiting = pending.waiting, []
+        for judgement, decision in zip(waiting, decisions, strict=True):
+            self._told(ctx, mail, judgement.recipient, decision, judgement.mailer)
+        reply = common(decisions)
+        if reply is None or self._observe:
+            return None
+        session.reset()
+        return reply
+
+    def abort(self, session: Session) -> None:
+        """The transaction is over before its end."""
+        self._forget(session)
+
+    def _forget(self, session: Session) -> None:
+        """Forget the transaction; of recipients that were pending it is told that it came to nothing."""
+        pending, mail = session.pending, session.transaction
+        if pending is not None and mail is not None:
+            for judgement, decision in pending.unfinished():
+                self._told(None, mail, judgement.recipient, decision, judgement.mailer)
+        session.reset()
+
     def end(self, session: Session, ctx: Context) -> Reply | None:
         """End of message, the only step at which headers change: a refusal, or None if it passes."""
         tally, mail = session.tally, session.transaction
         if tally is not None and tally.count and not self._headers.remove(ctx, tally, macros.macro(ctx, "i")):
             return TOO_MANY
-        if mail is not None and (mail.delay or mail.results):
-            self._headers.add(ctx, self._name(ctx), mail.delay, mail.results)
+        score = session.pending.score if session.pending is not None else None
+        if mail is not None and (mail.delay or mail.results or score is not None):
+            self._headers.add(ctx, self._name(ctx), mail.delay, mail.results, score)
         if mail is not None and self._learner is not None:
             self._learner.learn(mail)
         session.reset()

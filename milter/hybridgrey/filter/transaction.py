@@ -6,12 +6,13 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from hybridgrey.clientaddress import ClientAddress
+from hybridgrey.content.scanner import Scanned
 from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.reply import Reply
 from hybridgrey.greylist.triplets import State, Touch
 from hybridgrey.lists.lookup import Lookup
 from hybridgrey.lists.recall import Recalled
-from hybridgrey.outcome import Outcome
+from hybridgrey.outcome import Outcome, Reason
 from hybridgrey.policy.conditions import Spf, Unknown
 from hybridgrey.policy.judge import Facts, Verdict
 from hybridgrey.spf.carrier import Chain
@@ -25,7 +26,8 @@ class Decision(NamedTuple):
     `store_error`, could not be.  `waited` is the time spent in `judge`, `stored` the part of it that the
     store took, both in seconds.  `expected`: it would be delayed, but its mail is expected.  `domain`: the
     sender's, if the greylist lets it in for that and not for its network.  `spf` and `correspondent` are None
-    where nobody has asked.
+    where nobody has asked, `scanned` where nobody has scanned.  `deferred`: why it is put off, where that is
+    not the rule's doing nor the greylist's.
     """
 
     verdict: Verdict
@@ -38,10 +40,14 @@ class Decision(NamedTuple):
     domain: str = ""
     spf: Spf | Unknown | None = None
     correspondent: bool | Unknown | None = None
+    scanned: Scanned | None = None
+    deferred: Reason | None = None
 
     @property
     def outcome(self) -> Outcome:
         """What the client gets."""
+        if self.deferred is not None:
+            return Outcome.DEFERRED
         if self.reply is None:
             return Outcome.ACCEPTED
         if self.reply.code[0] == "5":
@@ -86,6 +92,7 @@ class Transaction:
     at most, in seconds; `results` are those of RFC 8904, in their order.  `spf` and `correspondent` are what
     was learnt of the sender, None where nobody has asked; `chain` is how SPF is being found out.
     `recipients` is the number of those let in, `written` those of them that are correspondents now.
+    `scans`: whether its message can be scanned.
     """
 
     __slots__ = (
@@ -98,6 +105,7 @@ class Transaction:
         "recipients",
         "results",
         "rules",
+        "scans",
         "sender",
         "spf",
         "written",
@@ -112,6 +120,7 @@ class Transaction:
         self.authenticated = authenticated
         self.rules = rules
         self.delay = 0
+        self.scans = False
         self.results: dict[str, None] = {}
         self.spf: Spf | Unknown | None = None
         self.correspondent: bool | None = None

@@ -17,6 +17,7 @@ from hybridgrey.metrics.series import (
     NO_RULE,
     NOWHERE,
     RESULTS,
+    SCAN_BUCKETS,
     STATES,
     STORE_BUCKETS,
     WAIT_BUCKETS,
@@ -27,6 +28,7 @@ from hybridgrey.outcome import LABELS, Outcome
 
 # Where a histogram has its sum, seen from its first cell.
 _WAIT_SUM = len(WAIT_BUCKETS) + 1
+_SCAN_SUM = len(SCAN_BUCKETS) + 1
 _STORE_SUM = len(STORE_BUCKETS) + 1
 _DELAY_SUM = len(DELAY_BUCKETS) + 1
 _LIST_SUM = len(LIST_BUCKETS) + 1
@@ -95,6 +97,8 @@ class Meter:
         self._stored = schema.at("store_seconds")
         self._delay = schema.at("greylist_delay_seconds")
         self._failures = schema.at("store_failures")
+        self._scan = schema.at("scan_seconds")
+        self._scan_failures = schema.at("scan_failures")
         self._states = {state: schema.at("greylist", state) for state in STATES}
         self._decided: dict[tuple[str | None, str, Outcome, str], tuple[int, int, int]] = {}
         self._lists: dict[str, _ListPlaces] = {}
@@ -164,6 +168,15 @@ class Meter:
         """Count a call of the store that failed."""
         with self._lock:
             self._cells[self._failures] += 1.0
+
+    def scanned(self, seconds: float | None) -> None:
+        """Count a message whose score was wanted, and the seconds that it took; None if there is none."""
+        with self._lock:
+            if seconds is None:
+                self._cells[self._scan_failures] += 1.0
+                return
+            self._cells[self._scan + bisect_left(SCAN_BUCKETS, seconds)] += 1.0
+            self._cells[self._scan + _SCAN_SUM] += seconds
 
     def list_answers(self, answers: Iterable[tuple[Labelled, ListAnswer]]) -> None:
         """Count answers of lists, and the seconds that they took if they came at all."""

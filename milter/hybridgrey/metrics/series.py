@@ -27,6 +27,7 @@ NO_RULE = "(none)"
 LIST_BUCKETS = (0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 WAIT_BUCKETS = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 STORE_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.02, 0.1, 0.5)
+SCAN_BUCKETS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 DELAY_BUCKETS = (
     *(1.0, 5.0, 15.0, 60.0, 300.0),
     *(420.0, 600.0, 900.0, 1800.0, 3600.0, 7200.0, 21600.0, 86400.0),
@@ -82,6 +83,8 @@ def _families() -> tuple[Family, ...]:
         Family("greylist_delay_seconds", "First attempt to acceptance", histogram, (), DELAY_BUCKETS),
         Family("store_seconds", "Time of one round trip to the store", histogram, (), STORE_BUCKETS),
         Family("store_failures", "Round trips to the store that failed", counter),
+        Family("scan_seconds", "Time to the score of a message", histogram, (), SCAN_BUCKETS),
+        Family("scan_failures", "Messages whose score was wanted and is not known", counter),
     )
 
 

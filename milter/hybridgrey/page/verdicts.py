@@ -65,6 +65,9 @@ def safe(record: Mapping[str, object]) -> Verdict | None:
         "enforced": record.get("enforced") is not False,
         "lists": dict(map(_listing, list(lists.items())[:MOST_LISTS])) if isinstance(lists, Mapping) else {},
     }
+    if "scan_ms" in record:
+        made |= {name: _number(record.get(name)) for name in ("score", "scan_ms")}
+        made["scan_error"] = _text(record.get("scan_error"))
     return made
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
+from hybridgrey.content import scanner
 from hybridgrey.eventloop import Loop
 from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events, InTurns
@@ -140,7 +141,10 @@ class Assembly:
 
     def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
-        counts = Counts(self.shared.meter(slot), self._config.rules, self.zones, ring, self._name)
+        meter = self.shared.meter(slot)
+        if screen.scanner is not None:
+            screen.scanner.count = meter.scanned
+        counts = Counts(meter, self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
 
@@ -176,6 +180,7 @@ class Assembly:
             spf=spf,
             pools=self.pools.of,
             correspondents=self._correspondents,
+            scanner=scanner.of(config, reports),
         )
         return screen, store
 

@@ -22,13 +22,14 @@ if TYPE_CHECKING:
 
 
 class _Session(Session):
-    """A session, and the steps that its MTA leaves out or wants no reply for."""
+    """A session, the steps that its MTA leaves out or wants no reply for, and whether headers may change."""
 
-    __slots__ = ("flags",)
+    __slots__ = ("changes", "flags")
 
-    def __init__(self, flags: int) -> None:
+    def __init__(self, flags: int, *, changes: bool) -> None:
         super().__init__()
         self.flags = flags
+        self.changes = changes
 
     def answer(self, silent: int) -> int:
         """What a step returns that needs no reply: none, if the MTA has agreed to do without."""
@@ -54,6 +55,9 @@ class Engine:
         milter.set_envrcpt_callback(self._guarded(self.envrcpt, 0))
         if not self._terms.steps & wire.NO_HEADERS:
             milter.set_header_callback(self._passing_over(self._guarded(self.header, wire.SILENT_HEADER)))
+        if not self._terms.steps & wire.NO_BODY:
+            milter.set_body_callback(self._guarded(self.body, 0))
+            milter.set_abort_callback(self._guarded(self.abort, 0))
         if self._sessions.wants_end:
             milter.set_eom_callback(self._guarded(self.eom, 0))
         milter.set_close_callback(self._guarded(self.close, 0))
@@ -76,7 +80,8 @@ class Engine:
         """Agree with the MTA on actions and steps (libmilter xxfi_negotiate)."""
         terms = self._terms
         actions, wanted = options[0] & terms.actions, terms.steps
-        if not actions & wire.CHANGE_HEADERS:
+        changes = bool(actions & wire.CHANGE_HEADERS)
+        if not changes and wanted & wire.NO_BODY:
             wanted |= wire.NO_HEADERS
         if actions & wire.SET_MACRO_LISTS:
             for stage, names in terms.macros.items():
@@ -86,15 +91,17 @@ class Engine:
         options[1] = flags
         options[2] = options[3] = 0
         # Headers that an MTA sends all the same are not for us.
-        self._open(ctx, flags | wanted & wire.NO_HEADERS)
+        self._open(ctx, flags | wanted & wire.NO_HEADERS, changes=changes)
         return milter.CONTINUE
 
     def _session(self, ctx: Context) -> _Session:
         # After QUIT_NC an MTA goes on with a new client without a new negotiation.
         return _session_of(ctx) or self._open(ctx)
 
-    def _open(self, ctx: Context, flags: int = 0) -> _Session:
-        session = _Session(flags)
+    def _open(self, ctx: Context, flags: int = 0, *, changes: bool | None = None) -> _Session:
+        if changes is None:
+            changes = bool(self._terms.actions & wire.CHANGE_HEADERS)
+        session = _Session(flags, changes=changes)
         ctx.setpriv(session)
         self._sessions.open(session)
         return session
@@ -128,7 +135,8 @@ class Engine:
         """The callback for header fields, which come by the dozen, called for those only that may be ours."""
 
         def pass_over(ctx: Context, field: str, value: bytes) -> int:
-            if field.lower() in forged.FIELDS or (session := _session_of(ctx)) is None:
+            session = _session_of(ctx)
+            if field.lower() in forged.FIELDS or session is None or session.message is not None:
                 return header(ctx, field, value)
             return session.answer(wire.SILENT_HEADER)
 
@@ -137,15 +145,37 @@ class Engine:
     def header(self, ctx: Context, field: str, value: bytes) -> int:
         """A header field."""
         session = self._session(ctx)
-        if not session.flags & wire.NO_HEADERS:
+        if session.message is not None:
+            session.message.header(field.encode("utf-8", "surrogateescape"), value)
+        if session.changes and field.lower() in forged.FIELDS:
             self._sessions.header(session, ctx, field, value)
         return session.answer(wire.SILENT_HEADER)
+
+    def body(self, ctx: Context, chunk: bytes) -> int:
+        """The next piece of the body; it is skipped where the MTA can, once nobody wants it."""
+        session = self._session(ctx)
+        if session.message is not None and session.message.body(chunk):
+            return milter.CONTINUE
+        return milter.SKIP if session.flags & wire.CAN_SKIP else milter.CONTINUE
 
     def eom(self, ctx: Context) -> int:
         """End of message."""
         session = _session_of(ctx)
-        reply = self._sessions.end(session, ctx) if session is not None else None
+        if session is None:
+            return milter.CONTINUE
+        reply = None
+        if session.message is not None:
+            reply = self._blocking.run(self._sessions.scored(session, ctx))
+        if reply is None:
+            reply = self._sessions.end(session, ctx)
         return milter.CONTINUE if reply is None else _refuse(ctx, reply)
+
+    def abort(self, ctx: Context) -> int:
+        """The transaction is over before its end."""
+        session = _session_of(ctx)
+        if session is not None:
+            self._sessions.abort(session)
+        return milter.CONTINUE
 
     def close(self, ctx: Context) -> int:
         """The client or the MTA has gone."""

@@ -217,19 +217,22 @@ class Peer:
         task.begin()
 
     def _judged(self, reply: Reply | None) -> None:
+        self._answer("envrcpt", reply)
+
+    def _answer(self, step: str, reply: Reply | None) -> None:
         self._task = None
         if self._turning:
-            self._say(reply)
+            self._say(step, reply)
             return
         # Called by whoever has brought the last answer, who has nothing to do with what fails here.
         try:
-            self._say(reply)
+            self._say(step, reply)
             self._turn(b"")
         except Exception as e:
             self.failed(e)
 
-    def _say(self, reply: Reply | None) -> None:
-        self._connection.reply(replies.CONTINUE if reply is None else self._refusal("envrcpt", reply))
+    def _say(self, step: str, reply: Reply | None) -> None:
+        self._connection.reply(replies.CONTINUE if reply is None else self._refusal(step, reply))
 
     def _not_judged(self, error: Exception) -> None:
         self._sessions.failed("envrcpt", error)
@@ -243,6 +246,9 @@ class Peer:
             return replies.CONTINUE
 
     def _header(self, event: events.Header) -> None:
+        session = self._session
+        if session is not None and session.message is not None:
+            session.message.header(event.name, event.value)
         field = event.name.lower()
         agreement = self._connection.agreement
         # Headers that an MTA sends all the same are not for us.
@@ -253,15 +259,44 @@ class Peer:
             except Exception as e:
                 self._sessions.failed("header", e)
 
-    def _end(self, _event: events.EndOfMessage) -> None:
-        reply = None
+    def _body(self, event: events.Body) -> None:
+        message = None if self._session is None else self._session.message
+        agreement = self._connection.agreement
+        if (message is None or not message.body(event.chunk)) and agreement is not None:
+            self._connection.reply(replies.SKIP if agreement.steps & wire.CAN_SKIP else replies.CONTINUE)
+
+    def _end(self, event: events.EndOfMessage) -> None:
         session = self._opened()
+        if session.message is None:
+            self._say("eom", self._ended(session))
+            return
+        if event.chunk:
+            session.message.body(event.chunk)
+        steps = self._sessions.scored(session, self)
+        task = self._task = Task(self._engine.waits, steps, self._scored, self._not_scored)
+        task.begin()
+
+    def _ended(self, session: Session) -> Reply | None:
         try:
-            reply = self._sessions.end(session, self)
+            return self._sessions.end(session, self)
         except Exception as e:
             self._sessions.failed("eom", e)
-        if reply is not None:
-            self._connection.reply(self._refusal("eom", reply))
+            return None
+
+    def _scored(self, reply: Reply | None) -> None:
+        self._answer("eom", self._ended(self._opened()) if reply is None else reply)
+
+    def _not_scored(self, error: Exception) -> None:
+        self._sessions.failed("eom", error)
+        self._scored(None)
+
+    def _abort(self, _event: events.Abort) -> None:
+        session = self._session
+        if session is not None and session.pending is not None:
+            try:
+                self._sessions.abort(session)
+            except Exception as e:
+                self._sessions.failed("abort", e)
 
     def _quit_nc(self, _event: events.QuitNc) -> None:
         self._leave()
@@ -299,10 +334,10 @@ _HANDLERS: Final[dict[type, Callable[[Peer, Any], None]]] = {
     events.Data: Peer._nothing,
     events.Header: Peer._header,
     events.EndOfHeaders: Peer._nothing,
-    events.Body: Peer._nothing,
+    events.Body: Peer._body,
     events.EndOfMessage: Peer._end,
     events.Unknown: Peer._nothing,
-    events.Abort: Peer._nothing,
+    events.Abort: Peer._abort,
     events.Quit: Peer._nothing,
     events.QuitNc: Peer._quit_nc,
 }

@@ -6,13 +6,16 @@ and does nothing: so no generator is resumed twice, however late or often someth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Protocol
 
+from hybridgrey.content import wire
 from hybridgrey.eventloop import Loop
-from hybridgrey.filter.awaited import Answers, Awaited, Call, Steps, T
-from hybridgrey.lists.awaited import wait_for
+from hybridgrey.filter.awaited import Answers, Awaited, Call, Scan, Steps, T
+from hybridgrey.lists.awaited import OverTcp, wait_for
+from hybridgrey.lists.question import Reply
 from hybridgrey.lists.shared import SharedExchange
 from hybridgrey.process.native_helpers import Helpers
 from hybridgrey.store.connection import Store, StoreError
@@ -46,13 +49,23 @@ def _hand_over(answered: Answered, answer: list[int] | BaseException) -> None:
     answered(answer)
 
 
-class Waits:
-    """What it takes to wait: a loop, a store, and threads for questions over TCP."""
+def _asked_over_tcp(awaited: OverTcp, until: float) -> Reply | None:
+    """The answer, None if there is none in what time is left."""
+    left = until - time.monotonic()
+    return wait_for(awaited._replace(seconds=left)) if left > 0 else None
 
-    def __init__(self, loop: Loop, calls: Calls, helpers: Helpers) -> None:
+
+class Waits:
+    """What it takes to wait: a loop, a store, and threads for questions over TCP and for scans.
+
+    A scanner that hangs must not keep the lists waiting, so `scanning` are threads of their own.
+    """
+
+    def __init__(self, loop: Loop, calls: Calls, helpers: Helpers, scanning: Helpers | None = None) -> None:
         self.at = loop.at
         self.call = calls.call
         self.help = helpers.run
+        self.scan = (scanning or helpers).run
 
 
 class Task(Generic[T]):
@@ -127,8 +140,13 @@ class Task(Generic[T]):
             self._waits.at(awaited.until, self._timed_out, number)
         elif isinstance(awaited, Call):
             self._waits.call(awaited, partial(self._came, number))
+        elif isinstance(awaited, Scan):
+            self._waits.scan(partial(wire.ask, awaited), partial(self._came, number))
         else:
-            self._waits.help(partial(wait_for, awaited), partial(self._came, number))
+            # Strangers can have many answers truncated, and helpers are few: to wait for one counts, too.
+            until = time.monotonic() + awaited.seconds
+            self._waits.help(partial(_asked_over_tcp, awaited, until), partial(self._came, number))
+            self._waits.at(until, self._timed_out, number)
 
     def _timed_out(self, number: int) -> None:
         if number == self._number:

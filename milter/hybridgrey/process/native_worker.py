@@ -32,6 +32,8 @@ _REST: Final = 1.0
 # And for which it is the others' turn to take some.
 _TURN: Final = 0.001
 _TCP_THREADS: Final = 16
+# A scan that finds no thread waits for one, in its own time.
+_SCAN_THREADS: Final = 32
 
 
 class Registration(Protocol):
@@ -105,9 +107,9 @@ class _Worker:
         """Put the parts together and take connections."""
         loop = self._loop
         self._registration = made = register(loop)
-        waits = Waits(loop, made.calls, Helpers(loop, _TCP_THREADS, "tcp"))
+        tcp, scanning = Helpers(loop, _TCP_THREADS, "tcp"), Helpers(loop, _SCAN_THREADS, "scanner")
         over_tcp = self._listening.family != socket.AF_UNIX
-        self._engine = Engine(loop, made.sessions, waits, over_tcp=over_tcp)
+        self._engine = Engine(loop, made.sessions, Waits(loop, made.calls, tcp, scanning), over_tcp=over_tcp)
         self._engine.now = time.monotonic()
         self._listening.setblocking(False)
         self._accept_again()

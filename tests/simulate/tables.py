@@ -76,7 +76,9 @@ def _cells(one: Row) -> Iterator[str]:
 
 def swept(some: Sequence[Swept]) -> list[list[str]]:
     """The cells of the sweep, what changes most first."""
-    return [[one.known.what, f"{one.value:g}", *_ratios(one.targets)] for one in some]
+    return [
+        [one.known.what, f"{one.value:g}" if one.known.name else "", *_ratios(one.targets)] for one in some
+    ]
 
 
 def _ratios(some: Targets) -> list[str]:

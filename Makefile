@@ -7,6 +7,8 @@
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
 #             FUZZ="--engine atheris --seconds 600" is guided by coverage
 # make bench  what a decision costs and what clients wait for, as tables; BENCH="direct --full" selects
+# make simulate   what greylisting, lists and our defaults do to a month of mail, as tables;
+#             SIMULATE="--sweep" shows how much hangs on each number of the world
 # make dist           source archive, wheel and Debian package, in dist/
 # make package        a Debian package of this tree, in dist/; MAINTAINER="Name <address>" answers for it
 # make screenshot     the picture of the page in the guides, from a real run
@@ -18,10 +20,11 @@ PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
 BENCH ?=
+SIMULATE ?=
 FUZZ ?=
 
 .PHONY: help setup setup-run setup-check setup-demo setup-lab setup-package run demo lab test unit test-faults fuzz bench \
-    dist package package-test screenshot check man format clean
+    simulate dist package package-test screenshot check man format clean
 .DEFAULT_GOAL := help
 
 help:
@@ -80,6 +83,9 @@ bench: setup
 	    $(PYTHON) -m pip -qq --disable-pip-version-check install --editable '.[bench]'
 	@PYTHONPATH=tests $(PYTHON) -m bench $(BENCH)
 
+simulate: setup-run
+	@PYTHONPATH=tests $(PYTHON) -m simulate $(SIMULATE)
+
 dist: package
 	@contrib/dist/build
 
@@ -100,7 +106,7 @@ check: setup-check
 	@.venv/bin/ruff format --check .
 	@.venv/bin/ruff check .
 	@.venv/bin/mypy
-	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench contrib/demo/demo.py contrib/page/fetch.py contrib/page/screenshot.py
+	@MYPYPATH=tests:contrib/lab .venv/bin/mypy contrib/lab/serve.py tests/parts tests/bench tests/simulate contrib/demo/demo.py contrib/page/fetch.py contrib/page/screenshot.py
 
 man: setup-run
 	@$(PYTHON) contrib/man/generate.py >contrib/man/hybridgrey.8

@@ -365,6 +365,28 @@ def test_no_address(write, client):
     assert run("explain", "-c", write(), client).status == 2
 
 
+def test_spf_is_asked_for_a_sender_that_is_given(tmp_path):
+    """It says the result and what it proves, and which rule and key go by it; nothing is changed."""
+    with Redis() as redis, FakeDns() as dns:
+        dns.record("b.example", "TXT", '"v=spf1 ip4:192.0.2.0/24 ip4:198.51.100.0/24 -all"')
+        path = tmp_path / "hg.toml"
+        path.write_text(
+            f'[store]\nurl = "{redis.unix_url}"\n[dns]\nnameservers = ["{dns.address}"]\n'
+            '[[rule]]\nname = "friends"\ncorrespondent = true\naction = "accept"\n'
+            '[[rule]]\nname = "the rest"\naction = "greylist"\n'
+        )
+        words = ("explain", "-c", path, "192.0.2.1", "--to", "c@d.example")
+        done = run(*words)
+        assert not any(line.startswith("SPF") for line in done.lines)
+        assert dns.queries == []
+        done = run(*words, "--from", "a@b.example")
+        assert "SPF: pass, proves b.example" in done.lines
+        assert "correspondent: no (never written to)" in done.output
+        done = run(*words[:3], "203.0.113.1", "--from", "a@b.example")
+        assert "SPF: fail, proves nobody" in done.lines
+        assert redis.keys() == []
+
+
 @pytest.mark.parametrize(
     ("answer", "message", "score", "error", "reply"),
     [

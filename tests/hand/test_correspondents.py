@@ -134,6 +134,8 @@ def test_answers_of_another_script(reply):
         ("bob@example.net", "virtual", False),
         ("bob@example.net", "LMTP", False),
         ("bob@example.net", "relay", False),
+        ("bob@example.net", "error", False),
+        ("bob@example.net", "discard", False),
         ("<>", "smtp", False),
         ("a@b@c@", "smtp", False),
     ],

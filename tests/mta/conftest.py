@@ -15,12 +15,14 @@ from parts.rbldnsd import Rbldnsd
 from parts.unbound import Unbound
 
 BOTH = {
+    "test_correspondents",
     "test_dialogues",
     "test_forged_headers",
     "test_lifecycle",
     "test_odd_text",
     "test_open_connections",
     "test_postfix_protocol",
+    "test_sender_pools",
     "test_sessions",
     "test_store_down",
     "test_stores",

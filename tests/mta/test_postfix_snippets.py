@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from hybridgrey.hand.correspondents import PREFIX
 from mta.conftest import require
 from mta.mailhost import MailHost
 from mta.talk import opened, rcpt
@@ -37,7 +38,7 @@ smtpd_recipient_restrictions = {restrictions}
 """
 RESTRICTIONS = "check_recipient_access inline:{closed@x.example=REJECT, policy@x.example=asks_policy}"
 RULES = [
-    {"name": "authenticated", "authenticated": True, "action": "accept"},
+    {"name": "authenticated", "authenticated": True, "action": "accept", "learn": True},
     {"name": "local", "clients": ["127.0.0.0/8", "::1"], "action": "accept"},
     {"name": "blocklists", "dns": ["bl.test"], "action": "reject"},
     {"name": "the rest", "action": "greylist"},
@@ -47,8 +48,9 @@ RULES = [
 class Host:
     """The mail host, its other filters, and our daemon at the address that `listen` has by default."""
 
-    def __init__(self, mta, dkim, plain, folder):
+    def __init__(self, mta, dkim, plain, folder, daemon, redis):
         self.mta, self.dkim, self.plain = mta, dkim, plain
+        self.daemon, self.redis = daemon, redis
         # The programs of the snippets, for this Postfix instead of the machine's.
         config = f"-c {mta.config}"
         self.bin = folder
@@ -67,8 +69,10 @@ class Host:
         # Postfix waits two seconds for a young main.cf, lest it reads half of it.
         os.utime(self.mta.config / "main.cf", (1_000_000_000, 1_000_000_000))
 
-    def milters(self):
-        command = ["/usr/sbin/postconf", "-c", str(self.mta.config), "-h", "smtpd_milters"]
+    def milters(self, *options):
+        """The milters of main.cf, or what `options` of postconf ask for."""
+        options = options or ("-h", "smtpd_milters")
+        command = ["/usr/sbin/postconf", "-c", str(self.mta.config), *options]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     def reload(self):
@@ -79,12 +83,7 @@ class Host:
         """OpenDKIM signs for users and the host, the other milter adds its header, the policy is asked."""
         with opened(self.mta, "127.0.0.1") as client:
             assert client.transaction(SENDER, [f"own-{tag}@x.example"], MESSAGE)[-1].code == 250
-        with opened(self.mta, "127.0.0.1", port=587) as client:
-            assert client.starttls().code == 220
-            client.ehlo()
-            assert client.xclient(ADDR=BLOCKED, LOGIN="joe").code == 220
-            client.ehlo()
-            assert client.transaction(SENDER, [f"user-{tag}@x.example"], MESSAGE)[-1].code == 250
+        self.submit(f"user-{tag}@x.example")
         self.pickup(f"cron-{tag}@x.example")
         for who in ("own", "user", "cron"):
             mail = self.mta.sink.wait(f"{who}-{tag}@x.example")
@@ -93,6 +92,22 @@ class Host:
             assert mail.header("X-Greylist") == []
         assert "see postgrey" in rcpt(self.mta, UNKNOWN, f"{tag}@y.example", "policy@x.example")
         assert rcpt(self.mta, UNKNOWN, "a@y.example", "closed@x.example")[:3] == "554"
+
+    def submit(self, recipient):
+        """Mail of a user who logs in at port 587."""
+        with opened(self.mta, "127.0.0.1", port=587) as client:
+            assert client.starttls().code == 220
+            client.ehlo()
+            assert client.xclient(ADDR=BLOCKED, LOGIN="joe").code == 220
+            client.ehlo()
+            assert client.transaction(SENDER, [recipient], MESSAGE)[-1].code == 250
+
+    def learnt(self, recipient):
+        """Whom hybridgrey knows after a user has written to somebody, and OpenDKIM has signed it."""
+        self.submit(recipient)
+        assert len(self.mta.sink.wait(recipient).header("DKIM-Signature")) == 1
+        with self.redis.client() as client:
+            return {key.removeprefix(PREFIX) for key in client.scan_iter(PREFIX + b"*")}
 
     def pickup(self, recipient):
         """Mail of a program of the host, which Postfix takes from its queue folder."""
@@ -128,8 +143,8 @@ def host(tmp_path):
                 "greylist": {"delay": "1m", "auto_allow_after": 0},
                 "rule": RULES,
             }
-            with Daemon(settings, namespace=mta.namespace):
-                yield Host(mta, dkim, plain_, tmp_path)
+            with Daemon(settings, namespace=mta.namespace) as daemon:
+                yield Host(mta, dkim, plain_, tmp_path, daemon, redis)
 
 
 class Policy(Postgrey):
@@ -148,7 +163,7 @@ class Policy(Postgrey):
 def commands(guide):
     """The lines of a guide's blocks that change main.cf."""
     lines = [line for block in blocks("sh") if block.guide == guide for line in block.text.splitlines()]
-    return [line for line in lines if "postconf -e" in line]
+    return [line for line in lines if line.startswith("postconf -h")]
 
 
 def test_other_filters_stay(host):
@@ -181,6 +196,30 @@ def test_the_unix_socket_takes_the_place_of_the_inet_socket(host):
             host.dkim.spec,
             host.plain.spec,
         ]
+
+
+def test_submission_with_filters_of_its_own(host):
+    """The guide's lines put ours before OpenDKIM there; users teach, and their mail is signed."""
+    lines = only("mta.md", "sh submission")
+    # The rig's domains are all relay_domains, which are its own.
+    host.run("postconf -e relay_domains=")
+    where = "submission/inet/smtpd_milters"
+    inherited = host.milters("-P", "*/inet/smtpd_milters")
+    host.run(lines)
+    assert host.milters("-P", "*/inet/smtpd_milters") == inherited == ""
+    host.run(f"postconf -P {where}={host.dkim.spec}")
+    host.reload()
+    host.learnt("before@x.example")
+    for _ in range(2):
+        host.run(lines)
+        assert host.milters("-P", where) == f"{where} = $submission_hybridgrey"
+        assert host.milters("-h", "submission_hybridgrey").split() == [
+            *["{", "inet:127.0.0.1:8893,", "default_action=accept,", "connect_timeout=5s", "}"],
+            host.dkim.spec,
+        ]
+    host.reload()
+    wait_until(lambda: host.learnt("after@x.example") == {b"after@x.example"}, "whom a user writes to")
+    assert {one["rule"] for one in host.daemon.events("verdict")} == {"authenticated"}
 
 
 def test_one_filter_away_leaves_the_others(host):

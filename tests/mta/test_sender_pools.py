@@ -78,7 +78,7 @@ def settings(redis, nameserver, **more):
 
 
 @pytest.fixture(scope="module")
-def redis():
+def redis(engine):
     with Redis() as running:
         yield running
 
@@ -202,6 +202,87 @@ def test_credit_of_a_domain_holds_while_spf_passes(own, redis, dns):
     dns.record("good.example", "TXT", '"v=spf1 -all"')
     answer, line = comes(own, B, "newer@good.example")
     assert (answer, line["spf"]) == (DELAYED, "fail")
+
+
+RULES = [
+    {"name": "friend", "clients": [NEAR], "action": "accept"},
+    {"name": "listed", "dns": ["bl.example"], "action": "reject"},
+    {"name": "strict", "recipients": ["strict@rcpt.example"], "spf": ["fail"], "action": "reject"},
+    {"name": "bounces", "senders": ["<>"], "spf": ["pass"], "action": "accept"},
+    {"name": "the rest", "action": "greylist"},
+]
+
+
+@pytest.fixture
+def ruled(redis, dns, with_postfix):
+    config = settings(redis, dns.address) | {"rule": RULES}
+    with Daemon(config) as daemon, Postfix(daemon.spec) as mta:
+        yield daemon, mta
+
+
+def test_slow_lists_take_nothing_of_the_time_of_spf(redis, dns, with_postfix):
+    """Together they take longer than either may; whom a rule accepts waits for neither."""
+    dns.zone("bl.example", delay=2.5)
+    dns.zone("good.example", delay=2.5)
+    config = settings(redis, dns.address) | {"rule": RULES}
+    config["dns"]["timeout"] = "4s"
+    with Daemon(config) as daemon, Postfix(daemon.spec) as mta:
+        own = daemon, mta
+        answer, line = comes(own, A, "s@good.example")
+        assert (answer, line["spf"], line["proved"]) == (DELAYED, "pass", True)
+        assert line["lists"] == {}
+        dns.forget()
+        answer, line = comes(own, NEAR, "s@good.example")
+        assert (answer, line["rule"]) == (PASS, "friend")
+        assert "spf" not in line
+        # XCLIENT: the connection was the test's before.
+        assert {query.name for query in dns.queries} <= {"1.0.0.127.bl.example"}
+
+
+def test_two_recipients_with_different_rules(ruled, dns):
+    """One result serves both; the one's rule says nothing of the other."""
+    _daemon, mta = ruled
+    with mta.client(STRANGER) as client:
+        client.ehlo()
+        client.mail("s@good.example")
+        codes = [client.rcpt(to).code for to in ("strict@rcpt.example", TO, "strict@rcpt.example")]
+        client.quit()
+    assert codes == [554, 450, 554]
+    assert [query.kind for query in dns.queries if query.name == "good.example"] == ["TXT"]
+
+
+def test_each_bounce_is_its_own_helo(ruled):
+    """HELO may change between two messages of a connection, and counts for what follows only."""
+    _daemon, mta = ruled
+    with mta.client(A) as client:
+        codes = []
+        for name in ("good.example", "other.example", "good.example"):
+            client.ehlo(name)
+            client.mail("<>")
+            codes.append(client.rcpt(TO).code)
+            client.rset()
+        client.quit()
+    assert codes == [250, 450, 250]
+
+
+def test_the_store_goes_while_spf_is_awaited(dns, with_postfix):
+    """What it has said stands: a delay, not a refusal, and the connection goes on."""
+    dns.zone("good.example", delay=1.0)
+    with Redis() as store, Daemon(settings(store, dns.address)) as daemon, Postfix(daemon.spec) as mta:
+        with mta.client(A) as client:
+            client.ehlo()
+            client.mail("s@good.example")
+            client.send(f"RCPT TO:<{TO}>")
+            wait_until(lambda: dns.queries, "SPF is asked, after the network")
+            store.stop()
+            assert client.answer().code == 450
+            client.rset()
+            client.mail("t@good.example")
+            assert client.rcpt(TO).code == 250, "on_failure is accept"
+            client.quit()
+        line = daemon.verdict(TO)
+        assert line["outcome"] == "accepted"
+        assert "Traceback" not in daemon.log_text()
 
 
 def test_the_second_message_of_a_connection_is_judged_alike(own):

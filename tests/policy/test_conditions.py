@@ -359,6 +359,12 @@ def test_pools(entries, within, unknown, wanted):
         assert verdict.delay == (60 if wanted and action is Action.GREYLIST else verdict.delay)
 
 
+@pytest.mark.parametrize(("rule", "wanted"), [(accept(spf=PASS), True), (accept(correspondent=True), False)])
+def test_helo_is_wanted_for_spf_of_the_null_sender(rule, wanted):
+    """A rule on SPF has a result for <>, too; a correspondent is never <>."""
+    assert Policy([rule]).needs_helo is wanted
+
+
 def test_a_client_in_a_pool_is_trusted_at_connect_unless_a_fact_could_refuse_it():
     """Nothing is asked for it then; an entry by hand that may block it is looked at first."""
     rule = Rule("pools", Action.ACCEPT, pools=pools(A))

@@ -6,17 +6,20 @@ import contextlib
 import errno
 import socket
 import struct
+import threading
 import time
 
 import pytest
 
 from hybridgrey.filter.awaited import Call
 from hybridgrey.filter.reply import Reply
+from hybridgrey.lists.awaited import OverTcp
 from hybridgrey.process import native_engine, native_worker
 from hybridgrey.process.native_engine import Engine
 from hybridgrey.protocol import wire
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.store.connection import Script, StoreError
+from parts.base import LOOPBACK
 from parts.looped import Looped
 from parts.milterpeer import NEGOTIATE, framed
 
@@ -236,6 +239,32 @@ def test_no_thread_for_a_question(world, monkeypatch):
     world.looped.waits.call = none
     assert world.talk(world.peer(), CONNECT + MAIL + RCPT) == CONTINUE + CONTINUE
     assert world.sessions.errors == [("envrcpt", "can't start new thread")]
+
+
+def test_a_question_over_tcp_waits_for_no_helper():
+    """While others have them all its time runs out all the same; a helper that is free then asks nothing."""
+    free = threading.Event()
+    with Looped() as looped, socket.create_server((LOOPBACK, 0)) as server:
+        server.setblocking(False)
+        where = socket.AF_INET, server.getsockname()
+
+        def held():
+            return free.wait(60)
+
+        def question():
+            return (yield OverTcp(b"\1a\0\0\1\0\1", where, 0.05))
+
+        try:
+            for _ in range(8):
+                looped.helpers.run(held, lambda _held: None)
+            assert looped.run(question()) is None
+        finally:
+            free.set()
+        done = []
+        looped.helpers.run(held, done.append)
+        looped.until(lambda: done)
+        with pytest.raises(BlockingIOError):
+            server.accept()
 
 
 def test_a_reply_that_cannot_be_sent(world):

@@ -89,6 +89,87 @@ def test_what_becomes_of_a_message(lines, wanted):
     assert ends(lines) == [wanted]
 
 
+KIND = """
+[[rule]]
+name = "correspondents"
+correspondent = true
+action = "accept"
+[[rule]]
+name = "pools"
+pools = ["_spf.big.example"]
+action = "accept"
+[[rule]]
+name = "fails"
+spf = ["fail"]
+action = "reject"
+[[rule]]
+name = "nameless"
+rdns = ["none", "generic"]
+action = "greylist"
+delay = "15m"
+[[rule]]
+name = "the rest"
+action = "greylist"
+"""
+OUT = (End.GIVEN_UP, "the rest", None)
+
+
+@pytest.mark.parametrize(
+    ("facts", "wanted"),
+    [
+        ({"pools": ["_spf.big.example"]}, (End.AT_ONCE, "pools", 0)),
+        ({"pools": ["_SPF.Big.example."]}, (End.AT_ONCE, "pools", 0)),
+        ({"pools": ["_spf.other.example"], "host": "mx.example.org"}, OUT),
+        ({"host": "mx.example.org"}, OUT),
+        ({"correspondent": True, "spf": "pass"}, (End.AT_ONCE, "correspondents", 0)),
+        ({"correspondent": True, "spf": "pass", "proved": False, "host": "mx.example.org"}, OUT),
+        ({"correspondent": True, "host": "mx.example.org"}, OUT),
+        ({"correspondent": True, "spf": "temperror", "host": "mx.example.org"}, OUT),
+        ({"correspondent": False, "spf": "pass", "host": "mx.example.org"}, OUT),
+        ({"expected": True}, (End.AT_ONCE, "nameless", 0)),
+        ({"spf": "fail"}, (End.REJECTED, "fails", None)),
+        ({"host": None}, (End.GIVEN_UP, "nameless", None)),
+    ],
+)
+def test_facts_beside_the_lists(tmp_path, facts, wanted):
+    """What is absent is unknown: no way in and no refusal."""
+    assert ends([line(0, **facts)], config(tmp_path, KIND)) == [wanted]
+
+
+@pytest.mark.parametrize(("host", "passes"), [(None, 900), ("mx.example.org", 300), ("absent", 300)])
+def test_a_delay_of_its_own_is_for_whom_the_rule_is(tmp_path, host, passes):
+    """A client whose name is not in the record waits as all do."""
+    facts = {} if host == "absent" else {"host": host}
+    moments = range(0, 1200, 100)
+    ((_, _, delay),) = ends([line(*moments, **facts)], config(tmp_path, KIND))
+    assert delay == passes
+
+
+@pytest.mark.parametrize(
+    ("switch", "proved", "wanted"),
+    [("true", True, End.DELAYED), ("true", False, End.GIVEN_UP), ("false", True, End.GIVEN_UP)],
+)
+def test_a_sender_pool(tmp_path, switch, proved, wanted):
+    """A retry from elsewhere passes by the domain that SPF proves."""
+    record = json.loads(line(0, 400, spf="pass", proved=proved))
+    record["attempts"][1]["client"] = "198.51.100.1"
+    configuration = config(tmp_path, f"[greylist]\nsender_pools = {switch}\n")
+    assert [end for end, _, _ in ends([json.dumps(record).encode()], configuration)] == [wanted]
+
+
+def test_the_log_has_facts():
+    """What was learnt of the sender then."""
+    log = [verdict(0, "accepted", spf="pass", proved=True, correspondent=True)]
+    log += [verdict(5, "accepted", sender="b@x.example", reason="expected")]
+    log += [verdict(9, "accepted", sender="c@x.example", spf="pass", proved=False, correspondent=True)]
+    found = [(end, rule) for end, rule, _ in ends(log)]
+    assert found == [
+        (End.AT_ONCE, "correspondents"),
+        (End.AT_ONCE, "the rest"),
+        (End.UNTIL_UNKNOWN, "the rest"),
+    ]
+
+
 def test_a_log_is_put_together_by_triplet():
     """A message ends when it is let in; the next of the same sender is another, and known."""
     log = [verdict(0, "greylisted"), verdict(400, "accepted"), verdict(900, "accepted")]
@@ -152,6 +233,13 @@ def test_differences_are_named(tmp_path):
         line(0, lists={ZEN: [1]}),
         line(0, authenticated=1),
         line(0, proved="yes"),
+        line(0, proved=True, spf="fail"),
+        line(0, spf="passed"),
+        line(0, spf=["pass"]),
+        line(0, correspondent=0),
+        line(0, expected=None),
+        line(0, score="5"),
+        line(0, pools=[5]),
         line(0, pools="x"),
         line(0, helo=5),
         line(0, helo="x" * 5000),
@@ -166,8 +254,8 @@ def test_damage_is_told(bad):
     assert (reader.damages[0].file, reader.damages[0].line) == ("file", 2)
 
 
-def test_what_rules_cannot_use_is_left_aside():
-    """Facts of later versions are checked and named; so are keys that mean nothing."""
+def test_keys_that_mean_nothing_are_named():
+    """What is known is read, and what is not is told."""
     facts = {
         "spf": "pass",
         "proved": True,
@@ -178,7 +266,6 @@ def test_what_rules_cannot_use_is_left_aside():
     }
     reader, messages, _ = replayed([line(0, **facts, lsits={}), b'{"event": "started"}'], DEFAULT)
     assert (len(messages), reader.damaged, reader.other_events) == (1, 0, 1)
-    assert reader.left_aside == set(facts)
     assert reader.unknown_keys == {"lsits"}
 
 
@@ -237,7 +324,7 @@ CASES = st.tuples(
 def test_names_are_alike_where_keys_are(one, other):
     """The names of an attempt's keys here tell apart what the store's keys tell apart."""
     grey = Greylist(None, DEFAULT.greylist)
-    trial = Trial(DEFAULT)
+    of_network = Trial(DEFAULT).names.of_network
     keys = [grey.attempt(*case, 1).keys for case in (one, other)]
-    names = [trial.names(*case) for case in (one, other)]
+    names = [of_network(*case) for case in (one, other)]
     assert [a == b for a, b in zip(*keys, strict=True)] == [a == b for a, b in zip(*names, strict=True)]

@@ -10,13 +10,14 @@ from hybridgrey import envelope
 from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Facts, Policy, Rule, judge
 from hybridgrey.policy.match import Kind, parse_entry
 from hybridgrey.policy.pattern import ListEntry
+from hybridgrey.policy.rdns import Name
 from hybridgrey.replay.unknown import Missing, without
 from parts.laws import examples
 
 CLIENT = bytes((192, 0, 2, 1))
 LISTED = Answer((bytes((127, 0, 0, 2)),))
 BOX = envelope.read("a@example.org")
-HOSTS = (None, "mx.example.org", "mx.example.net", "else.example")
+HOSTS = (None, "mx.example.org", "mx.example.net", "else.example", "dsl-192-0-2-1.example.net")
 HELOS = (None, "mx.example.org", "else.example")
 ZONES = ("bl.example", "wl.example")
 
@@ -25,11 +26,16 @@ def entries(kind, *texts):
     return tuple(parse_entry(kind, text) for text in texts)
 
 
-def holds(rule, host, helo, authenticated, answers):
-    """Whether a rule matches when all is known."""
-    policy = Policy([rule])
+def judged(rules, host, helo, authenticated, answers):
+    """The verdict when all is known."""
+    policy = Policy(rules)
     mask = policy.transaction(policy.connect(CLIENT, host), helo, BOX, authenticated=authenticated)
-    verdict = judge(policy, Facts(mask, mask, answers))
+    return judge(policy, Facts(mask, mask, answers))
+
+
+def holds(rules, *facts):
+    """Whether one of them matches."""
+    verdict = judged(rules, *facts)
     return verdict.rule is not None or bool(verdict.noted)
 
 
@@ -56,6 +62,8 @@ RULES = st.builds(
         unique_by=lambda entry: entry.zone,
     ).map(tuple),
     threshold=st.integers(1, 2),
+    delay=st.sampled_from([None, 100]),
+    rdns=st.sampled_from([None, frozenset({Name.NONE}), frozenset({Name.NAMED, Name.GENERIC})]),
 )
 MISSING = st.builds(
     Missing, st.booleans(), st.booleans(), st.booleans(), st.sets(st.sampled_from(ZONES)).map(frozenset)
@@ -69,21 +77,24 @@ def test_unknown_is_every_possibility(rule, missing, host, helo, authenticated, 
     """A rule holds as it does for some (greylist) or for all (else) that the missing facts can be."""
     known = {zone: answer for zone, answer in answers.items() if zone not in missing.zones}
     possible = [
-        holds(rule, a, b, c, known | dict(zip(sorted(missing.zones), said, strict=True)))
+        holds([rule], a, b, c, known | dict(zip(sorted(missing.zones), said, strict=True)))
         for a in (HOSTS if missing.host else (host,))
         for b in (HELOS if missing.helo else (helo,))
         for c in ((False, True) if missing.authenticated else (authenticated,))
         for said in product((LISTED, NOT_LISTED), repeat=len(missing.zones))
     ]
     wanted = any(possible) if rule.action is Action.GREYLIST else all(possible)
-    got = holds(
-        without(rule, missing),
+    facts = (
         None if missing.host else host,
         None if missing.helo else helo,
         authenticated and not missing.authenticated,
         known,
     )
-    assert got == wanted
+    rules = without(rule, missing)
+    assert holds(rules, *facts) == wanted
+    if rule.action is Action.GREYLIST and wanted:
+        # Its own delay is for whom it holds without doubt.
+        assert judged(rules, *facts).delay == (rule.delay if all(possible) else None)
 
 
 @pytest.mark.parametrize(
@@ -100,5 +111,5 @@ def test_unknown_is_every_possibility(rule, missing, host, helo, authenticated, 
 def test_a_list_that_is_not_in_the_record(action, weights, listed, matches):
     """The first list is known, the second is not."""
     lists = tuple(ListEntry(zone, None, weight) for zone, weight in zip(ZONES, weights, strict=True))
-    rule = without(Rule("r", action, lists=lists), Missing(zones=frozenset(ZONES[1:])))
-    assert holds(rule, None, None, False, {ZONES[0]: LISTED if listed else NOT_LISTED}) is matches
+    rules = without(Rule("r", action, lists=lists), Missing(zones=frozenset(ZONES[1:])))
+    assert holds(rules, None, None, False, {ZONES[0]: LISTED if listed else NOT_LISTED}) is matches

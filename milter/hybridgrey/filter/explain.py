@@ -154,8 +154,7 @@ def explain(
     reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     secret = config.store.key_secret.get_secret_value()
-    # Of somebody who is not given there is no record to be asked for.
-    spf = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6)) if asked.sender else None
+    carrier = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6))
     screen = Screen(
         config,
         policy,
@@ -164,7 +163,8 @@ def explain(
         Peek(greylist),
         Expected(secret),
         by_hand.of,
-        spf=spf,
+        # Of somebody who is not given there is no record to be asked for.
+        spf=None if asked.sender is None else carrier,
         pools=pools,
         correspondents=Correspondents(config.correspondents, secret),
         scanner=scanner.of(config, NoReporter()),

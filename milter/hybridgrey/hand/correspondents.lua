@@ -13,8 +13,8 @@ local DAY = 86400
 local MINUTE = 60  -- times of logs are as exact as that
 
 if doing == 'ask' then return {redis.call('EXISTS', key)} end
-if doing == 'renew' then return {redis.call('EXPIRE', key, ARGV[2])} end
-if doing == 'put' then
+if doing == 'renew' and redis.call('EXISTS', key) == 0 then return {0} end
+if doing == 'renew' or doing == 'put' then
   redis.call('SET', key, redis.call('TIME')[1], 'EX', ARGV[2])
   return {1}
 end

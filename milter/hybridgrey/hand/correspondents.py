@@ -29,8 +29,11 @@ from hybridgrey.store.connection import Call, Script, StoreError
 PREFIX: Final = b"hg1:wrote:"
 COUNT: Final = b"hg1:wrote+:"
 _STRANGE: Final = "the store gave an answer that the script of correspondents does not give"
-# Mailers of Postfix and Sendmail that deliver here or to who belongs here (Postfix: relay_domains).
-_OUR_OWN: Final = frozenset({"local", "virtual", "lmtp", "relay"})
+# Mailers of Postfix and Sendmail that deliver here or to who belongs here (Postfix: relay_domains).  Of mail
+# that no client brought (non_smtpd_milters) Postfix does not tell the mailer; then our own are learnt, which
+# costs nothing but their keys.
+# Postfix resolves a virtual alias domain to error; nobody else gets mail by it, nor by discard.
+_OUR_OWN: Final = frozenset({"local", "virtual", "lmtp", "relay", "error", "discard"})
 
 
 class Terms(Protocol):

@@ -12,6 +12,7 @@ or gives way to that of a reload, leaves nothing out and nothing twice to its su
 
 from __future__ import annotations
 
+import contextlib
 import random
 import secrets
 import threading
@@ -265,10 +266,12 @@ class Chronicler:
                 self._save()
 
     def _allowance(self) -> int:
-        """Bytes that our verdicts may take in the store.  Raises StoreError."""
+        """Bytes that our verdicts may take in the store."""
         if time.monotonic() >= self._hosts_due:
-            self._hosts = len(self._chronicle.hosts())
             self._hosts_due = time.monotonic() + _HOSTS_LOOK
+            # Another connection, which may think the store away for longer; that is no reason to wait.
+            with contextlib.suppress(StoreError):
+                self._hosts = len(self._chronicle.hosts())
         return allowance(*self._shared.board.store_memory, self._hosts)
 
     def _remember_mode(self) -> None:

@@ -6,6 +6,7 @@ and does nothing: so no generator is resumed twice, however late or often someth
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Generic, Protocol
@@ -13,7 +14,8 @@ from typing import Any, Generic, Protocol
 from hybridgrey.content import wire
 from hybridgrey.eventloop import Loop
 from hybridgrey.filter.awaited import Answers, Awaited, Call, Scan, Steps, T
-from hybridgrey.lists.awaited import wait_for
+from hybridgrey.lists.awaited import OverTcp, wait_for
+from hybridgrey.lists.question import Reply
 from hybridgrey.lists.shared import SharedExchange
 from hybridgrey.process.native_helpers import Helpers
 from hybridgrey.store.connection import Store, StoreError
@@ -45,6 +47,12 @@ def _hand_over(answered: Answered, answer: list[int] | BaseException) -> None:
     if isinstance(answer, BaseException) and not isinstance(answer, StoreError):
         answer = StoreError(repr(answer))
     answered(answer)
+
+
+def _asked_over_tcp(awaited: OverTcp, until: float) -> Reply | None:
+    """The answer, None if there is none in what time is left."""
+    left = until - time.monotonic()
+    return wait_for(awaited._replace(seconds=left)) if left > 0 else None
 
 
 class Waits:
@@ -135,7 +143,10 @@ class Task(Generic[T]):
         elif isinstance(awaited, Scan):
             self._waits.scan(partial(wire.ask, awaited), partial(self._came, number))
         else:
-            self._waits.help(partial(wait_for, awaited), partial(self._came, number))
+            # Strangers can have many answers truncated, and helpers are few: to wait for one counts, too.
+            until = time.monotonic() + awaited.seconds
+            self._waits.help(partial(_asked_over_tcp, awaited, until), partial(self._came, number))
+            self._waits.at(until, self._timed_out, number)
 
     def _timed_out(self, number: int) -> None:
         if number == self._number:

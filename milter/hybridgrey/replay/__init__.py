@@ -6,7 +6,8 @@ in order of time, for what the greylist knows depends on it; a message ends with
 permanent refusal.
 
 In reading order: `messages` (what is recorded of a message), `verdictlog` (the same from our own log),
-`reading` (lines to messages), `greylist` (what the greylist's script does, as a function), `unknown` (rules
-without the facts that a record has not), `trial` (one attempt under one configuration), `running` (all
-attempts), `summary` (what became of them, and where two configurations differ).
+`reading` (lines to messages), `greylist` (what the greylist's script does, as a function), `names` (of its
+keys), `judgement` (one attempt: what is asked, and in which order), `unknown` (rules without the facts that a
+record has not), `trial` (a configuration and what it does with attempts), `running` (all attempts), `summary`
+(what became of them, and where two configurations differ).
 """

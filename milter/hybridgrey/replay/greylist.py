@@ -3,7 +3,8 @@
 A test holds it against the real script, key by key, value by value and expiry by expiry. Times are whole
 seconds; a key that was written at T to live for N seconds is there until T + N, exclusively.
 
-A name is anything that tells keys apart: the script's own keys, or the parts that they are made of.
+A name is anything that tells keys apart: the script's own keys, or the parts that they are made of. A triplet
+has a second key, by the sender's domain, where SPF proves the client; to each key the script is asked apart.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, NamedTuple
 
 from hybridgrey.greylist.terms import Terms
@@ -26,7 +28,7 @@ class Keys(NamedTuple):
     triplet: Hashable
     network: Hashable
     credit: Hashable
-    waiting: Hashable
+    waiting: Hashable = ""
 
 
 class Stored(NamedTuple):
@@ -34,6 +36,31 @@ class Stored(NamedTuple):
 
     value: int | Slots
     until: int
+
+
+class What(Enum):
+    """What is asked of the script."""
+
+    ATTEMPT = 0
+    KEEP_NOTHING = 2
+    """An attempt, of which nothing is kept if it is the first."""
+    TAKE_OVER = 3
+    """No attempt: take over what the triplet's other key says."""
+
+
+class Asked(NamedTuple):
+    """What is asked; of the triplet's other key: `since`, seconds since its first attempt, and `passed`.
+
+    `bounded`: whether what waits counts for the client's address.
+    """
+
+    what: What = What.ATTEMPT
+    since: int = 0
+    passed: bool = False
+    bounded: bool = True
+
+
+ATTEMPT: Final = Asked()
 
 
 @dataclass(slots=True)
@@ -48,7 +75,7 @@ class PureGreylist:
     _heap: list[tuple[int, int, Hashable]] = field(default_factory=list)
     _pushed: int = 0
 
-    def touch(self, at: int, names: Sequence[Hashable], delay: int) -> Touch:
+    def touch(self, at: int, names: Sequence[Hashable], delay: int, asked: Asked = ATTEMPT) -> Touch:
         """One attempt at a time; times never go back."""
         keys, terms = Keys(*names), self.terms
         self.expire(at)
@@ -60,11 +87,18 @@ class PureGreylist:
         if 0 < terms.auto_allow_after <= passes:
             self._renew(keys.network, at)
             return Touch(State.NETWORK, 0, at - first if first else 0)
+        before = first
+        if 0 < asked.since <= terms.retry_window and (not first or asked.since > at - first):
+            first = at - asked.since
+        if asked.what is What.TAKE_OVER:
+            return self._taken_over(at, keys, before, first, asked)
         if not first:
-            return self._new(at, keys, delay)
+            return self._new(at, keys, delay, asked)
         if at - first < delay:
+            if first != before:
+                self._wait(keys.triplet, first, at)
             return Touch(State.EARLY, delay - (at - first), at - first)
-        return self._passed(at, keys, first, passes)
+        return self._passed(at, keys, first, passes, asked)
 
     def expire(self, at: int) -> None:
         """Let go of what has expired."""
@@ -89,18 +123,43 @@ class PureGreylist:
         self._pushed += 1  # two names need not have an order
         heapq.heappush(self._heap, (at, self._pushed, key))
 
-    def _new(self, at: int, keys: Keys, delay: int) -> Touch:
-        if self.terms.max_waiting:
+    def _new(self, at: int, keys: Keys, delay: int, asked: Asked) -> Touch:
+        if asked.what is What.KEEP_NOTHING:
+            return Touch(State.NEW, max(1, delay), 0)
+        if self.terms.max_waiting and asked.bounded:
             if sum(self._waiting(at, keys.waiting).values()) >= self.terms.max_waiting:
                 return Touch(State.FULL, max(1, delay), 0)
             self._note(at, keys.waiting, at, 1)
         self._store(keys.triplet, at, at + self.terms.retry_window)
         return Touch(State.NEW, max(1, delay), 0)
 
-    def _passed(self, at: int, keys: Keys, first: int, passes: int) -> Touch:
+    def _wait(self, triplet: Hashable, first: int, at: int) -> None:
+        """Keep a triplet as waiting since an earlier time."""
+        self._store(triplet, first, at + max(1, self.terms.retry_window - (at - first)))
+
+    def _taken_over(self, at: int, keys: Keys, before: int, first: int, asked: Asked) -> Touch:
+        """The triplet's other key knows of an earlier attempt, or has passed."""
+        if asked.passed:
+            first = at - asked.since
+        if self.terms.max_waiting and first != before and (before or not asked.passed):
+            self._move(at, keys.waiting, before, 0 if asked.passed else first)
+        if asked.passed:
+            self._store(keys.triplet, -first, at + self.terms.lifetime)
+        elif first != before:
+            self._wait(keys.triplet, first, at)
+        return Touch(State.KNOWN if asked.passed else State.EARLY, 0, at - first)
+
+    def _move(self, at: int, key: Hashable, before: int, first: int) -> None:
+        """A waiting triplet counts for another time, 0 for none."""
+        if before:
+            self._note(at, key, before, -1)
+        if first:
+            self._note(at, key, first, 1)
+
+    def _passed(self, at: int, keys: Keys, first: int, passes: int, asked: Asked) -> Touch:
         terms = self.terms
         self._store(keys.triplet, -first, at + terms.lifetime)
-        if terms.max_waiting:
+        if terms.max_waiting and asked.bounded:
             self._note(at, keys.waiting, first, -1)
         last = self._number(keys.credit)
         if last and at - last < terms.auto_allow_interval:

@@ -2,12 +2,17 @@
 
     {"label": "ham", "kind": "login code", "sender": "a@example.org", "recipient": "b@example.net",
      "attempts": [{"at": 1767225600, "client": "192.0.2.1", "host": null, "helo": "mx.example.org",
-                   "lists": {"zen.spamhaus.org": ["127.0.0.4"]}, "authenticated": false}]}
+                   "lists": {"zen.spamhaus.org": ["127.0.0.4"]}, "spf": "pass", "proved": true,
+                   "pools": ["_spf.example.com"], "correspondent": false, "expected": false,
+                   "authenticated": false, "score": 1.2}]}
 
 `sender`, `recipient` and, of each attempt, `at` (Unix seconds) and `client` must be there. A fact that is
 absent is unknown, which is not the same as none: ``"host": null`` is a client without a verified name,
 ``"helo": null`` one that has sent no HELO. So it is with each list: codes, ``[]`` for a client that it does
 not have, a text for an error, and absent for not known.
+
+`spf` is a result of RFC 7208. `proved` says whether it proves the client, ``spf == "pass"`` where it is
+absent. `pools` are all pools that the client is in. `correspondent`: whether we have written to this sender.
 """
 
 from __future__ import annotations
@@ -15,25 +20,16 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Mapping
-from enum import Enum
-from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from hybridgrey import address
 from hybridgrey.cleaning import clean
+from hybridgrey.policy.conditions import PASS, SPF_RESULTS, UNKNOWN, Unknown
 
 MOST_ATTEMPTS: Final = 10_000
 MAX_TEXT: Final = 2000  # characters of an address or name; RFC 5321 allows far less
 LATEST: Final = 253_402_300_800  # the year 10000
 
-
-class Unknown(Enum):
-    """What stands for a fact that the record has not."""
-
-    UNKNOWN = "unknown"
-
-
-UNKNOWN: Final = Unknown.UNKNOWN
 
 Heard = tuple[tuple[str, tuple[bytes, ...] | str], ...]
 """What lists have said, by name or label: the codes, none for "not listed", or the text of an error."""
@@ -47,6 +43,7 @@ class Attempt(NamedTuple):
     """One attempt and what was known then; `at` in Unix seconds. `heard` has the lists in the order of names.
 
     `others_none`: lists that are not in `heard` did not have the client, if they were asked at all.
+    `pools` are all that the client is in, by their domains.
     """
 
     at: float
@@ -56,6 +53,12 @@ class Attempt(NamedTuple):
     authenticated: bool | Unknown = UNKNOWN
     heard: Heard = ()
     others_none: bool = False
+    spf: str | Unknown = UNKNOWN
+    proved: bool | Unknown = UNKNOWN
+    pools: tuple[str, ...] | Unknown = UNKNOWN
+    correspondent: bool | Unknown = UNKNOWN
+    expected: bool | Unknown = UNKNOWN
+    score: float | Unknown = UNKNOWN
 
 
 class Message(NamedTuple):
@@ -73,34 +76,22 @@ class Message(NamedTuple):
     ended: bool = False
 
 
-def _is_text(value: object) -> bool:
-    return isinstance(value, str)
-
-
-def _is_flag(value: object) -> bool:
-    return isinstance(value, bool)
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _are_texts(value: object) -> bool:
-    return isinstance(value, list) and all(map(_is_text, value))
-
-
-# Facts that no rule of this version can use.
-LEFT_ASIDE: Final[Mapping[str, Callable[[object], bool]]] = MappingProxyType(
+_OF_ATTEMPT: Final = frozenset(
     {
-        "spf": _is_text,
-        "proved": _is_flag,
-        "pools": _are_texts,
-        "correspondent": _is_flag,
-        "expected": _is_flag,
-        "score": _is_number,
+        "at",
+        "client",
+        "host",
+        "helo",
+        "lists",
+        "spf",
+        "proved",
+        "pools",
+        "correspondent",
+        "expected",
+        "authenticated",
+        "score",
     }
 )
-_OF_ATTEMPT: Final = frozenset({"at", "client", "host", "helo", "lists", "authenticated"})
 _OF_MESSAGE: Final = frozenset({"label", "kind", "sender", "recipient", "attempts"})
 
 
@@ -125,25 +116,57 @@ def _attempt(raw: object, seen: Callable[[str], None]) -> Attempt:
     if not isinstance(raw, dict):
         raise DamageError("an attempt must be an object")
     for key in raw.keys() - _OF_ATTEMPT:
-        _left_aside(key, raw[key])
         seen(key)
-    authenticated = raw.get("authenticated", UNKNOWN)
-    if authenticated is not UNKNOWN and not isinstance(authenticated, bool):
-        raise DamageError("authenticated must be true or false")
     return Attempt(
         moment(raw.get("at")),
         client(raw.get("client")),
         name(raw, "host"),
         name(raw, "helo"),
-        authenticated,
+        flag(raw, "authenticated"),
         heard(raw["lists"]) if "lists" in raw else (),
+        False,
+        *spf(raw),
+        pools(raw),
+        flag(raw, "correspondent"),
+        flag(raw, "expected"),
+        _score(raw),
     )
 
 
-def _left_aside(key: str, value: object) -> None:
-    check = LEFT_ASIDE.get(key)
-    if check is not None and not check(value):
-        raise DamageError(f"{key} is of the wrong type")
+def flag(raw: Mapping[str, Any], key: str) -> bool | Unknown:
+    """True or false; raises DamageError."""
+    value = raw.get(key, UNKNOWN)
+    if value is UNKNOWN or isinstance(value, bool):
+        return value
+    raise DamageError(f"{key} must be true or false")
+
+
+def spf(raw: Mapping[str, Any]) -> tuple[str | Unknown, bool | Unknown]:
+    """The result, and whether it proves the client; raises DamageError."""
+    result, proved = raw.get("spf", UNKNOWN), flag(raw, "proved")
+    if result is not UNKNOWN and not (isinstance(result, str) and result in SPF_RESULTS):
+        raise DamageError(f"spf must be one of {', '.join(SPF_RESULTS)}")
+    if proved is True and result != PASS:
+        raise DamageError("proved is true, and spf is not pass")
+    return result, result == PASS if proved is UNKNOWN and result is not UNKNOWN else proved
+
+
+def pools(raw: Mapping[str, Any]) -> tuple[str, ...] | Unknown:
+    """All pools that the client is in; raises DamageError."""
+    if "pools" not in raw:
+        return UNKNOWN
+    if not isinstance(raw["pools"], list):
+        raise DamageError("pools must be a list of domains")
+    return tuple(_zone(_text(one, "a pool")) for one in raw["pools"])
+
+
+def _score(raw: Mapping[str, Any]) -> float | Unknown:
+    if "score" not in raw:
+        return UNKNOWN
+    value = raw["score"]
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise DamageError("score must be a number")
 
 
 def moment(value: object) -> float:

@@ -13,7 +13,7 @@ import orjson
 
 from hybridgrey.cleaning import clean
 from hybridgrey.replay import verdictlog
-from hybridgrey.replay.messages import LEFT_ASIDE, DamageError, Message, message
+from hybridgrey.replay.messages import DamageError, Message, message
 from hybridgrey.replay.verdictlog import Logged
 
 MOST_TOLD: Final = 5  # damaged lines that are named
@@ -37,7 +37,6 @@ class Reader:
         self.damages: list[Damage] = []
         self.verdicts = 0
         self.other_events = 0
-        self.left_aside: set[str] = set()
         self.unknown_keys: set[str] = set()
         self.named_lists: set[str] = set()
         """Lists that the log says anything of."""
@@ -81,9 +80,7 @@ class Reader:
 
     def _seen(self, key: str) -> None:
         """A key was there that nothing here can use."""
-        if key in LEFT_ASIDE:
-            self.left_aside.add(key)
-        elif len(self.unknown_keys) < MOST_NAMES:
+        if len(self.unknown_keys) < MOST_NAMES:
             self.unknown_keys.add(clean(key[:MOST_NAMES]))
 
     def _few(self, name: str) -> str:

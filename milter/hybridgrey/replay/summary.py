@@ -49,6 +49,13 @@ class Counts:
         if result.delay is not None:
             self.delays.append(result.delay)
 
+    def include(self, other: Counts) -> None:
+        """Count what `other` has counted, too."""
+        self.messages += other.messages
+        self.put_off += other.put_off
+        self.ends.update(other.ends)
+        self.delays.extend(other.delays)
+
     @property
     def accepted(self) -> int:
         """Messages that got in, at once or later."""

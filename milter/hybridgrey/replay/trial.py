@@ -6,7 +6,7 @@ known of its list is no vote, as when the daemon hears it (`config.known_lists`)
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -15,19 +15,18 @@ from hybridgrey.clientaddress import ClientAddress
 from hybridgrey.config.known_lists import error_of, public_label, quirk
 from hybridgrey.config.load import Config
 from hybridgrey.envelope import Mailbox
-from hybridgrey.greylist import normalise
-from hybridgrey.greylist.triplets import ADDRESS_PREFIXES
 from hybridgrey.outcome import Outcome
-from hybridgrey.policy import conditions
-from hybridgrey.policy.judge import NOT_LISTED, Action, Answer, Awaited, Facts, Policy, Pools, Verdict, judge
+from hybridgrey.policy.conditions import UNKNOWN
+from hybridgrey.policy.judge import NO_POOL, NOT_LISTED, Action, Answer, Facts, Policy, Pools
 from hybridgrey.policy.pattern import Pattern
 from hybridgrey.replay.greylist import PureGreylist
-from hybridgrey.replay.messages import UNKNOWN, Attempt, Heard
+from hybridgrey.replay.judgement import Judgement, Parts
+from hybridgrey.replay.messages import Attempt, Heard
+from hybridgrey.replay.names import KEPT, Names
 from hybridgrey.replay.unknown import Missing, without
 
 NO_RULE: Final = "(no rule)"
 NO_VOTE: Final = Answer(error="no IP address to ask about")
-KEPT: Final = 65_536  # clients and mailboxes that are not read again
 VARIANTS: Final = 256  # sets of missing facts that differ, each with rules of its own
 ANSWERS: Final = 16_384
 
@@ -56,22 +55,19 @@ class Trial:
         terms = config.greylist
         self._rules = config.rules
         self._reader = config.dns.clients
-        self._prefixes = terms.ipv4_prefix, terms.ipv6_prefix
-        self._delay = terms.delay
-        self._greylist = PureGreylist(terms)
+        self.names = Names(terms, self._reader)
+        self._parts = Parts(PureGreylist(terms), self.names, terms.delay, terms.sender_pools)
         names = dict.fromkeys(entry.zone for rule in config.rules for entry in rule.lists)
         self._zones = {name: _zone(config, name) for name in names}
         self._named = {z for z, (label, _) in self._zones.items() if z in named or label.lower() in named}
-        self._client = lru_cache(KEPT)(self._read_client)
-        self._sender = lru_cache(KEPT)(normalise.sender)
-        self._recipient = lru_cache(KEPT)(normalise.recipient)
         self._policy = lru_cache(VARIANTS)(self._made_policy)
         self._answers = lru_cache(ANSWERS)(self._made_answers)
 
     def attempt(self, at: Attempt, sender: Mailbox, recipient: Mailbox) -> Done:
         """What becomes of an attempt; times never go back."""
-        source = self._client(at.client)[0]
-        verdict = self._verdict(at, source, sender, recipient)
+        source = self.names.client(at.client)
+        judgement = self._judgement(at, source, sender, recipient)
+        verdict = judgement.verdict(has_address=source.packed is not None)
         name = verdict.rule.name if verdict.rule else NO_RULE
         match verdict.action:
             case Action.ACCEPT:
@@ -82,40 +78,27 @@ class Trial:
                 return Done(Outcome.DEFERRED, name)
             case _ if source.packed is None:
                 return Done(Outcome.ACCEPTED, name)
-        delay, rule = self._delay, verdict.rule
-        if rule is not None and verdict.delay is not None and not rule.unclear(sender, recipient):
-            delay = verdict.delay
-        touch = self._greylist.touch(int(at.at), self.names(at.client, sender.key, recipient.key), delay)
-        return Done(Outcome.ACCEPTED if touch.accepted else Outcome.GREYLISTED, name)
+            case _:
+                let_in = judgement.lets_in(verdict)
+                return Done(Outcome.ACCEPTED if let_in else Outcome.GREYLISTED, name)
 
-    def names(self, client: str, sender: str, recipient: str) -> tuple[Hashable, ...]:
-        """Names of the keys of one attempt, in the script's order: alike where its keys are."""
-        _, network, address = self._client(client)
-        triplet = network, self._sender(sender), self._recipient(recipient)
-        return triplet, (network,), (network, "+"), (network, "@", address)
-
-    def _read_client(self, text: str) -> tuple[ClientAddress, str, str]:
-        """A client, its network, and what counts as its address."""
-        source = self._reader.read(text)
-        network = normalise.client_network(source.listed, *self._prefixes, self._reader)
-        return source, network, normalise.client_network(source.listed, *ADDRESS_PREFIXES, self._reader)
-
-    def _verdict(self, at: Attempt, source: ClientAddress, sender: Mailbox, recipient: Mailbox) -> Verdict:
+    def _judgement(
+        self, at: Attempt, source: ClientAddress, sender: Mailbox, recipient: Mailbox
+    ) -> Judgement:
         answers, unheard = self._answers(at.heard, at.others_none, source.packed is None)
         missing = at.host is UNKNOWN, at.helo is UNKNOWN, at.authenticated is UNKNOWN
         policy = self._policy(Missing(*missing, unheard))
         host = at.host if isinstance(at.host, str) else None
         helo = at.helo if isinstance(at.helo, str) else None
-        client = policy.connect(source.packed, host, source.carried, Pools(unknown=frozenset(policy.pools)))
+        client = policy.connect(source.packed, host, source.carried, _pools(at, policy))
         mask = policy.transaction(client, helo, sender, authenticated=at.authenticated is True)
         mask = policy.recipient(mask, recipient)
-        unknown = (conditions.UNKNOWN,) * 4
-        verdict = judge(policy, Facts(mask, mask, answers, client.unclear, *unknown))
-        assert not isinstance(verdict, Awaited)  # noqa: S101 (no list that is asked for is missing)
-        return verdict
+        # Entries by hand are in no record.
+        facts = Facts(mask, mask, answers, client.unclear, by_hand=UNKNOWN, score=at.score)
+        return Judgement(self._parts, policy, facts, at, sender, recipient)
 
     def _made_policy(self, missing: Missing) -> Policy:
-        return Policy([without(rule, missing) for rule in self._rules], self._reader)
+        return Policy([made for rule in self._rules for made in without(rule, missing)], self._reader)
 
     def _made_answers(
         self, heard: Heard, others_none: bool, nobody: bool
@@ -134,6 +117,12 @@ class Trial:
             elif others_none and name in self._named:
                 answers[name] = NOT_LISTED
         return answers, frozenset(self._zones.keys() - answers.keys())
+
+
+def _pools(at: Attempt, policy: Policy) -> Pools:
+    if at.pools is UNKNOWN:
+        return Pools(unknown=frozenset(policy.pools))
+    return Pools(frozenset(at.pools)) if at.pools else NO_POOL
 
 
 def _zone(config: Config, name: str) -> Zone:

@@ -24,21 +24,33 @@ class Missing(NamedTuple):
     zones: frozenset[str] = frozenset()
 
 
-def without(rule: Rule, missing: Missing) -> Rule:
-    """A rule that holds for the facts that are there as `rule` does in the end."""
-    lenient = rule.action is Action.GREYLIST
+def without(rule: Rule, missing: Missing) -> tuple[Rule, ...]:
+    """Rules that hold for the facts that are there as `rule` does in the end, the first that does.
+
+    A rule that greylists only for want of knowledge does so with the plain delay, not with its own.
+    """
+    if rule.action is not Action.GREYLIST:
+        return (_judged(rule, missing, lenient=False),)
+    made = _judged(rule, missing, lenient=True)
+    if made == rule or rule.delay is None:
+        return (made,)
+    return _judged(rule, missing, lenient=False), replace(made, delay=None)
+
+
+def _judged(rule: Rule, missing: Missing, *, lenient: bool) -> Rule:
+    """What holds where `rule` may (`lenient`), or where it does whatever the missing facts are."""
     clients, helo, rdns = rule.clients, rule.helo, rule.rdns
     authenticated = rule.authenticated
     if missing.host and clients is not None:
         clients = _nameless(clients, lenient=lenient)
-    if missing.host and rdns is not None:  # of no kind is nobody
+    if missing.host and rdns is not None:
         rdns = None if lenient else frozenset()
     if missing.helo and helo:  # an empty condition holds for nobody, whatever was said
         helo = None if lenient else ()
     if missing.authenticated and authenticated is not None:
         authenticated = None
         helo = helo if lenient else ()
-    made = replace(rule, clients=clients, helo=helo, authenticated=authenticated, rdns=rdns)
+    made = replace(rule, clients=clients, helo=helo, rdns=rdns, authenticated=authenticated)
     return _without_lists(made, missing.zones, lenient=lenient) if missing.zones and rule.lists else made
 
 

@@ -20,8 +20,9 @@ from hybridgrey import envelope
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import normalise
 from hybridgrey.outcome import Outcome, Reason, outcome_of_event
+from hybridgrey.policy.conditions import UNKNOWN
 from hybridgrey.replay import messages
-from hybridgrey.replay.messages import UNKNOWN, Attempt, DamageError, Message
+from hybridgrey.replay.messages import Attempt, DamageError, Message
 
 GIVE_UP: Final = 5 * 86_400
 """Seconds; for so long an MTA tries at most by default (Postfix and Sendmail: 5 days; RFC 5321 4.5.4.1)."""
@@ -53,6 +54,10 @@ def logged(event: Mapping[str, Any]) -> Logged:
         True if event.get("reason") == Reason.LOGGED_IN else UNKNOWN,
         messages.heard(event.get("lists") or {}),
         True,
+        *messages.spf(event),
+        pools=messages.pools(event),
+        correspondent=messages.flag(event, "correspondent"),
+        expected=True if event.get("reason") == Reason.EXPECTED else UNKNOWN,
     )
     ended = not carried_out or outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
     return Logged(attempt, sender, recipient, ended)

@@ -91,7 +91,6 @@ def explain_(
       hybridgrey explain 192.0.2.1
       hybridgrey explain 192.0.2.1 --from a@example.org --to b@example.net
       hybridgrey explain 2001:db8::1 --host mail.example.org --json
-      hybridgrey explain 192.0.2.1 --from a@example.org --to b@example.net --message spam.eml
       hybridgrey explain --exit-code 192.0.2.1 >/dev/null && echo let in
     """
     try:

@@ -135,9 +135,7 @@ class Exposition(Collector):
 
 
 def _pools(pools: Pooled) -> Iterator[Metric]:
-    """Nothing where rules name no pool."""
-    if not pools.domains:
-        return
+    """Without samples where rules name no pool."""
     texts = (
         ("pools", "Domains whose networks are a pool", pools.domains),
         ("pools_unknown", "Pools that were never resolved", pools.unknown),
@@ -145,7 +143,7 @@ def _pools(pools: Pooled) -> Iterator[Metric]:
         ("pool_networks", "Networks of all pools", pools.networks),
     )
     for name, text, value in texts:
-        yield GaugeMetricFamily(PREFIX + name, text, value=value)
+        yield _known(name, text, value if pools.domains else None)
     oldest = "When the pool that was resolved longest ago was, Unix time"
     yield _known("pools_oldest_time_seconds", oldest, pools.oldest or None)
 

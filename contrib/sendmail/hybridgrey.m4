@@ -11,6 +11,10 @@ dnl Put it before the INPUT_MAIL_FILTER lines of other filters: Sendmail asks th
 dnl results (Authentication-Results) under this host's name that came from outside.  Results that a filter before it has
 dnl added look the same, and would be lost.  Filters after it, such as OpenDKIM, lose nothing.
 dnl
+dnl It serves all ports, the submission service too, and learns there whom your users write to.  A DAEMON_OPTIONS line with
+dnl InputMailFilters has to name it, first.  With a plain SMART_HOST all mail goes by the mailer relay, which is for your own
+dnl domains, too, and nothing is learnt; with `esmtp:' before the host it is.
+dnl
 dnl The socket is `listen' of hybridgrey.toml, in the same words.  Without flags mail passes while the filter is
 dnl down; F=T defers it, F=R refuses it.
 dnl

@@ -8,7 +8,7 @@ import pytest
 
 from hybridgrey import envelope
 from hybridgrey.filter.blocking import Blocking
-from hybridgrey.hand.correspondents import COUNT, PREFIX, Correspondents, is_taught, may_learn
+from hybridgrey.hand.correspondents import COUNT, PREFIX, Brought, Correspondents, is_taught, may_learn
 from hybridgrey.store.connection import Store, StoreError
 from parts.redisserver import Redis
 
@@ -151,3 +151,32 @@ def test_whose_mail_teaches():
     assert may_learn(ANN)
     assert not may_learn(envelope.NULL)
     assert not may_learn(envelope.read("@"))
+
+
+def test_a_recipient_named_twice_is_new_once(world):
+    """By whatever case."""
+    assert world.learn("a@x.example", "A@x.example", "b@x.example", "a@x.example") == 2
+
+
+def test_somebody_brought_along(world, client):
+    """Has the rest of the lifetime, and for who is known already nothing gets worse."""
+
+    def bring(age, ask=False):
+        box = envelope.read("bob@example.net")
+        call = world.by.would_bring(box, age) if ask else world.by.bring(box, age)
+        return world.by.outcome(world.store.run(*call))
+
+    key = PREFIX + b"bob@example.net"
+    assert bring(200, ask=True) is Brought.NEW
+    assert not client.exists(key)
+    assert bring(200) is Brought.NEW
+    assert 395 <= client.ttl(key) <= 400
+    assert client.time()[0] - int(client.get(key)) - 200 in (0, 1, 2)
+    assert bring(400) is Brought.KEPT
+    assert bring(100, ask=True) is Brought.LONGER
+    assert 395 <= client.ttl(key) <= 400
+    assert bring(100) is Brought.LONGER
+    assert 495 <= client.ttl(key) <= 500
+    assert bring(100) is Brought.KEPT
+    with pytest.raises(StoreError):
+        Correspondents.outcome([3])

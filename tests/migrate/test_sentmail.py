@@ -10,6 +10,8 @@ import os
 import time
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hybridgrey import envelope
 from hybridgrey.hand.correspondents import PREFIX
@@ -111,6 +113,14 @@ def test_forms_of_a_line():
     assert learnt(lines, host="") == BOB
     assert learnt([line.replace("postfix/", "postfix-out/") for line in lines]) == BOB
     assert learnt([line.replace("[7]:", " 7 - -").replace("[9]:", " 9 - -") for line in lines]) == BOB
+
+
+@given(st.sampled_from(["smtpd", "smtp", "qmgr", "pickup"]), st.binary(max_size=200))
+def test_any_line_can_be_read(program, said):
+    """Whatever stands in it, and it teaches nothing by itself."""
+    reader = SentMail(20)
+    assert reader.read(b"mx1 postfix/%s[1]: 4A1: %s" % (program.encode(), said)) is None
+    assert reader.read(said) is None
 
 
 def test_hosts_have_their_own_queues():

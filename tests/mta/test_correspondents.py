@@ -11,7 +11,7 @@ from faults.shared import cluster
 from hybridgrey.hand.correspondents import COUNT, PREFIX
 from mta.conftest import require
 from mta.talk import opened, rcpt, send
-from parts import sendmail
+from parts import sasl, sendmail
 from parts.base import wait_until
 from parts.commandline import run
 from parts.daemon import Daemon
@@ -20,6 +20,7 @@ from parts.milterpeer import MilterPeer
 from parts.postfix import Postfix
 from parts.redisserver import Redis
 from parts.sendmail import Sendmail
+from parts.smtp import Client
 
 pytestmark = pytest.mark.mta
 
@@ -152,6 +153,7 @@ def test_who_was_written_to_answers_at_once(standing, redis):
     said = run(*about, BOB)
     assert "correspondents" in said.output
     assert "written to" in said.output
+    assert "never written to" not in said.output
     assert "never written to" in run(*about, "carol@bob.example").output
     # Once its time is over he waits.
     with redis.client() as client:
@@ -198,6 +200,32 @@ def test_what_teaches(standing, redis):
     # Of a program's mail Postfix does not say by whom it is delivered, so root is known, too.
     more = {f"{name}@far.example" for name in ("y", "z", "cron")}
     learnt(redis, *many, *more, "marker@m.example", "root@local.example")
+
+
+def test_what_postfix_logs_is_brought_along(standing, redis):
+    """The log of a real Postfix, as if what it delivers to were elsewhere, teaches what the filter learnt."""
+    daemon, mta = standing
+    mta.maillog.write_text("")
+    writes(mta, "log1@far.example", "x@virtual.example", "x@alias.example")
+    writes(mta, *(f"many{number}@far.example" for number in range(21)))
+    writes(mta, "log2@far.example", sender="")
+    writes(mta, "strange@far.example", client="198.51.100.99", login="")
+    command = ["/usr/sbin/sendmail", "-C", mta.config, "-f", ANN, "log3@far.example"]
+    subprocess.run(command, input=b"Subject: x\n\nHello\n", check=True)
+    for one in ("log1", "many20", "log2", "strange", "log3"):
+        mta.sink.wait(f"{one}@far.example")
+    learnt(redis, "log1@far.example", "log3@far.example")
+    with redis.client() as client:
+        client.flushall()
+
+    def brought():
+        log = mta.maillog.read_text()
+        log = log.replace("relay=127.0.0.1[127.0.0.1]", "relay=mx.far.example[203.0.113.7]")
+        return run("import", "correspondents", "-c", daemon.config, "-", text=log)
+
+    wait_until(lambda: brought() and len(known(redis)) == 2, "both are brought along")
+    assert known(redis) == {"log1@far.example", "log3@far.example"}
+    assert brought().lines[2].split()[0] == "2"
 
 
 def test_new_ones_of_a_sender_are_bounded(dns, redis, with_postfix):
@@ -266,13 +294,18 @@ def test_observe_learns(dns, redis, with_postfix):
 def test_sendmail(dns, redis, with_sendmail, mailer, wanted):
     """The same; but with a plain SMART_HOST all mail goes by the mailer relay, and teaches nothing."""
     require(sendmail.missing())
-    lines = f"define(`SMART_HOST', `{mailer}:[127.0.0.1]')\ndefine(`ESMTP_MAILER_ARGS', `TCP $h 1')"
+    lines = f"""define(`SMART_HOST', `{mailer}:[127.0.0.1]')
+define(`ESMTP_MAILER_ARGS', `TCP $h 1')
+DAEMON_OPTIONS(`Family=inet, Name=MSA, Addr=127.0.0.1, Port=587, M=Ea')"""
     with (
         Daemon(settings(redis.url, dns), unix=True) as daemon,
         Sendmail(daemon.spec, lines) as mta,
     ):
-        for login, client, to in (("joe", US, BOB), ("", "127.0.0.1", "local@far.example")):
-            with opened(mta, client, login=login) as connection:
+        msa = ("127.0.0.1", 587)
+        user = Client(msa, sock=mta.namespace.connect_from(US, msa)).logged_in(sasl.LOGIN, sasl.PASSWORD)
+        for client, to in ((user, BOB), (mta.client("127.0.0.1"), "local@far.example")):
+            with client as connection:
+                connection.ehlo()
                 assert connection.transaction(ANN, [to])[-1].code == 250
                 connection.quit()
         both = wanted | ({"local@far.example"} if wanted else set())

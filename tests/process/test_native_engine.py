@@ -14,7 +14,7 @@ import pytest
 from hybridgrey.filter.awaited import Call
 from hybridgrey.filter.reply import Reply
 from hybridgrey.lists.awaited import OverTcp
-from hybridgrey.process import native_engine, native_worker
+from hybridgrey.process import native_engine, native_worker, serving
 from hybridgrey.process.native_engine import Engine
 from hybridgrey.protocol import wire
 from hybridgrey.protocol.terms import Terms
@@ -500,6 +500,7 @@ def test_no_descriptor_is_a_rest(world, monkeypatch, code):
     worker = native_worker._Worker.__new__(native_worker._Worker)
     worker._loop, worker._engine, worker._registration = world.looped.loop, world.engine, Registration()
     worker._refused = worker._resting = False
+    worker._terms = serving.Terms()
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     worker._listening = Listening(code, ours)

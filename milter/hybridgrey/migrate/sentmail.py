@@ -22,7 +22,7 @@ from hybridgrey.envelope import Mailbox
 MOST_WAITING: Final = 50_000
 """Messages between their first and their last line."""
 MOST_GATHERED: Final = 200_000
-"""Addresses; some 50 MiB."""
+"""Addresses; some 25 MiB."""
 _DAY: Final = 86_400
 
 WANTED: Final = re.compile(rb": client=|: uid=\d+ from=|\(queue active\)|status=sent|: removed\s*$")
@@ -144,7 +144,8 @@ class Gathering:
 
     def __init__(self, max_daily: int) -> None:
         self._most = max_daily
-        self._known: dict[str, Gathered] = {}
+        # By key, which a mailbox can be read from again (`envelope`): a third of the memory.
+        self._known: dict[str, float] = {}
         self._day = 0
         self._new: dict[str, int] = {}
         self.beyond = 0
@@ -157,13 +158,15 @@ class Gathering:
         if before is None and not self._granted(written.sender.key, moment):
             self.beyond += 1
             return None
-        latest = max(moment, before.moment) if before else moment
-        self._known[key] = Gathered(written.recipient, latest)
-        return self._known.pop(next(iter(self._known))) if len(self._known) > MOST_GATHERED else None
+        self._known[key] = moment if before is None else max(moment, before)
+        if len(self._known) <= MOST_GATHERED:
+            return None
+        oldest = next(iter(self._known))
+        return _gathered(oldest, self._known.pop(oldest))
 
     def rest(self) -> Iterator[Gathered]:
         """All who are left."""
-        yield from self._known.values()
+        return (_gathered(key, moment) for key, moment in self._known.items())
 
     def _granted(self, sender: str, moment: float) -> bool:
         day = int(moment // _DAY)
@@ -172,6 +175,10 @@ class Gathering:
             self._day, self._new = day, {}
         self._new[sender] = self._new.get(sender, 0) + 1
         return self._new[sender] <= self._most
+
+
+def _gathered(key: str, moment: float) -> Gathered:
+    return Gathered(envelope.read(key), moment)
 
 
 def _address(raw: bytes) -> Mailbox | None:

@@ -123,7 +123,9 @@ class Generation:
 
     def _worker(self, index: int, slot: int) -> Callable[[Ready], NoReturn]:
         cpu = self._cpus[index % len(self._cpus)] if self._cpus else None
-        terms = serving.Terms(cpu=cpu, drain_timeout=self.config.drain_timeout)
+        terms = serving.Terms(
+            cpu=cpu, shared=self.config.worker_count > 1, drain_timeout=self.config.drain_timeout
+        )
 
         def body(ready: Ready) -> NoReturn:
             parts = self._parts

@@ -92,6 +92,9 @@ class Master:
         if self._world.pidfile is not None:
             self._world.pidfile.remove()
         logs.get().info("ended")
+        for number in self._loop.signals - {signal.SIGCHLD}:
+            # Told again while the interpreter ends, which gives signals their default back: the status stays.
+            signal.signal(number, signal.SIG_IGN)
         return self._status
 
     def _watch(self) -> None:

@@ -25,10 +25,12 @@ from hybridgrey.process.native_task import Calls, Waits
 IDLE: Final = 7210.0
 """Seconds after which a connection without a word is closed: libmilter's (MI_TIMEOUT)."""
 _SWEEP: Final = 60.0
-# So many connections are taken in one turn: the other workers are to have some of a rush, too.
-_MOST_AT_ONCE: Final = 4
+# So many connections are taken in one turn: with fewer a rush costs turns, and others are to have some, too.
+_MOST_AT_ONCE: Final = 16
 # Seconds for which none is taken where none can be had.
 _REST: Final = 1.0
+# And for which it is the others' turn to take some.
+_TURN: Final = 0.001
 _TCP_THREADS: Final = 16
 # A scan that finds no thread waits for one, in its own time.
 _SCAN_THREADS: Final = 32
@@ -148,9 +150,11 @@ class _Worker:
 
     def ready(self, _events: int) -> None:
         """As in `eventloop.Watcher`, for the listening socket."""
+        served = False
         try:
             for _ in range(_MOST_AT_ONCE):
                 sock, _address = self._listening.accept()
+                served = True
                 self._engine.accept(sock)
         except (BlockingIOError, ConnectionAbortedError, InterruptedError):
             pass  # another worker has taken it, or the MTA has gone
@@ -158,16 +162,23 @@ class _Worker:
             # Out of descriptors or memory, or whatever accept(2) has of the network's.
             self._rest(error)
             return
+        if served and self._terms.shared:
+            # Another worker's turn: all wake, and the same one would be the first each time.
+            self._pause(_TURN)
         if self._refused:
             self._refused = False
             self._registration.full(None)
 
     def _rest(self, error: OSError) -> None:
         """What waits at the socket would wake us again at once, for nothing."""
-        self._refused = self._resting = True
+        self._refused = True
         self._registration.full(error)
+        self._pause(_REST)
+
+    def _pause(self, seconds: float) -> None:
+        self._resting = True
         self._loop.change(self._listening.fileno(), 0)
-        self._loop.at(time.monotonic() + _REST, self._rested)
+        self._loop.at(time.monotonic() + seconds, self._rested)
 
     def _rested(self, _number: int) -> None:
         if self._resting:

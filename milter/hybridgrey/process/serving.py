@@ -30,9 +30,13 @@ _COLLECT = (100_000, 50, 50)
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """How a worker is to run: its CPU (None: any) and its times in seconds."""
+    """How a worker is to run: its CPU (None: any) and its times in seconds.
+
+    `shared`: others take connections from the same socket.
+    """
 
     cpu: int | None = None
+    shared: bool = False
     drain_timeout: float = 30.0
     tick: float = 1.0
 

@@ -236,9 +236,9 @@ def test_dashboard_is_for_any_grafana() -> None:
     assert [where for where, query in QUERIES.items() if query.count("{") != query.count('=~"$host"')] == []
 
 
-@pytest.mark.parametrize("where", QUERIES)
+@pytest.mark.parametrize("where", [one for one in QUERIES if not one.startswith("Time to a score/")])
 def test_query_has_data(world: World, where: str) -> None:
-    """Every query gives numbers."""
+    """Every query gives numbers; the times of scans apart, for here nothing is scanned."""
     wait_until(lambda: ask(world, QUERIES[where]), f"data for {where}", 30)
 
 

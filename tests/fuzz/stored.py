@@ -207,7 +207,6 @@ def read_history(reader: Reader, writer: Writer) -> None:
         {(Step.MINUTE, MOMENT): {"sessions": 2}},
         {(DAY, "network/reject"): {"192.0.2.0/24": 1}},
         [Mark(MOMENT, HOST, "start")],
-        [b'{"t":1800000000}'],
     )
     for number in range(2):
         looked(reader)

@@ -138,4 +138,4 @@ def test_every_redis_block_is_used():
     used = {"redis.conf", "redis.conf redis2", "redis.conf cluster", "sentinel.conf"}
     found = {block.words for block in blocks("redis.conf", "sentinel.conf")}
     assert found == used
-    assert {block.words for block in blocks("sh")} == {"sh", "sh cluster"}
+    assert {block.words for block in blocks("sh")} == {"sh", "sh cluster", "sh submission"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -125,6 +126,19 @@ def test_packages_are_described(path: Path) -> None:
     assert ast.get_docstring(tree), f"{path} has no docstring"
     if name_of(path) != "cli":
         assert len(tree.body) == 1, f"{path}:{tree.body[1].lineno}: more than a docstring"
+
+
+UNLISTED = {"cli"}
+"""A command is a module there, and `hybridgrey help` lists them."""
+
+
+@pytest.mark.parametrize("package", sorted(MAY_IMPORT.keys() - UNLISTED))
+def test_packages_name_their_modules(package: str) -> None:
+    """The man page of a package leaves no module out."""
+    folder = ROOT / package
+    told = set(re.findall(r"\w+", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""))
+    modules = {path.stem for path in (*folder.glob("*.py"), *folder.glob("*.lua"))} - {"__init__"}
+    assert modules <= told, f"{package}/__init__.py does not name {sorted(modules - told)}"
 
 
 def test_no_circle() -> None:

@@ -82,18 +82,8 @@ def enter(host: str, words: Sequence[str]) -> NoReturn:
     os.execvpe("nsenter", line, {**os.environ, **where["environment"]})  # noqa: S606
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    whole = argparse.ArgumentParser(
-        prog="lab",
-        description="Play with the internet that `make lab` has started.",
-        epilog="Try: lab send office mx1, then the same at mx2, and again after some seconds. "
-        "Then: lab kill-redis; lab cut mx2 back; lab spam; lab status.",
-    )
-    commands = whole.add_subparsers(dest="do", required=True, metavar="COMMAND")
-    commands.add_parser("help", help="show this")
-    commands.add_parser("map", help="what runs where")
-    commands.add_parser("status", help="hosts, stores, and what all daemons have counted")
+def _mail_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """What sends mail."""
     send = commands.add_parser("send", help="send a message and show the dialogue")
     send.add_argument("network", choices=NETWORKS)
     send.add_argument("mx", choices=MX_HOSTS)
@@ -109,6 +99,21 @@ def parser() -> argparse.ArgumentParser:
     )
     spam.add_argument("--count", type=int, default=1000, metavar="CLIENTS")
     spam.add_argument("-6", dest="version", action="store_const", const=6, default=4, help="by IPv6")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    whole = argparse.ArgumentParser(
+        prog="lab",
+        description="Play with the internet that `make lab` has started.",
+        epilog="Try: lab send office mx1, then the same at mx2, and again after some seconds. "
+        "Then: lab kill-redis; lab cut mx2 back; lab spam; lab status.",
+    )
+    commands = whole.add_subparsers(dest="do", required=True, metavar="COMMAND")
+    commands.add_parser("help", help="show this")
+    commands.add_parser("map", help="what runs where")
+    commands.add_parser("status", help="hosts, stores, and what all daemons have counted")
+    _mail_commands(commands)
     for name, what in (("cut", "pull a host's cable"), ("heal", "put it back")):
         cable = commands.add_parser(name, help=f"{what}: front (to the world) or back (to Redis)")
         cable.add_argument("host", metavar="HOST")

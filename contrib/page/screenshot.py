@@ -186,7 +186,7 @@ def main() -> int:
             for name, port in zip(names, ports, strict=True)
         ]
         for port in ports:
-            wait_until(lambda port=port: accepts((LOOPBACK, port)), "the page is served")  # type: ignore[misc]
+            wait_until(lambda port=port: accepts((LOOPBACK, port)), "the page is served")  # type: ignore[misc]  # an int
         mail(daemons)
         picture = take(f"http://{LOOPBACK}:{ports[0]}")
     PICTURE.write_bytes(picture)

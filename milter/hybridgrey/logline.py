@@ -19,28 +19,36 @@ _HOST: Final = "_HOSTNAME"
 VERDICT: Final = "verdict"
 
 
-def event(line: bytes) -> dict[str, Any] | None:
-    """The JSON object of a line; None for a line without one."""
-    found = _object(line)
-    if found is None or _MESSAGE not in found:
-        return found
-    message, host = found[_MESSAGE], found.get(_HOST)
+def read(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line.  Raises ValueError, which says what is wrong with it."""
+    outer = _object(line)
+    if _MESSAGE not in outer:
+        return outer
+    message, host = outer[_MESSAGE], outer.get(_HOST)
     if isinstance(message, list):
         with contextlib.suppress(TypeError, ValueError):
             message = bytes(message).decode("utf-8", "replace")
-    inner = _object(message.encode("utf-8", "replace")) if isinstance(message, str) else None
-    if inner is not None and isinstance(host, str):
+    inner = _object(message.encode("utf-8", "replace") if isinstance(message, str) else b"")
+    if isinstance(host, str):
         inner.setdefault("mx", host)
     return inner
 
 
+def event(line: bytes) -> dict[str, Any] | None:
+    """The JSON object of a line; None for a line without one."""
+    try:
+        return read(line)
+    except ValueError:
+        return None
+
+
 def verdict(line: bytes) -> dict[str, Any] | None:
     """The record of a verdict: its event with `t`, Unix seconds; None for any other line."""
-    found = event(line) if VERDICT.encode() in line or _MESSAGE.encode() in line else None
-    if found is None or found.get("event") != VERDICT:
+    record = event(line) if VERDICT.encode() in line or _MESSAGE.encode() in line else None
+    if record is None or record.get("event") != VERDICT:
         return None
-    found["t"] = moment(found.get("ts"))
-    return found if found["t"] else None
+    record["t"] = moment(record.get("ts"))
+    return record if record["t"] else None
 
 
 def moment(text: object) -> float:
@@ -52,12 +60,14 @@ def moment(text: object) -> float:
         return 0.0
 
 
-def _object(line: bytes) -> dict[str, Any] | None:
+def _object(line: bytes) -> dict[str, Any]:
     start = line.find(b"{")
     if start < 0:
-        return None
+        raise ValueError("no JSON object")
     try:
-        found = orjson.loads(line[start:])
-    except orjson.JSONDecodeError:
-        return None
-    return found if isinstance(found, dict) else None
+        content = orjson.loads(line[start:])
+    except orjson.JSONDecodeError as error:
+        raise ValueError(f"not valid JSON: {error.msg}") from None
+    if isinstance(content, dict):
+        return content
+    raise ValueError("no JSON object")

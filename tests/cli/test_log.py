@@ -87,7 +87,7 @@ WORDS = [
     ),
     (
         NEW | {"lists": {"bl.test": "timeout"}},
-        'first attempt, rule "the rest"; no answer of bl.test: timeout',
+        'first attempt, rule "the rest"; no answer from bl.test: timeout',
     ),
     # Of version 0.1, without reasons
     ({**REJECTED, "reason": None}, 'on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"'),

@@ -101,11 +101,11 @@ def explain_(
     # One byte more than is scanned: such a message is too large.
     text = message.read(config.content.max_size + 1) if message is not None else None
     with closing(open_store(config)) as store:
-        said = by_hand(config, store)
-        named = _host_name(config, client, host, said)
+        entries = by_hand(config, store)
+        named = _host_name(config, client, host, entries)
         asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
         greylist = assembly.open_greylist(config, store)
-        found = explain(config, greylist, store, asked, said, pools=pools.present(config), message=text)
+        found = explain(config, greylist, store, asked, entries, pools=pools.present(config), message=text)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
 

@@ -16,7 +16,7 @@ import click
 from hybridgrey.cli import config_option, log_filters, log_words
 from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any, store_trouble, url_of
 from hybridgrey.cli.log_filters import Holds
-from hybridgrey.cli.log_sources import FromDaemon, FromLogs, FromStore, Source, journal, why_not_stored
+from hybridgrey.cli.log_sources import EVER, FromDaemon, FromLogs, FromStore, Source, journal, why_not_stored
 from hybridgrey.cli.logfiles import STDIN
 from hybridgrey.cli.moments import local_moment
 from hybridgrey.cli.output import fail, json_line, warn
@@ -28,7 +28,6 @@ from hybridgrey.page import verdicts
 from hybridgrey.page.verdicts import Verdict
 from hybridgrey.store.connection import StoreError
 
-EVER: Final = 1e11  # s; beyond all clocks
 AT_ONCE: Final = 200  # lines a write
 FOLLOWED: Final = 10  # lines before what comes
 LOOK: Final = 3.0  # s; between two looks at the store
@@ -43,7 +42,7 @@ LATE: Final = 60.0
 @click.option("--to", multiple=True, metavar="ADDRESS|DOMAIN", help="To this recipient.")
 @click.option("--host", multiple=True, metavar="NAME", help="Judged by this MX host.")
 @click.option(
-    "--outcome", multiple=True, type=click.Choice([str(one) for one in Outcome]), help="That got this."
+    "--outcome", multiple=True, type=click.Choice([str(one) for one in Outcome]), help="With this outcome."
 )
 @click.option("--rule", multiple=True, metavar="NAME", help="Decided by this rule.")
 @click.option("--list", multiple=True, metavar="LABEL", help="Of clients on this list.")
@@ -51,7 +50,9 @@ LATE: Final = 60.0
     "--since", callback=local_moment, metavar="TIME", help='From then on: "2h" ago, yesterday, 9:30, …'
 )
 @click.option("--until", callback=local_moment, metavar="TIME", help="Until then.")
-@click.option("-n", "--lines", type=click.IntRange(min=1), metavar="NUMBER", help="The last so many only.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(min=1), metavar="NUMBER", help="Show only the last so many."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on as verdicts come, some seconds behind.")
 @click.option("--journal", "of_journal", is_flag=True, help="Read systemd's journal of this host.")
 @click.option("--utc", is_flag=True, help="Show times in UTC.")
@@ -91,11 +92,8 @@ def log(
       hybridgrey log --outcome deferred /var/log/hybridgrey.log.*.gz /var/log/hybridgrey.log
       hybridgrey log --journal --rule blocklists --since 30d
     """
+    _check_follow(files, lines, of_journal=of_journal, follow=follow)
     logs = bool(files or of_journal)
-    if follow and files:
-        raise click.UsageError("--follow takes no FILE; pipe it in: tail -F FILE | hybridgrey log -")
-    if follow and of_journal and lines:
-        raise click.UsageError("--journal --follow takes no --lines")
     config = configured_if_any(config_path) if logs else configured(config_path)
     tests = log_filters.made(given, config.dns.clients if config else ClientReader())
     printer = _Printer(tests, utc=utc, json_=json_)
@@ -111,6 +109,14 @@ def log(
         _show(source, printer, span, lines, follow=follow and not of_journal)
     if not printer.shown:
         fail(f"no verdict matches; {source.covers()}")
+
+
+def _check_follow(files: Sequence[str], lines: int | None, *, of_journal: bool, follow: bool) -> None:
+    """End with status 2 where --follow does not go with the rest."""
+    if follow and files:
+        raise click.UsageError("--follow takes no FILE; pipe it in: tail -F FILE | hybridgrey log -")
+    if follow and of_journal and lines:
+        raise click.UsageError("--journal --follow takes no --lines")
 
 
 def _kept(stack: ExitStack, config: Config, given: Mapping[str, Sequence[str]]) -> Source:
@@ -192,8 +198,7 @@ def _show(
         time.sleep(LOOK)
         edge = time.time() - LATE
         known = {name: moment for name, moment in known.items() if moment >= edge}
-        fresh = printer.matching(source.records(edge, until))
-        for one in fresh:
+        for one in printer.matching(source.records(edge, until)):
             name = _name(one)
             if name not in known:
                 known[name] = one["t"]

@@ -59,8 +59,8 @@ def _address(field: str, text: str) -> Holds:
     if text in ("", "<>"):
         return lambda one: (one[field] or "<>") == "<>"
     if not _GLOB.isdisjoint(text):
-        found = re.compile(translate(text)).match
-        return lambda one: bool(found((one[field] or "").lower()))
+        matches = re.compile(translate(text)).match
+        return lambda one: bool(matches((one[field] or "").lower()))
     if text.startswith("."):
         return lambda one: _domain(one[field]).endswith(text)
     if text.lstrip("@").find("@") < 0:
@@ -74,13 +74,13 @@ def _domain(address: str | None) -> str:
 
 def _glob(name: str, text: str) -> Holds:
     """A pattern for what has a name: a client has two."""
-    found = re.compile(translate(text)).match
+    matches = re.compile(translate(text)).match
     match name:
         case "client":
-            return lambda one: any(found((one[key] or "").lower()) for key in ("client", "host"))
+            return lambda one: any(matches((one[key] or "").lower()) for key in ("client", "host"))
         case "list":
-            return lambda one: any(found(label.lower()) for label in one["lists"])
+            return lambda one: any(matches(label.lower()) for label in one["lists"])
         case "rule":
-            return lambda one: bool(found((one["rule"] or "").lower()))
+            return lambda one: bool(matches((one["rule"] or "").lower()))
         case _:
-            return lambda one: bool(found((one["mx"] or "").lower()))
+            return lambda one: bool(matches((one["mx"] or "").lower()))

@@ -30,6 +30,7 @@ from hybridgrey.history.view import Terms
 from hybridgrey.store.connection import StoreError
 
 UNIT: Final = "hybridgrey"
+EVER: Final = 1e11  # s; beyond all clocks
 OTHERS: Final = "name log files, or read this host's journal with --journal"
 _SLACK: Final = 3600.0  # s; a log is in order but for seconds, and its file is written to until its last one
 _TEXT: Final = b" verdict "
@@ -110,11 +111,10 @@ class FromDaemon:
 
     def covers(self) -> str:
         """See `Source`."""
-        found = self._asked()
-        since = f" since {when(found[-1]['t'])}" if found else ""
-        return (
-            f"{self._why}, and the daemon of this host has {several(len(found), 'verdict')}{since}; {OTHERS}"
-        )
+        latest = self._asked()
+        since = f" since {when(latest[-1]['t'])}" if latest else ""
+        number = several(len(latest), "verdict")
+        return f"{self._why}, and the daemon of this host has {number}{since}; {OTHERS}"
 
     def _asked(self) -> list[Record]:
         if self._url is None:
@@ -123,14 +123,14 @@ class FromDaemon:
         password = self._config.metrics.password.get_secret_value()
         try:
             answer = json.loads(liveness.get(f"{self._url}/api/latest?limit=1000", password))
-            found: list[Record] = answer["verdicts"]
+            latest: list[Record] = answer["verdicts"]
         except (OSError, http.client.HTTPException, ValueError, LookupError, liveness.RefusedError) as error:
-            said = getattr(getattr(error, "reason", None), "strerror", None) or str(error)
+            reason = getattr(getattr(error, "reason", None), "strerror", None) or str(error)
             fail(
-                f"{self._why}, and the daemon at {self._url} does not tell: {clean(said)}; {OTHERS}",
+                f"{self._why}, and the daemon at {self._url} does not tell: {clean(reason)}; {OTHERS}",
                 UNAVAILABLE,
             )
-        return found
+        return latest
 
 
 def why_not_stored(config: Config) -> str:
@@ -227,7 +227,7 @@ def journal(since: float, until: float, *, follow: bool) -> Iterator[Iterator[by
     words = ["journalctl", "--quiet", "--no-pager", "--output=cat", f"--unit={UNIT}"]
     # Whole seconds: journalctl reads no more of a time.
     words += [f"--since=@{int(since)}"] if since else []
-    words += [f"--until=@{int(until) + 1}"] if until < 1e11 else []
+    words += [f"--until=@{int(until) + 1}"] if until < EVER else []
     words += ["--follow", *(["--no-tail"] if since else [])] if follow else []
     try:
         process = subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL)

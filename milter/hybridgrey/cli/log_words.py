@@ -47,7 +47,7 @@ def why(one: Verdict) -> str:
     failed = [f"{label}: {said}" for label, said in one["lists"].items() if isinstance(said, str)]
     text = ", ".join(filter(None, parts))
     if failed:
-        text += f"; no answer of {', '.join(failed)}"
+        text += f"; no answer from {', '.join(failed)}"
     return text if one["enforced"] else f"{text}; only observed, so it was let in"
 
 

@@ -14,7 +14,7 @@ from hybridgrey import address
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured
-from hybridgrey.cli.output import as_json, span, table
+from hybridgrey.cli.output import as_json, several, span, table
 from hybridgrey.process import pools
 from hybridgrey.spf.pools import Pool
 from hybridgrey.spf.poolstate import States
@@ -56,7 +56,8 @@ def pools_(config_path: Path, domains: tuple[str, ...], networks: bool, json_: b
 
 
 def _print(found: Sequence[tuple[str, Pool]], last: States) -> None:
-    click.echo(f"{len(found)} pools, {sum(len(pool.networks) for _, pool in found)} networks")
+    networks = sum(len(pool.networks) for _, pool in found)
+    click.echo(f"{several(len(found), 'pool')}, {several(networks, 'network')}")
     table(("domain", "IPv4", "IPv6", "resolved", "problem"), _rows(found, last))
 
 

@@ -15,7 +15,7 @@ import click
 from hybridgrey.address import endpoint_text
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured
-from hybridgrey.cli.output import as_json, coloured, is_terminal, milliseconds, table, warn
+from hybridgrey.cli.output import as_json, coloured, is_terminal, milliseconds, several, table, warn
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, TEST_LISTED, TEST_UNLISTED
 from hybridgrey.config.load import Config
 from hybridgrey.lists import zones as lists
@@ -75,9 +75,8 @@ def zones(config_path: Path, json_: bool) -> None:
 def _summary(healths: Sequence[Health]) -> str:
     """How the lists are, in one line."""
     states = Counter(str(health.state) for health in healths)
-    return f"{len(healths)} lists: " + ", ".join(
-        f"{states[state]} {state}" for state in _ORDER if states[state]
-    )
+    parts = [f"{states[state]} {state}" for state in _ORDER if states[state]]
+    return f"{several(len(healths), 'list')}: {', '.join(parts)}"
 
 
 def _ask(built: Sequence[lists.Zone], servers: Sequence[tuple[str, int]]) -> list[Health]:

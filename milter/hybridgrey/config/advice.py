@@ -145,7 +145,10 @@ def _too_much(rules: Sequence[Rule]) -> Iterator[Problem]:
     for number, rule in enumerate(rules):
         bare = Rule(rule.name, rule.action, text=rule.text, learn=rule.learn)
         if rule.rdns is not None and rule.action in REFUSING and rule == replace(bare, rdns=rule.rdns):
-            yield ("rule", number, "rdns"), "some mail servers are such hosts, so this loses mail; greylist"
+            yield (
+                ("rule", number, "rdns"),
+                "some mail servers are such hosts, so this loses mail; greylist them instead",
+            )
         if rule.spf is not None and rule.action is Action.ACCEPT and rule == replace(bare, spf=rule.spf):
             yield ("rule", number, "spf"), "spammers have such results too; add senders, or leave it to pools"
 

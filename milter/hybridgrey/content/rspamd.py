@@ -87,7 +87,7 @@ class _Bytes:
 
 def _read(answer: bytes) -> tuple[int, bytes]:
     """Status and body of an HTTP answer; raises what `http.client` does."""
-    response = http.client.HTTPResponse(_Bytes(answer), method="POST")  # type: ignore[arg-type]
+    response = http.client.HTTPResponse(_Bytes(answer), method="POST")  # type: ignore[arg-type]  # read only
     response.begin()
     return response.status, response.read()
 

@@ -57,7 +57,7 @@ class _Talk:
         self._wait(self._poll, max(1, int(left * 1000 + 0.999)))
 
     def _connect(self, where: object) -> None:
-        code = self._sock.connect_ex(where)  # type: ignore[arg-type]
+        code = self._sock.connect_ex(where)  # type: ignore[arg-type]  # of its family
         if code == errno.EINPROGRESS:
             self._until(select.POLLOUT)
             code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

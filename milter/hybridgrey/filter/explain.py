@@ -10,6 +10,7 @@ What is not given (sender, recipient) stands for somebody of whom no rule knows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import dns.exception
@@ -40,7 +41,7 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import NoReporter
 from hybridgrey.metrics.series import none_works
-from hybridgrey.policy.conditions import Spf
+from hybridgrey.policy.conditions import ByHand, Spf, Unknown
 from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Pools, Rule, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 from hybridgrey.spf.carrier import Carrier
@@ -145,17 +146,53 @@ def explain(
     servers = nameservers(config.dns.nameservers)
     policy = Policy(config.rules, config.dns.clients)
     source = policy.clients.read(asked.client)
-    suspended = bytearray(len(built))
     within = Pools(unknown=frozenset(policy.pools))
     if pools and policy.pools:
         within = pools(source.packed, source.carried)
     facts = policy.connect(source.packed, asked.host, source.carried, within)
+    suspended = bytearray(len(built))
     health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
-    reasons = {one.label: one.reason for one in health}
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
-    secret = config.store.key_secret.get_secret_value()
     carrier = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6))
-    screen = Screen(
+    # Of somebody who is not given there is no SPF record to be asked for.
+    spf = None if asked.sender is None else carrier
+    screen = _screen(config, policy, built, resolver, greylist, by_hand, spf, pools)
+    with closing(screen.connect(asked.client, asked.host)) as client:
+        lists = _lists(client, screen, servers, {one.label: one.reason for one in health})
+        decision, pending = Blocking(store).run(_decide(screen, client, asked, message, config.hostname))
+    answers = client.lookup.answers if client.lookup else {}
+    labels = {zone.name: zone.label for zone in built}
+    about = (source.packed, source.carried, asked.host, asked.from_, asked.to)
+    known, looked_up = _learnt(decision, by_hand.of(*about)), client.lookup is not None
+    way = steps(
+        policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known, pools=within
+    )
+    entries = by_hand.naming(*about)
+    return replace(
+        _outcome(config, decision),
+        steps=tuple(_with_entry(*pair, entries) for pair in zip(way, policy.rules, strict=True)),
+        lists=tuple(lists),
+        nameserver_error=_nameserver_error(answers, servers),
+        no_list_works=none_works(str(one.state) for one in health),
+        too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
+        entries=tuple(entries),
+        pending=pending,
+    )
+
+
+def _screen(
+    config: Config,
+    policy: Policy,
+    built: Sequence[zones.Zone],
+    resolver: Resolver,
+    greylist: Greylist,
+    by_hand: Table,
+    spf: Carrier | None,
+    pools: InPools | None,
+) -> Screen:
+    """The filter of a configuration, by which nothing is changed."""
+    secret = config.store.key_secret.get_secret_value()
+    return Screen(
         config,
         policy,
         built,
@@ -163,68 +200,52 @@ def explain(
         Peek(greylist),
         Expected(secret),
         by_hand.of,
-        # Of somebody who is not given there is no record to be asked for.
-        spf=None if asked.sender is None else carrier,
+        spf=spf,
         pools=pools,
         correspondents=Correspondents(config.correspondents, secret),
         scanner=scanner.of(config, NoReporter()),
     )
-    client = screen.connect(asked.client, asked.host)
-    try:
-        lists = _lists(client, screen, servers, reasons)
-        decision, pending = Blocking(store).run(_decide(screen, client, asked, message, config.hostname))
-    finally:
-        client.close()
-    answers = client.lookup.answers if client.lookup else {}
-    rule = decision.verdict.rule
-    about = (source.packed, source.carried, asked.host, asked.from_, asked.to)
-    scanned = decision.scanned
-    known = Facts(
-        *(0, 0),
-        spf=decision.spf,
-        by_hand=by_hand.of(*about),
-        correspondent=decision.correspondent,
-        score=None if scanned is None else scanned.score,
-    )
-    result = decision.spf if isinstance(decision.spf, Spf) else Spf("")
-    entries = by_hand.naming(*about)
-    labels = {zone.name: zone.label for zone in built}
-    looked_up = client.lookup is not None
-    way = steps(
-        policy, decision.verdict, asked, answers, labels, looked_up=looked_up, facts=known, pools=within
-    )
+
+
+def _learnt(decision: Decision, by_hand: ByHand | Unknown) -> Facts:
+    """What was asked for, as `steps` wants it."""
+    score = None if decision.scanned is None else decision.scanned.score
+    correspondent = decision.correspondent
+    return Facts(0, 0, spf=decision.spf, by_hand=by_hand, correspondent=correspondent, score=score)
+
+
+def _outcome(config: Config, decision: Decision) -> Explanation:
+    """What a decision itself says; the way to it is still missing."""
+    verdict = decision.verdict
+    spf = decision.spf if isinstance(decision.spf, Spf) else Spf("")
     return Explanation(
-        action=decision.verdict.action,
-        rule=rule.name if rule else None,
+        action=verdict.action,
+        rule=verdict.rule.name if verdict.rule else None,
         reply=_reply_text(decision),
-        steps=tuple(_with_entry(*pair, entries) for pair in zip(way, policy.rules, strict=True)),
-        lists=tuple(lists),
+        steps=(),
+        lists=(),
         touch=decision.touch,
-        delay=config.greylist.delay if decision.verdict.delay is None else decision.verdict.delay,
+        delay=config.greylist.delay if verdict.delay is None else verdict.delay,
         store_error=decision.store_error,
-        nameserver_error=_nameserver_error(answers, servers),
-        no_list_works=none_works(str(one.state) for one in health),
-        too_late=tuple(_too_late(policy, decision.verdict, facts, asked)),
+        nameserver_error="",
         expected=decision.expected,
-        entries=tuple(entries),
-        spf=result.result,
-        proved=result.proved,
+        spf=spf.result,
+        proved=spf.proved,
         domain=decision.domain,
-        pending=pending,
-        scanned=scanned,
+        scanned=decision.scanned,
     )
 
 
 def _with_entry(step: Step, rule: Rule, entries: Sequence[Entry]) -> Step:
     """A step with the entries by hand that its rule heeds."""
     first = {entry.subject.about: entry for entry in reversed(entries)}  # the most specific of each
-    said = [f"{e.subject.text}, by {e.who}" for e in first.values() if e.kind is rule.by_hand]
-    if not said:
+    makers = [f"{e.subject.text}, by {e.who}" for e in first.values() if e.kind is rule.by_hand]
+    if not makers:
         return step
     return replace(
         step,
         conditions=tuple(
-            replace(one, because="; ".join([*sorted(said), *filter(None, [one.because])]))
+            replace(one, because="; ".join([*sorted(makers), *filter(None, [one.because])]))
             if one.name == "by_hand"
             else one
             for one in step.conditions
@@ -292,15 +313,15 @@ def _decide(
     transaction = screen.mail(client, asked.helo, asked.from_, authenticated=asked.authenticated)
     transaction.scans = screen.scanner is not None
     try:
-        found = yield from screen.judge(transaction, asked.to)
-        if isinstance(found, Decision):
-            return found, False
+        judged = yield from screen.judge(transaction, asked.to)
+        if isinstance(judged, Decision):
+            return judged, False
         if message is None or screen.scanner is None:
-            return (yield from screen.delay(found)), True
+            return (yield from screen.delay(judged)), True
         collected = screen.scanner.message()
         collected.file(message)
         scan = screen.scanner.scan(described(_NoMacros(), transaction, (asked.to.text,), name), collected)
-        return (yield from screen.decide(found, (yield from scan))), True
+        return (yield from screen.decide(judged, (yield from scan))), True
     finally:
         transaction.close()
 

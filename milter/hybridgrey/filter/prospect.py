@@ -33,9 +33,9 @@ class Prospect(NamedTuple):
 
 def without_score(policy: Policy, facts: Facts) -> Prospect:
     """The prospect of a recipient whose score could be asked for."""
-    found = judge(policy, facts._replace(score=UNKNOWN))
-    settled = isinstance(found, Verdict)
-    verdict = found.standing if isinstance(found, Awaited) else found
+    outcome = judge(policy, facts._replace(score=UNKNOWN))
+    settled = isinstance(outcome, Verdict)
+    verdict = outcome.standing if isinstance(outcome, Awaited) else outcome
     return Prospect(verdict, settled, verdict is not None and _may_refuse(policy, facts, verdict))
 
 

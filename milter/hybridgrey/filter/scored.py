@@ -55,10 +55,10 @@ class ScoredJudgement(Judgement):
 
     def verdict(self) -> Steps[Verdict]:
         """What the rules say; if it is `pending` then, what they would say without a score."""
-        found = self.mail.client.lookup
-        if found is not None:
-            found.peek()
-        facts = self._known({} if found is None else found.answers)
+        lookup_ = self.mail.client.lookup
+        if lookup_ is not None:
+            lookup_.peek()
+        facts = self._known({} if lookup_ is None else lookup_.answers)
         return (yield from self._judged(facts._replace(score=None)))
 
     def scored(self, score: float | Unknown) -> Steps[Verdict]:

@@ -227,11 +227,11 @@ class Sessions:
             # No MTA sends RCPT without MAIL; if one did, no rule must be evaded by it.
             mail = self._screen.mail(client, session.helo, envelope.NULL, authenticated=False)
             session.transaction = mail
-        found = yield from self._screen.judge(mail, recipient)
+        judged = yield from self._screen.judge(mail, recipient)
         pending = session.pending
-        decision = found if pending is None else (yield from pending.admit(found))
-        if isinstance(found, ScoredJudgement):
-            found.mailer = mailer
+        decision = judged if pending is None else (yield from pending.admit(judged))
+        if isinstance(judged, ScoredJudgement):
+            judged.mailer = mailer
         if not isinstance(decision, Decision):
             return None
         self._told(ctx, mail, recipient, decision, mailer)

@@ -15,15 +15,14 @@ With a ``key_secret`` the addresses are HMACs.
 
 from __future__ import annotations
 
-import base64
 import enum
-import hmac
 from collections.abc import Generator, Sequence
 from functools import cache
 from importlib import resources
 from typing import Final, Protocol
 
 from hybridgrey.envelope import Mailbox
+from hybridgrey.hand.hidden import hidden
 from hybridgrey.store.connection import Call, Script, StoreError
 
 PREFIX: Final = b"hg1:wrote:"
@@ -120,11 +119,7 @@ class Correspondents:
 
     def _key(self, kind: bytes, box: Mailbox) -> bytes:
         address = box.key.encode("utf-8", "surrogatepass")
-        if not self._secret:
-            return kind + address
-        # A domain of its own for each kind: the same address looks different in each.
-        digest = hmac.digest(self._secret, kind + b"\0" + address, "sha256")
-        return kind + base64.urlsafe_b64encode(digest[:16]).rstrip(b"=")
+        return kind + (hidden(self._secret, kind, address) if self._secret else address)
 
 
 def may_learn(sender: Mailbox) -> bool:

@@ -11,8 +11,6 @@ is stored as its HMAC.
 
 from __future__ import annotations
 
-import base64
-import hmac
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
@@ -20,6 +18,7 @@ from typing import Final, NamedTuple, cast
 
 from hybridgrey.envelope import Mailbox
 from hybridgrey.hand.entries import MAX_NAME, plain
+from hybridgrey.hand.hidden import hidden
 from hybridgrey.store.connection import Call, Script, Store, StoreError
 
 LONGEST: Final = 86400
@@ -82,9 +81,7 @@ class Expected:
         key = recipient.key.encode("utf-8", "surrogatepass")
         if not self._secret:
             return key
-        # A domain of its own, as each part of a triplet has: the same address looks different there.
-        digest = hmac.digest(self._secret, b"hg1 expected\0" + key, "sha256")
-        return base64.urlsafe_b64encode(digest[:16]).rstrip(b"=")
+        return hidden(self._secret, b"hg1 expected", key)
 
 
 def _seconds(reply: Sequence[object]) -> int:

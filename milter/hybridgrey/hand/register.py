@@ -20,7 +20,7 @@ from hybridgrey.policy.conditions import Hand
 from hybridgrey.store.connection import Script, Store, StoreError
 
 MOST: Final = 5000
-"""Entries that there may be: by hand there are dozens.  More are a list, which belongs into a rule's file."""
+"""Entries that there may be: by hand there are dozens.  More are a list, which belongs in a rule's file."""
 KEY: Final = b"hg1:hand"  # no hash tag: never taken for a triplet
 _AT_ONCE: Final = 500  # subjects of one call; Lua's unpack has a bound, too
 

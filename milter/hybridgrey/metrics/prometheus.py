@@ -41,6 +41,21 @@ class Exposition(Collector):
         """Yield every family with its samples."""
         for name, family in FAMILIES.items():
             yield self._family(family, self._by_family[name])
+        yield from self._processes()
+        yield from _pools(self._shared.board.pools)
+        yield from self._verdicts()
+        yield from self._lists()
+        yield GaugeMetricFamily(
+            PREFIX + "enforced",
+            "1 while verdicts are carried out, 0 in observe mode",
+            value=self._shared.enforced,
+        )
+        build = GaugeMetricFamily(PREFIX + "build_info", "Versions", labels=("version", "python"))
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+    def _processes(self) -> Iterator[Metric]:
+        """The daemon's processes, its configuration and its store."""
         board = self._shared.board
         yield GaugeMetricFamily(PREFIX + "workers", "Workers that take connections", value=board.alive)
         yield GaugeMetricFamily(PREFIX + "workers_wanted", "Workers there should be", value=board.wanted)
@@ -62,7 +77,10 @@ class Exposition(Collector):
         yield GaugeMetricFamily(
             PREFIX + "store_memory_max_bytes", "The most it may use, 0 without a limit", value=limit
         )
-        yield from _pools(board.pools)
+
+    def _verdicts(self) -> Iterator[Metric]:
+        """What became of the records of verdicts."""
+        board = self._shared.board
         yield CounterMetricFamily(
             PREFIX + "records_lost", "Verdicts too many at once for the page", value=self._shared.rings.lost
         )
@@ -76,6 +94,9 @@ class Exposition(Collector):
             "Verdicts that are not in the store, for it was away too long",
             value=board.dropped,
         )
+
+    def _lists(self) -> Iterator[Metric]:
+        """How the DNS lists are."""
         suspended = GaugeMetricFamily(
             PREFIX + "list_suspended", "1 while a list has no vote for its health", labels=("list",)
         )
@@ -98,14 +119,6 @@ class Exposition(Collector):
             "1 while no list can have a say: nothing is rejected or allowed by lists",
             value=float(self._shared.flags.none_works),
         )
-        yield GaugeMetricFamily(
-            PREFIX + "enforced",
-            "1 while verdicts are carried out, 0 in observe mode",
-            value=self._shared.enforced,
-        )
-        build = GaugeMetricFamily(PREFIX + "build_info", "Versions", labels=("version", "python"))
-        build.add_metric((__version__, platform.python_version()), 1)
-        yield build
 
     def _family(self, family: Family, series: list[tuple[tuple[str, ...], int]]) -> Metric:
         name = PREFIX + family.name

@@ -45,8 +45,7 @@ def flow(totals: Totals, rules: Sequence[tuple[str, str]]) -> dict[str, object]:
     rows: {kind, rule, outcome, count} from the first to the last that takes mail; `kind` is ``rule``, or for
     what greylisting let in at once ``known``, ``network``, ``domain``, ``expected``, ``other``.
     """
-    by_rule = _by_rule(totals)
-    reasons = _reasons(totals)
+    by_rule, reasons = _by(totals, "rule"), _by(totals, "reason")
     greylists = {name for name, counts in by_rule.items() if counts[_DELAY]}
     greylists |= {name for name, action in rules if action == "greylist"} & set(by_rule)
     rows = list(_taken(by_rule, [name for name, _ in rules], greylists))
@@ -67,22 +66,14 @@ def flow(totals: Totals, rules: Sequence[tuple[str, str]]) -> dict[str, object]:
     }
 
 
-def _by_rule(totals: Totals) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, count in totals.items():
-        match labels_of(name):
-            case ["rule", rule, word] if (outcome := outcome_of(word)) and count:
-                found[rule][LABELS[outcome]] += count
-    return found
-
-
-def _reasons(totals: Totals) -> dict[str, Counter[str]]:
-    found: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, count in totals.items():
-        match labels_of(name):
-            case ["reason", reason, word] if (outcome := outcome_of(word)) and count:
-                found[reason][LABELS[outcome]] += count
-    return found
+def _by(totals: Totals, what: str) -> dict[str, Counter[str]]:
+    """Recipients by outcome, for each rule or each reason: `what` is the name of the series."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for series, count in totals.items():
+        match labels_of(series):
+            case [family, name, word] if family == what and (outcome := outcome_of(word)) and count:
+                counts[name][LABELS[outcome]] += count
+    return counts
 
 
 def _taken(
@@ -135,7 +126,7 @@ def thanks(totals: Totals) -> list[dict[str, object]]:
     """Why mail was let in without waiting, the most frequent first: {reason, why, count}."""
     counts = {
         reason: by[_ACCEPT]
-        for reason, by in _reasons(totals).items()
+        for reason, by in _by(totals, "reason").items()
         if by[_ACCEPT] and reason != Reason.PASSED
     }
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))

@@ -28,18 +28,18 @@ MOST_OF_A_MOMENT: Final = 1000
 
 def limit(parameters: Mapping[str, str]) -> int:
     """How many verdicts are asked for; raises BadQuestionError."""
-    said = parameters.get("limit", "50")
-    if not (said.isascii() and said.isdigit() and 0 < len(said) < 6):
+    text = parameters.get("limit", "50")
+    if not (text.isascii() and text.isdigit() and 0 < len(text) < 6):
         raise BadQuestionError("limit is a number")
-    return int(said)
+    return int(text)
 
 
 def moment(parameters: Mapping[str, str], name: str) -> float:
     """A time in Unix seconds, 0 where none is named; raises BadQuestionError."""
-    said = parameters.get(name, "")
-    if said and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", said, re.ASCII):
+    text = parameters.get(name, "")
+    if text and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", text, re.ASCII):
         raise BadQuestionError(f"{name} is a time in Unix seconds")
-    return float(said or 0)
+    return float(text or 0)
 
 
 def searched(

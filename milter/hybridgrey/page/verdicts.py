@@ -120,7 +120,7 @@ class Search:
 
     def __init__(self, wanted: Iterable[Word], clients: ClientReader) -> None:
         """`wanted`: as `words` gives them."""
-        asked = [(word, network(word)) for word in wanted]
+        asked = [(word, _network(word)) for word in wanted]
         self._clients = clients
         self._networks = [found for _, found in asked if found is not None]
         self._exact = [word for word, found in asked if found is None and word.field]
@@ -132,7 +132,7 @@ class Search:
             return False
         if self._networks:
             client = self._clients.read(one["client"])
-            if not all(inside(client, found) for found in self._networks):
+            if not all(_inside(client, found) for found in self._networks):
                 return False
         if self._plain:
             text = _haystack(one, self._clients)
@@ -209,7 +209,7 @@ _WORD: Final = re.compile(
 )
 
 
-def network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
+def _network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
     """The network that a word means; with ``client:`` an address is one of its own."""
     if word.field not in ("", "client") or ("/" not in word.text and not word.field):
         return None
@@ -219,7 +219,7 @@ def network(word: Word) -> ipaddress.IPv4Network | ipaddress.IPv6Network | None:
         return None
 
 
-def inside(client: ClientAddress, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+def _inside(client: ClientAddress, network: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
     """Whether a client is in a network, or carries an address of it."""
     meant = {client.packed, client.asked} - {None}
     return any(ipaddress.ip_address(address) in network for address in meant if address)

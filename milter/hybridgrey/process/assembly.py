@@ -1,7 +1,7 @@
 """What a configuration puts into the processes: the parts of the filter, put together.
 
 Here and nowhere else the modules meet: lists and look-ups, store and greylist, screen and session for a
-worker; the prober of the lists and the metrics for the keeper.  `cli.run` hands `assemble` to the daemon.
+worker; the prober of the lists and the metrics for the keeper.
 """
 
 from __future__ import annotations

@@ -224,7 +224,7 @@ class Peer:
         if self._turning:
             self._say(step, reply)
             return
-        # Called by whoever has brought the last answer, who has nothing to do with what fails here.
+        # Whoever has brought the last answer has nothing to do with what fails here.
         try:
             self._say(step, reply)
             self._turn(b"")

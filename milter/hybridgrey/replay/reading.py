@@ -7,10 +7,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import orjson
-
+from hybridgrey import logline
 from hybridgrey.cleaning import clean
 from hybridgrey.replay import verdictlog
 from hybridgrey.replay.messages import DamageError, Message, message
@@ -58,13 +57,16 @@ class Reader:
 
     def messages(self) -> list[Message]:
         """All messages, those of the log too."""
-        found = self._messages
-        found.extend(verdictlog.grouped(self._logged))
+        messages = self._messages
+        messages.extend(verdictlog.grouped(self._logged))
         self._messages, self._logged = [], []
-        return found
+        return messages
 
     def _line(self, line: bytes) -> None:
-        raw = _object(line)
+        try:
+            raw = logline.read(line)
+        except ValueError as error:
+            raise DamageError(str(error)) from None
         if "attempts" in raw:
             one = message(raw, self._seen)
             self._messages.append(one._replace(label=self._few(one.label), kind=self._few(one.kind)))
@@ -89,17 +91,3 @@ class Reader:
             self._names[name] += 1
             return name
         return OTHERS
-
-
-def _object(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line; syslog and the like put words of their own before it."""
-    start = line.find(b"{")
-    if start < 0:
-        raise DamageError("no JSON object")
-    try:
-        found = orjson.loads(line[start:])
-    except orjson.JSONDecodeError as error:
-        raise DamageError(f"not valid JSON: {error.msg}") from None
-    if not isinstance(found, dict):
-        raise DamageError("no JSON object")
-    return found

@@ -13,10 +13,9 @@ never names is unknown.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from hybridgrey import envelope
+from hybridgrey import envelope, logline
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.greylist import normalise
 from hybridgrey.outcome import Outcome, Reason, outcome_of_event
@@ -47,7 +46,7 @@ def logged(event: Mapping[str, Any]) -> Logged:
     carried_out = event.get("enforced") is not False
     outcome = outcome_of_event(event)
     attempt = Attempt(
-        messages.moment(_moment(event.get("ts"))),
+        messages.moment(logline.moment(event.get("ts"))),
         messages.client(event.get("client")),
         messages.name(event, "host"),
         messages.name(event, "helo"),
@@ -61,13 +60,6 @@ def logged(event: Mapping[str, Any]) -> Logged:
     )
     ended = not carried_out or outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
     return Logged(attempt, sender, recipient, ended)
-
-
-def _moment(text: object) -> float:
-    try:
-        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else 0.0
-    except (ValueError, OverflowError):
-        return 0.0
 
 
 def grouped(verdicts: Iterable[Logged]) -> Iterator[Message]:

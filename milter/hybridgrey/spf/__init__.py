@@ -21,6 +21,8 @@ walk        what an evaluation may cost: look-ups, void ones, records, their TTL
 evaluate    the result for one client and one sender, the term that gave it, its proof, its TTL (section 4)
 ranges      sets of addresses: what is in one and not in another
 pools       the networks of a domain, for all clients at once
+poolstate   what is known of the pools, as bytes for a file and for the workers
+poolindex   which pools a client is in
 wire        questions and replies as bytes
 cache       answers within their TTL
 carrier     evaluations on the wire of the look-ups: what is asked, waited for, remembered

@@ -174,6 +174,16 @@ def test_by_name_and_ipv6() -> None:
         assert scan(made(f"spamd:inet:{server.server_address[1]}@localhost")).score == 2.5
 
 
+def test_no_thread_to_look_a_name_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host at its limits gives no score, and no error."""
+
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    assert scan(made(f"spamd:inet:{free_port()}@localhost")).error == wire.NO_THREAD
+
+
 def test_the_breaker() -> None:
     """After three failures in a row nobody is asked, but for one try in each pause; a success ends that."""
     later, told = [0.0], Told()

@@ -16,6 +16,7 @@ from hybridgrey.lists.awaited import Wait, poll_only
 
 _CHUNK: Final = 65_536
 LATE: Final = "no answer in time"
+NO_THREAD: Final = "no thread can be had"
 _Place: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
 
 
@@ -124,7 +125,10 @@ def _named(host: str, port: int, family: socket.AddressFamily, until: float) -> 
             errors.append(error)
 
     thread = threading.Thread(target=look, name="scanner's name", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        raise ScanError(NO_THREAD) from None
     thread.join(max(0.0, until - time.monotonic()))
     if errors:
         raise errors[0]

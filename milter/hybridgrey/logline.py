@@ -17,6 +17,8 @@ import orjson
 _MESSAGE: Final = "MESSAGE"
 _HOST: Final = "_HOSTNAME"
 VERDICT: Final = "verdict"
+LATEST: Final = 4e9
+"""Unix seconds; what is beyond, or before 1970, is no time of ours, and some of it no calendar has."""
 
 
 def event(line: bytes) -> dict[str, Any] | None:
@@ -40,7 +42,7 @@ def verdict(line: bytes) -> dict[str, Any] | None:
     if found is None or found.get("event") != VERDICT:
         return None
     found["t"] = moment(found.get("ts"))
-    return found if found["t"] else None
+    return found if 0 < found["t"] < LATEST else None
 
 
 def moment(text: object) -> float:

@@ -164,9 +164,11 @@ def needles(wanted: Iterable[Word]) -> list[list[bytes]]:
     Of other words it may have what is not in the record: what we say of it.
     """
     literal = ("", "from", "to", "domain", "list")
-    return [
-        [one.text.encode()] for one in wanted if one.field in literal and _ADDRESS_LIKE.fullmatch(one.text)
+    asked = [
+        one.text.rstrip(".") if one.field == "domain" else one.text for one in wanted if one.field in literal
     ]
+    # A domain in A-labels may stand in the record in its own letters.
+    return [[text.encode()] for text in asked if _ADDRESS_LIKE.fullmatch(text) and "xn--" not in text]
 
 
 def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -165,6 +166,30 @@ def test_a_unix_socket(tmp_path: Path) -> None:
 
         threading.Thread(target=serve, daemon=True).start()
         assert scan(made(f"spamd:unix:{path}")).score == 1.5
+
+
+@pytest.mark.parametrize("room", [True, False])
+def test_a_full_unix_socket(tmp_path: Path, room: bool) -> None:
+    """One that is busy is waited for, up to the time that there is."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as guests:
+        server.bind(str(path))
+        server.listen(0)
+        waiting = guests.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+
+        def serve() -> None:
+            time.sleep(0.2)
+            for _ in range(2):
+                peer, _ = server.accept()
+                with peer:
+                    peer.sendall(b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.5 / 5.0\r\n\r\n")
+
+        if room:
+            threading.Thread(target=serve, daemon=True).start()
+            assert scan(made(f"spamd:unix:{path}")).score == 1.5
+        else:
+            assert scan(made(f"spamd:unix:{path}", timeout=0.3)).error == wire.LATE
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")

@@ -15,6 +15,8 @@ from hybridgrey.content.question import Scan, ScanError
 from hybridgrey.lists.awaited import Wait, poll_only
 
 _CHUNK: Final = 65_536
+_PAUSE: Final = 20
+"""Milliseconds."""
 LATE: Final = "no answer in time"
 NO_THREAD: Final = "no thread can be had"
 _Place: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
@@ -58,7 +60,10 @@ class _Talk:
         self._wait(self._poll, max(1, int(left * 1000 + 0.999)))
 
     def _connect(self, where: object) -> None:
-        code = self._sock.connect_ex(where)  # type: ignore[arg-type]
+        while (code := self._sock.connect_ex(where)) == errno.EAGAIN:  # type: ignore[arg-type]
+            # The queue of a unix socket is full (connect(2)): it is busy, and nothing tells of room in it.
+            self._check_time()
+            self._wait(select.poll(), _PAUSE)
         if code == errno.EINPROGRESS:
             self._until(select.POLLOUT)
             code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)

@@ -11,9 +11,11 @@ import os
 import re
 import select
 import subprocess
+import threading
 import time
 from calendar import timegm
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -515,3 +517,45 @@ def test_the_daemon_is_asked(extra):
             assert "these are the last verdicts of this host's daemon" in done.error
             keys = redis.keys()
             assert not [key for key in keys if b"verdicts" in key]
+
+
+class Other(BaseHTTPRequestHandler):
+    """Something else on the daemon's port."""
+
+    answer = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_words):
+        """Keep quiet."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"x",
+        b"1",
+        b"[]",
+        b"{}",
+        b'{"verdicts": 1}',
+        b'{"verdicts": [1]}',
+        b'{"verdicts": [{}]}',
+        b"[" * 9999,
+    ],
+)
+def test_no_daemon_is_asked(tmp_path, answer):
+    """One line says so."""
+    (tmp_path / "hg.toml").write_text('[metrics]\nkeep_verdicts = "0"\nlisten = "127.0.0.1:PORT"\n')
+    with HTTPServer((LOOPBACK, 0), type("Saying", (Other,), {"answer": answer})) as server:
+        text = (tmp_path / "hg.toml").read_text().replace("PORT", str(server.server_address[1]))
+        (tmp_path / "hg.toml").write_text(text)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        done = log(tmp_path / "hg.toml")
+        server.shutdown()
+    assert (done.status, done.output) == (69, "")
+    assert " does not tell: " in done.error
+    assert done.error.count("\n") == 2

@@ -32,6 +32,7 @@ from hybridgrey.store.connection import StoreError
 UNIT: Final = "hybridgrey"
 OTHERS: Final = "name log files, or read this host's journal with --journal"
 _SLACK: Final = 3600.0  # s; a log is in order but for seconds, and its file is written to until its last one
+_UNTOLD: Final = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError)
 _TEXT: Final = b" verdict "
 _TEXT_LINES: Final = 'lines are of [log] format = "text", which is for people: only "json" can be read back'
 
@@ -123,14 +124,20 @@ class FromDaemon:
         password = self._config.metrics.password.get_secret_value()
         try:
             answer = json.loads(liveness.get(f"{self._url}/api/latest?limit=1000", password))
-            found: list[Record] = answer["verdicts"]
-        except (OSError, http.client.HTTPException, ValueError, LookupError, liveness.RefusedError) as error:
+            return list(map(_record, answer["verdicts"]))
+        except (*_UNTOLD, liveness.RefusedError) as error:
             said = getattr(getattr(error, "reason", None), "strerror", None) or str(error)
             fail(
                 f"{self._why}, and the daemon at {self._url} does not tell: {clean(said)}; {OTHERS}",
                 UNAVAILABLE,
             )
-        return found
+
+
+def _record(said: object) -> Record:
+    """A verdict of the daemon's, or of what else listens there.  Raises TypeError."""
+    if not isinstance(said, dict) or not isinstance(said.get("t"), (int, float)):
+        raise TypeError("no verdicts there")
+    return said
 
 
 def why_not_stored(config: Config) -> str:

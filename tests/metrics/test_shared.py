@@ -467,6 +467,11 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_outcomes": ("enforced", "outcome", "rule"),
         "hybridgrey_reasons": (),  # shown as they are counted
         "hybridgrey_rcpt_wait_seconds": (),
+        "hybridgrey_pool_networks": (),
+        "hybridgrey_pools": (),
+        "hybridgrey_pools_failing": (),
+        "hybridgrey_pools_oldest_time_seconds": (),
+        "hybridgrey_pools_unknown": (),
         "hybridgrey_records_lost": (),
         "hybridgrey_scan_failures": (),
         "hybridgrey_scan_seconds": (),

@@ -17,6 +17,8 @@ import orjson
 _MESSAGE: Final = "MESSAGE"
 _HOST: Final = "_HOSTNAME"
 VERDICT: Final = "verdict"
+LATEST: Final = 4e9
+"""Unix seconds; what is beyond, or before 1970, is no time of ours, and some of it no calendar has."""
 
 
 def read(line: bytes) -> dict[str, Any]:
@@ -48,7 +50,7 @@ def verdict(line: bytes) -> dict[str, Any] | None:
     if record is None or record.get("event") != VERDICT:
         return None
     record["t"] = moment(record.get("ts"))
-    return record if record["t"] else None
+    return record if 0 < record["t"] < LATEST else None
 
 
 def moment(text: object) -> float:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import accounts, tables
 
-BENCHMARKS = ("direct", "postfix", "memory", "scale", "parts")
+BENCHMARKS = ("direct", "postfix", "memory", "scale", "parts", "content")
 LONG = ("soak",)
 INSIDE = "HYBRIDGREY_BENCH_INSIDE"
 NETWORKS = ("11.0.0.0/8", "22.0.0.0/8", "33.0.0.0/8")

@@ -11,9 +11,11 @@ import os
 import re
 import select
 import subprocess
+import threading
 import time
 from calendar import timegm
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -207,8 +209,8 @@ def test_two_hosts(server, config):
         f"{stamp(NOW - 60)} mx1 accepted   2001:db8::7 from b@ok.example to Joe@example.net: "
         'passed after 312 s, rule "the rest"',
     ]
-    assert log(config, "--since", "1h").lines == done.lines[1:]
-    assert log(config, "--until", "5m").lines == done.lines[:2]
+    assert log(config, "--since", stamp(NOW - 3600)).lines == done.lines[1:]
+    assert log(config, "--until", stamp(NOW - 300)).lines == done.lines[:2]
     assert log(config, "-n", "2").lines == done.lines[1:]
     assert log(config, "--host", "mx2").lines == done.lines[1:2]
     assert log(config, "--to", "joe@example.net", "--outcome", "accepted", "--outcome", "rejected").lines == [
@@ -270,12 +272,34 @@ def test_hostile_records(server, config):
         REJECTED | {"t": NOW, "age": "old", "enforced": "no", "outcome": "loved", "state": 7},
     )
     with server.client() as client:
-        client.zadd(layout.verdict_keys("mx1")[0], {b"junk": NOW, b"1 1 0 1 ": NOW, b"\xff" * 9000: 5})
+        far = b"1 1 999999999998 999999999999 "
+        client.zadd(
+            layout.verdict_keys("mx1")[0], {b"junk": NOW, b"1 1 0 1 ": NOW, far: 4, b"\xff" * 9000: 5}
+        )
     done = log(config)
     assert (done.status, done.error) == (0, "")
     assert len(done.lines) == 2
     assert all(line.isprintable() for line in done.lines)
     assert all(json.loads(line) for line in log(config, "--json").lines)
+    done = log(config, "--to", "nobody@example.net")
+    assert (done.status, done.error.count("\n")) == (1, 1)
+    assert "mx1 3 since second 999999999998" in done.error
+
+
+FACTS = {"spf": "pass", "proved": True, "correspondent": False, "pools": ["_spf.x.test"], "noted": ["later"]}
+SCANNED = {"score": 1.5, "scan_ms": 12.5, "scan_error": None}
+
+
+def test_what_was_found_out_can_be_replayed(server, config):
+    """JSON has what the daemon's log has: SPF, pools, correspondents, the score; nothing that is none."""
+    keep(server, "mx1", REJECTED | FACTS | SCANNED | {"t": NOW})
+    (line,) = log(config, "--json").lines
+    assert (FACTS | SCANNED).items() <= json.loads(line).items()
+    bad = {"spf": ["x"], "proved": 1, "correspondent": None, "pools": ["\x1b", 5], "noted": "x"}
+    found = verdicts.safe(REJECTED | bad | {"t": NOW})
+    assert len(found["pools"]) == 1
+    assert found["pools"][0].isprintable()
+    assert not {"spf", "proved", "correspondent", "noted"} & found.keys()
 
 
 def test_the_store_down(server, config):
@@ -358,6 +382,18 @@ def test_forms_of_lines(tmp_path, text):
         f"2026-01-01 00:00:00Z {host} rejected   192.0.2.1 (mail.spam.example) from a@spam.example to "
         'Joe@example.net: on zen.spamhaus.org (127.0.0.4, 127.0.0.11), rule "blocklists"'
     ]
+
+
+@pytest.mark.parametrize("stamp_", ["9999-12-31T23:59:59-10:00", "0001-01-01T00:00:00+10:00", "2100-01-01"])
+def test_times_that_are_none(tmp_path, stamp_):
+    """Hide no other verdict, and are no error."""
+    odd = json.dumps(json.loads(FORMS[0]) | {"ts": stamp_}) + "\n"
+    done = log(tmp_path / "no.toml", "-", text=odd + FORMS[0] + odd)
+    assert len(done.lines) == 1
+    assert done.lines[0].startswith("2026-01-01 00:00:00Z ")
+    assert (done.status, done.error) == (0, "")
+    done = log(tmp_path / "no.toml", "-", text=odd)
+    assert (done.status, done.output, done.error.count("\n")) == (1, "", 1)
 
 
 def test_a_log_for_people(tmp_path):
@@ -481,3 +517,45 @@ def test_the_daemon_is_asked(extra):
             assert "these are the last verdicts of this host's daemon" in done.error
             keys = redis.keys()
             assert not [key for key in keys if b"verdicts" in key]
+
+
+class Other(BaseHTTPRequestHandler):
+    """Something else on the daemon's port."""
+
+    answer = b""
+
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.answer)
+
+    def log_message(self, *_words):
+        """Keep quiet."""
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"",
+        b"x",
+        b"1",
+        b"[]",
+        b"{}",
+        b'{"verdicts": 1}',
+        b'{"verdicts": [1]}',
+        b'{"verdicts": [{}]}',
+        b"[" * 9999,
+    ],
+)
+def test_no_daemon_is_asked(tmp_path, answer):
+    """One line says so."""
+    (tmp_path / "hg.toml").write_text('[metrics]\nkeep_verdicts = "0"\nlisten = "127.0.0.1:PORT"\n')
+    with HTTPServer((LOOPBACK, 0), type("Saying", (Other,), {"answer": answer})) as server:
+        text = (tmp_path / "hg.toml").read_text().replace("PORT", str(server.server_address[1]))
+        (tmp_path / "hg.toml").write_text(text)
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        done = log(tmp_path / "hg.toml")
+        server.shutdown()
+    assert (done.status, done.output) == (69, "")
+    assert " does not tell: " in done.error
+    assert done.error.count("\n") == 2

@@ -58,6 +58,12 @@ RSPAMD = [
     (http(b"\xff"), "no answer of rspamd's"),
     (http({"score": 1})[:-3], "no answer of rspamd's"),
     (http({"error": "x"}, "500 Oops"), "rspamd says 500"),
+    (b"HTTP/1.1 301 Moved\r\nLocation: http://x.test/\r\nContent-Length: 0\r\n\r\n", "rspamd says 301"),
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 9%s\r\n\r\n{}" % (b"9" * 20), "no answer of rspamd's"),
+    (
+        b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nf%s\r\n{"score": 7}' % (b"f" * 20),
+        "no answer of rspamd's",
+    ),
     (b"SPAMD/1.1 0 EX_OK\r\n\r\n", "no answer of rspamd's"),
     (b"HTTP/1.1 200 OK\r\n" + b"A: b\r\n" * 500 + b"\r\n{}", "no answer of rspamd's"),
     (b"HTTP/1.1 200 OK\r\n" + b"a" * 100_000, "no answer of rspamd's"),

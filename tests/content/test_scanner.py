@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 import time
@@ -167,11 +168,45 @@ def test_a_unix_socket(tmp_path: Path) -> None:
         assert scan(made(f"spamd:unix:{path}")).score == 1.5
 
 
+@pytest.mark.parametrize("room", [True, False])
+def test_a_full_unix_socket(tmp_path: Path, room: bool) -> None:
+    """One that is busy is waited for, up to the time that there is."""
+    path = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as server, contextlib.ExitStack() as guests:
+        server.bind(str(path))
+        server.listen(0)
+        waiting = guests.enter_context(socket.socket(socket.AF_UNIX))
+        waiting.connect(str(path))
+
+        def serve() -> None:
+            time.sleep(0.2)
+            for _ in range(2):
+                peer, _ = server.accept()
+                with peer:
+                    peer.sendall(b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.5 / 5.0\r\n\r\n")
+
+        if room:
+            threading.Thread(target=serve, daemon=True).start()
+            assert scan(made(f"spamd:unix:{path}")).score == 1.5
+        else:
+            assert scan(made(f"spamd:unix:{path}", timeout=0.3)).error == wire.LATE
+
+
 @pytest.mark.skipif(not has_ipv6(), reason="no IPv6 here")
 def test_by_name_and_ipv6() -> None:
     """localhost is looked up."""
     with ScriptedSpamd(2.5) as server:
         assert scan(made(f"spamd:inet:{server.server_address[1]}@localhost")).score == 2.5
+
+
+def test_no_thread_to_look_a_name_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host at its limits gives no score, and no error."""
+
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", full)
+    assert scan(made(f"spamd:inet:{free_port()}@localhost")).error == wire.NO_THREAD
 
 
 def test_the_breaker() -> None:

@@ -159,6 +159,18 @@ MIXES = [
     (("a", "no"), 1, (C, "554"), C, 1, ("accepted", "rejected")),
     (("no", "a"), 9, ("554", C), "450", 1, ("rejected", "greylisted")),
     (("no", "ok"), 9, ("554", C), C, 0, ("rejected", "accepted")),
+    (("ok", "no"), 9, (C, "554"), C, 0, ("accepted", "rejected")),
+    (("ok", "ok"), 9, (C, C), C, 0, ("accepted", "accepted")),
+    (("no", "no"), 9, ("554", "554"), None, 0, ("rejected", "rejected")),
+    (
+        ("ok", "a", "no", "b"),
+        1,
+        (C, "450", "554", "450"),
+        C,
+        0,
+        ("accepted", "greylisted", "rejected", "greylisted"),
+    ),
+    (("no", "a", "ok", "b"), 1, ("554", C, "452", C), C, 1, ("rejected", "accepted", "deferred", "accepted")),
     (("strict",), 12, (C,), "554", 1, ("rejected",)),
     (("strict",), 7, (C,), "450", 1, ("greylisted",)),
     (("strict",), 1, (C,), C, 1, ("accepted",)),
@@ -175,9 +187,27 @@ def test_recipients_in_one_transaction(daemon, scanner, client, names, score, an
     scanner.answer = score
     found, message = send(daemon, client, *names)
     assert tuple(found) == answers
-    assert (message.reply.code or message.reply.kind) == end
+    assert (message and (message.reply.code or message.reply.kind)) == end
     assert len(scanner.requests) == scans
     assert tuple(last(daemon, name, client)["outcome"] for name in names) == outcomes
+
+
+def test_company_of_whom_the_greylist_knows(daemon, scanner, client):
+    """Who comes too early or has passed is answered at RCPT, and saves no other from its wait."""
+    scanner.answer = 9
+    assert send(daemon, client, "a")[1].reply.code == "450"
+    answers, end = send(daemon, client, "a", "b")
+    assert (answers, end.reply.code) == (["450", C], "450")
+    time.sleep(3.1)
+    answers, end = send(daemon, client, "a", "c")
+    assert (answers, end.reply.kind) == ([C, "450"], C)
+    answers, end = send(daemon, client, "d", "a", "b")
+    assert (answers, end.reply.code) == ([C, "452", "452"], "450")
+    assert len(scanner.requests) == 3
+    scanner.answer = 1
+    answers, end = send(daemon, client, "e", "d")
+    assert (answers, end.reply.kind) == ([C, "450"], C)
+    assert last(daemon, "e", client)["outcome"] == "accepted"
 
 
 def test_who_has_passed_is_scanned_where_a_score_may_refuse(daemon, scanner, client):
@@ -269,10 +299,16 @@ def test_an_mta_that_cannot_skip(daemon, scanner, client):
         assert in_pieces(peer, b"x", b"y") == ([C, C], C)
 
 
-BAD = [b"nonsense", None]
+BAD = {
+    "nonsense": b"nonsense",
+    "hangs": None,
+    "no number": b"SPAMD/1.1 0 EX_OK\r\nSpam: True ; nan / 5.0\r\n\r\n",
+    "half": b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; 0",
+    "error": b"SPAMD/1.1 74 EX_IOERR\r\n\r\n",
+}
 
 
-@pytest.mark.parametrize("answer", BAD, ids=["nonsense", "hangs"])
+@pytest.mark.parametrize("answer", BAD.values(), ids=BAD)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_scanner_that_fails(redis, scanner, client, engine, answer):
     """As plain greylisting, at the end of the message; after three failures at RCPT; nothing is lost."""
@@ -295,6 +331,23 @@ def test_a_scanner_that_fails(redis, scanner, client, engine, answer):
             assert answers == [C]
             assert end.reply.kind == C
         assert daemon.await_events("scanner failing")
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_no_answer_of_rspamds_lets_in(redis, client, engine):
+    """HTTP of any kind: no score is as plain greylisting, and no bug of ours."""
+    odd = [
+        b"HTTP/1.1 200 OK\r\nContent-Length: 9%s\r\n\r\n{}" % (b"9" * 20),
+        b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1/\r\n\r\n",
+    ]
+    with ScriptedSpamd() as scanner:
+        place = {"scanner": f"rspamd:http://127.0.0.1:{scanner.server_address[1]}", "timeout": "1s"}
+        with Daemon(settings(redis, scanner, engine, content=place)) as daemon:
+            for scanner.answer in odd:
+                name = f"r{odd.index(scanner.answer)}"
+                assert send(daemon, client, name)[1].reply.code == "450"
+                assert "rspamd" in last(daemon, name, client)["scan_error"]
+            assert daemon.events("callback failed") == []
 
 
 @pytest.mark.parametrize("engine", ENGINES)

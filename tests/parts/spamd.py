@@ -23,6 +23,8 @@ from parts.base import LOOPBACK, Part, accepts, free_port
 
 GTUBE = "XJS*C4JDBQADN1.NSBN3*2IDNEN*GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X"
 """What every scanner takes for spam (https://spamassassin.apache.org/gtube/)."""
+# The head of a request, of spamc's or over HTTP.
+_HEAD = re.compile(rb".*?\ncontent-length: (\d+)\r\n(?:[^\r\n]+\r\n)*\r\n", re.DOTALL | re.IGNORECASE)
 
 
 def missing() -> str:
@@ -58,7 +60,7 @@ class _Scan(socketserver.BaseRequestHandler):
         data, wanted = b"", None
         while (wanted is None or len(data) < wanted) and (piece := self.request.recv(65_536)):
             data += piece
-            if wanted is None and (head := re.match(rb".*?Content-length: (\d+)\r\n\r\n", data, re.DOTALL)):
+            if wanted is None and (head := _HEAD.match(data)):
                 wanted = head.end() + int(head[1])
         server.requests.append(data)
         answer = server.answer

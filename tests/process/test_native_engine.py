@@ -11,11 +11,15 @@ import time
 
 import pytest
 
-from hybridgrey.filter.awaited import Call
+from hybridgrey.config.sockets import parse_address
+from hybridgrey.content.question import ScanError
+from hybridgrey.content.spamd import Spamd
+from hybridgrey.filter.awaited import Call, Scan
 from hybridgrey.filter.reply import Reply
 from hybridgrey.lists.awaited import OverTcp
 from hybridgrey.process import native_engine, native_worker, serving
 from hybridgrey.process.native_engine import Engine
+from hybridgrey.process.native_task import Task
 from hybridgrey.protocol import wire
 from hybridgrey.protocol.terms import Terms
 from hybridgrey.store.connection import Script, StoreError
@@ -239,6 +243,24 @@ def test_no_thread_for_a_question(world, monkeypatch):
     world.looped.waits.call = none
     assert world.talk(world.peer(), CONNECT + MAIL + RCPT) == CONTINUE + CONTINUE
     assert world.sessions.errors == [("envrcpt", "can't start new thread")]
+
+
+def test_no_thread_for_a_scan(world):
+    """There is no score then, as for any scan that fails: the mail does not pass for it."""
+    ends = []
+
+    def none(_work, _done):
+        raise RuntimeError("can't start new thread")
+
+    def steps():
+        try:
+            yield Scan(parse_address("inet:783@127.0.0.1"), b"", Spamd(), 0.0)
+        except ScanError as error:
+            return str(error)
+
+    world.looped.waits.scan = none
+    Task(world.looped.waits, steps(), ends.append, ends.append).begin()
+    assert ends == ["no thread can be had"]
 
 
 def test_a_question_over_tcp_waits_for_no_helper():

@@ -170,6 +170,16 @@ def test_the_log_has_facts():
     ]
 
 
+def test_the_log_has_scores(tmp_path):
+    """A low one lets in what a high one delays; null, of a scan that failed, is unknown."""
+    content = '[content]\nscanner = "spamd:inet:783@127.0.0.1"\n'
+    rule = '[[rule]]\nname = "s"\nscore = ">=5"\naction = "greylist"\n'
+    configuration = config(tmp_path, content + rule)
+    for score, wanted in ((1.5, End.AT_ONCE), (7, End.UNTIL_UNKNOWN), (None, End.UNTIL_UNKNOWN)):
+        log = [verdict(0, "accepted", score=score, scan_ms=2)]
+        assert [end for end, _, _ in ends(log, configuration)] == [wanted]
+
+
 def test_a_log_is_put_together_by_triplet():
     """A message ends when it is let in; the next of the same sender is another, and known."""
     log = [verdict(0, "greylisted"), verdict(400, "accepted"), verdict(900, "accepted")]

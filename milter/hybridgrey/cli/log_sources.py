@@ -33,6 +33,7 @@ UNIT: Final = "hybridgrey"
 EVER: Final = 1e11  # s; beyond all clocks
 OTHERS: Final = "name log files, or read this host's journal with --journal"
 _SLACK: Final = 3600.0  # s; a log is in order but for seconds, and its file is written to until its last one
+_UNTOLD: Final = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError)
 _TEXT: Final = b" verdict "
 _TEXT_LINES: Final = 'lines are of [log] format = "text", which is for people: only "json" can be read back'
 
@@ -123,14 +124,20 @@ class FromDaemon:
         password = self._config.metrics.password.get_secret_value()
         try:
             answer = json.loads(liveness.get(f"{self._url}/api/latest?limit=1000", password))
-            latest: list[Record] = answer["verdicts"]
-        except (OSError, http.client.HTTPException, ValueError, LookupError, liveness.RefusedError) as error:
+            return list(map(_record, answer["verdicts"]))
+        except (*_UNTOLD, liveness.RefusedError) as error:
             reason = getattr(getattr(error, "reason", None), "strerror", None) or str(error)
             fail(
                 f"{self._why}, and the daemon at {self._url} does not tell: {clean(reason)}; {OTHERS}",
                 UNAVAILABLE,
             )
-        return latest
+
+
+def _record(verdict: object) -> Record:
+    """A verdict of the daemon's, or of what else listens there.  Raises TypeError."""
+    if not isinstance(verdict, dict) or not isinstance(verdict.get("t"), (int, float)):
+        raise TypeError("no verdicts there")
+    return verdict
 
 
 def why_not_stored(config: Config) -> str:

@@ -21,9 +21,15 @@ _WIDTH: Final = max(map(len, Outcome))
 
 
 def when(moment: float, *, utc: bool = False, precise: bool = True) -> str:
-    """A moment by the local clock with its distance from UTC, or in UTC; ``--since`` reads it back."""
-    at = datetime.fromtimestamp(moment, UTC)
-    shown = (at if utc else at.astimezone()).isoformat(" ", "seconds" if precise else "minutes")
+    """A moment by the local clock with its distance from UTC, or in UTC; ``--since`` reads it back.
+
+    What somebody else has written may be beyond all calendars.
+    """
+    try:
+        at = datetime.fromtimestamp(moment, UTC)
+        shown = (at if utc else at.astimezone()).isoformat(" ", "seconds" if precise else "minutes")
+    except (ValueError, OverflowError, OSError):
+        return f"second {moment:.0f}"
     return shown.removesuffix("+00:00") + "Z" if utc else shown
 
 

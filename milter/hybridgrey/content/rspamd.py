@@ -48,7 +48,8 @@ class Rspamd:
         try:
             status, body = _read(answer)
             found = json.loads(body) if status == http.client.OK else None
-        except (http.client.HTTPException, ValueError, OSError, RecursionError):
+        # Lengths beyond all numbers of the machine overflow.
+        except (http.client.HTTPException, ValueError, OSError, OverflowError, RecursionError):
             raise ScanError("no answer of rspamd's" if answer else "no answer") from None
         if status != http.client.OK:
             raise ScanError(f"rspamd says {status}")

@@ -15,7 +15,10 @@ from hybridgrey.content.question import Scan, ScanError
 from hybridgrey.lists.awaited import Wait, poll_only
 
 _CHUNK: Final = 65_536
+_PAUSE: Final = 20
+"""Milliseconds."""
 LATE: Final = "no answer in time"
+NO_THREAD: Final = "no thread can be had"
 _Place: TypeAlias = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | str]
 
 
@@ -57,7 +60,10 @@ class _Talk:
         self._wait(self._poll, max(1, int(left * 1000 + 0.999)))
 
     def _connect(self, where: object) -> None:
-        code = self._sock.connect_ex(where)  # type: ignore[arg-type]  # of its family
+        while (code := self._sock.connect_ex(where)) == errno.EAGAIN:  # type: ignore[arg-type]  # its family
+            # The queue of a unix socket is full (connect(2)): it is busy, and nothing tells of room in it.
+            self._check_time()
+            self._wait(select.poll(), _PAUSE)
         if code == errno.EINPROGRESS:
             self._until(select.POLLOUT)
             code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
@@ -124,7 +130,10 @@ def _named(host: str, port: int, family: socket.AddressFamily, until: float) -> 
             errors.append(error)
 
     thread = threading.Thread(target=look, name="scanner's name", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError:
+        raise ScanError(NO_THREAD) from None
     thread.join(max(0.0, until - time.monotonic()))
     if errors:
         raise errors[0]

@@ -23,6 +23,8 @@ LOOKING: Final = 1.0
 """Seconds that one look may take."""
 STRIDE: Final = 900.0
 """Seconds of the past that are looked through first; more and more as long as it is quick."""
+LONGEST: Final = 4 * 3600.0
+"""Seconds that are looked through at once at most: where nothing is it is quick, and what is next unknown."""
 MOST_OF_A_MOMENT: Final = 1000
 
 
@@ -59,7 +61,9 @@ def searched(
     search, needles = verdicts.Search(asked, clients), verdicts.needles(asked)
     found: list[Verdict] = []
     end = time.monotonic() + LOOKING
-    for start, before in _strides(times[0], times[1] - chronicle.terms.verdicts - SPAN_MAX):
+    # What is dated later than now, by a clock that is ahead, is of the next hour.
+    last, first = min(times[0], times[1] + SPAN_MAX), times[1] - chronicle.terms.verdicts - SPAN_MAX
+    for start, before in _strides(last, first):
         for record in chronicle.verdicts(start, before, hosts, needles):
             one = verdicts.safe(record)
             if one is not None and search.finds(one):
@@ -79,7 +83,7 @@ def _strides(before: float, floor: float) -> Iterator[tuple[float, float]]:
         yield max(floor, before - stride), before
         before -= stride
         if time.monotonic() - began < LOOKING / 8:
-            stride *= 2
+            stride = min(2 * stride, LONGEST)
 
 
 def at(chronicle: Chronicle, when: float) -> list[Verdict]:

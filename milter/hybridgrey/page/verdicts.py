@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -19,14 +19,15 @@ from hybridgrey.cleaning import clean
 from hybridgrey.clientaddress import ClientAddress, ClientReader
 from hybridgrey.history.records import sender_domain
 from hybridgrey.lists.zones import Zone
+from hybridgrey.logline import LATEST
 from hybridgrey.metrics.series import NO_RULE, STATES
 from hybridgrey.outcome import LABELS, Outcome, outcome_of, why
 from hybridgrey.policy import trace
+from hybridgrey.policy.conditions import SPF_RESULTS
 from hybridgrey.policy.judge import Answer, Policy
 
 MOST_LISTS: Final = 64
 MOST_CODES: Final = 16
-LATEST: Final = 4e9  # s; what is beyond is no time of ours
 
 _TEXTS: Final = ("mx", "queue_id", "client", "host", "helo", "sender", "recipient", "rule", "action", "reply")
 
@@ -68,7 +69,21 @@ def safe(record: Mapping[str, object]) -> Verdict | None:
     if "scan_ms" in record:
         made |= {name: _number(record.get(name)) for name in ("score", "scan_ms")}
         made["scan_error"] = _text(record.get("scan_error"))
-    return made
+    return made | dict(_facts(record))
+
+
+def _facts(record: Mapping[str, object]) -> Iterator[tuple[str, object]]:
+    """What was found out besides, where it was: by it a verdict can be replayed."""
+    if record.get("spf") in SPF_RESULTS:
+        yield "spf", record["spf"]
+    for name in ("proved", "correspondent"):
+        if isinstance(flag := record.get(name), bool):
+            yield name, flag
+    for name in ("pools", "noted"):
+        if isinstance(several := record.get(name), list):
+            yield name, [clean(one) for one in several[:MOST_LISTS] if isinstance(one, str)]
+    if isinstance(error := record.get("store_error"), str):
+        yield "store_error", clean(error)
 
 
 def _text(value: object) -> str | None:
@@ -149,9 +164,11 @@ def needles(wanted: Iterable[Word]) -> list[list[bytes]]:
     Of other words it may have what is not in the record: what we say of it.
     """
     literal = ("", "from", "to", "domain", "list")
-    return [
-        [one.text.encode()] for one in wanted if one.field in literal and _ADDRESS_LIKE.fullmatch(one.text)
+    asked = [
+        one.text.rstrip(".") if one.field == "domain" else one.text for one in wanted if one.field in literal
     ]
+    # A domain in A-labels may stand in the record in its own letters.
+    return [[text.encode()] for text in asked if _ADDRESS_LIKE.fullmatch(text) and "xn--" not in text]
 
 
 def search(verdicts: Iterable[Verdict], wanted: str, clients: ClientReader) -> list[Verdict]:

@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any, Generic, Protocol
 
 from hybridgrey.content import wire
+from hybridgrey.content.question import ScanError
 from hybridgrey.eventloop import Loop
 from hybridgrey.filter.awaited import Answers, Awaited, Call, Scan, Steps, T
 from hybridgrey.lists.awaited import OverTcp, wait_for
@@ -120,7 +121,7 @@ class Task(Generic[T]):
                 return
             try:
                 self._await(awaited)
-            except StoreError as error:
+            except (StoreError, ScanError) as error:
                 step, value = self._steps.throw, error
             except Exception as error:
                 # No thread can be had, for one.
@@ -141,12 +142,20 @@ class Task(Generic[T]):
         elif isinstance(awaited, Call):
             self._waits.call(awaited, partial(self._came, number))
         elif isinstance(awaited, Scan):
-            self._waits.scan(partial(wire.ask, awaited), partial(self._came, number))
+            self._scan(awaited, number)
         else:
             # Strangers can have many answers truncated, and helpers are few: to wait for one counts, too.
             until = time.monotonic() + awaited.seconds
             self._waits.help(partial(_asked_over_tcp, awaited, until), partial(self._came, number))
             self._waits.at(until, self._timed_out, number)
+
+    def _scan(self, scan: Scan, number: int) -> None:
+        """Raises ScanError: a mail whose score cannot be asked for is not let in for it."""
+        try:
+            self._waits.scan(partial(wire.ask, scan), partial(self._came, number))
+        except RuntimeError:
+            # Queued it may be all the same, for a thread that is there; its answer finds another number.
+            raise ScanError(wire.NO_THREAD) from None
 
     def _timed_out(self, number: int) -> None:
         if number == self._number:

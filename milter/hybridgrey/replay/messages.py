@@ -129,7 +129,7 @@ def _attempt(raw: object, seen: Callable[[str], None]) -> Attempt:
         pools(raw),
         flag(raw, "correspondent"),
         flag(raw, "expected"),
-        _score(raw),
+        score(raw),
     )
 
 
@@ -160,7 +160,8 @@ def pools(raw: Mapping[str, Any]) -> tuple[str, ...] | Unknown:
     return tuple(_zone(_text(one, "a pool")) for one in raw["pools"])
 
 
-def _score(raw: Mapping[str, Any]) -> float | Unknown:
+def score(raw: Mapping[str, Any]) -> float | Unknown:
+    """The content scanner's; raises DamageError."""
     if "score" not in raw:
         return UNKNOWN
     value = raw["score"]

@@ -57,6 +57,7 @@ def logged(event: Mapping[str, Any]) -> Logged:
         pools=messages.pools(event),
         correspondent=messages.flag(event, "correspondent"),
         expected=True if event.get("reason") == Reason.EXPECTED else UNKNOWN,
+        score=messages.score(event) if event.get("score") is not None else UNKNOWN,
     )
     ended = not carried_out or outcome in (Outcome.ACCEPTED, Outcome.REJECTED)
     return Logged(attempt, sender, recipient, ended)

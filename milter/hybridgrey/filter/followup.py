@@ -230,7 +230,10 @@ def _learnt(decision: Decision) -> Iterator[tuple[str, object]]:
 
 
 class InTurns(Events):
-    """One worker's that has one thread: nothing is told before `turned`, and then all of a turn at once."""
+    """One worker's that has one thread: with many sessions all of a turn is told at once, by `turned`.
+
+    With few each verdict is told before its reply: who reads the log then has it.
+    """
 
     def turned(self) -> None:
         """Tell all that has happened in a turn of the loop."""
@@ -238,4 +241,5 @@ class InTurns(Events):
             self._settle()
 
     def _see_to_it(self, *, now: bool) -> None:
-        """It will be."""
+        if now:
+            self._settle()

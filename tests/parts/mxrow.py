@@ -238,6 +238,7 @@ class Row:
         daemon = Daemon(files={"allow_clients": self._backups()}, unix=name != "mx2")
         sentinels = ",".join(f"{self.net.hosts[store].address()}:26379" for store in STORES)
         settings: Settings = {
+            "dns": {"nameservers": []},  # those of the host
             "listen": daemon.spec,
             "store": {"url": f"sentinel://{sentinels}/{PRIMARY}/0"},
             "metrics": {"listen": f"0.0.0.0:{METRICS_PORT}"},

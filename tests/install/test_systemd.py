@@ -308,6 +308,23 @@ def test_hung_daemon_does_not_ping():
             daemon.send_signal(signal.SIGCONT)
 
 
+def test_a_manager_that_does_not_read():
+    """It holds up nobody: the daemon ends in its time."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        name = f"hybridgrey-deaf-{os.getpid()}"
+        manager.bind(f"\0{name}".encode())
+
+        class Watched(Daemon):
+            def environment(self):
+                return {**os.environ, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "400000"}
+
+        with Watched({}), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+            other.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    other.sendto(b"WATCHDOG=1", f"\0{name}")
+
+
 @pytest.mark.skipif(shutil.which("systemd-tmpfiles") is None, reason="no systemd-tmpfiles")
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives folders to another user, which needs root")
 def test_tmpfiles_makes_the_folders(tmp_path):

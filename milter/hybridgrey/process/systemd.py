@@ -13,6 +13,8 @@ from collections.abc import MutableMapping
 
 EXTENSION = 30
 """Seconds until the next sign of life after `Notifier.busy`."""
+PATIENCE = 0.1
+"""Seconds that a message may wait for room in the manager's queue."""
 
 
 class Notifier:
@@ -50,6 +52,8 @@ class Notifier:
             return
         path = "\0" + self._path[1:] if self._path.startswith("@") else self._path
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+            # A manager that does not read must not hold up the master.
+            sock.settimeout(PATIENCE)
             try:
                 sock.sendto("\n".join(lines).encode(), path)
             except OSError:

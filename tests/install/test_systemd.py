@@ -318,7 +318,10 @@ def test_a_manager_that_does_not_read():
             def environment(self):
                 return {**os.environ, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "400000"}
 
-        with Watched({}), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
+        with (
+            Watched({"store": {"url": "redis://127.0.0.1:1"}}),
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other,
+        ):
             other.setblocking(False)
             with contextlib.suppress(BlockingIOError):
                 while True:

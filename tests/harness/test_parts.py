@@ -12,7 +12,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from parts import refusingdns
 from parts.base import PartError, wait_until
+from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.rbldnsd import Rbldnsd, ip4set, ip6trie
 from parts.redisserver import Redis
@@ -164,3 +166,23 @@ def test_fakedns_frees_its_port():
         port = server.port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", port))
+
+
+def test_a_nameserver_that_refuses_is_there_for_all():
+    """Whatever comes before, every question is answered at once."""
+    host, _, port = refusingdns.address().rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as junk:
+        junk.sendto(b"junk", (host, int(port)))
+    for name in ("a.test", "b.test"):
+        question = dns.message.make_query(name, "TXT", use_edns=True)
+        assert dns.query.udp(question, host, timeout=5, port=int(port)).rcode() == dns.rcode.REFUSED
+    assert refusingdns.address() == f"{host}:{port}"
+
+
+@pytest.mark.parametrize("pid_file", ["", "own.pid", "/run/other/own.pid"])
+def test_a_daemon_keeps_no_state_in_the_hosts_folder(pid_file):
+    """Its state is beside its pid file, or its configuration, whatever the host has in /var/lib."""
+    daemon = Daemon({"pid_file": pid_file} if pid_file else None)
+    wanted = "/run/other" if "/" in pid_file else str(daemon.directory)
+    assert daemon.environment()["STATE_DIRECTORY"] == wanted
+    daemon.close()

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from parts import refusingdns
 from parts.base import ENGINE, LOOPBACK, Part, PartError, accepts, free_port, wait_until
 from parts.namespace import Namespace
 
@@ -28,8 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "workers": 2,
     "drain_timeout": "5s",
     "greylist": {"delay": "2s"},
-    # A port where nobody listens: SPF is asked for whoever is greylisted, and no test asks the world.
-    "dns": {"timeout": "1s", "nameservers": ["127.0.0.1:1"]},
+    "dns": {"timeout": "1s"},
     "metrics": {"listen": ""},
     "log": {"level": "debug", "format": "json"},
 }
@@ -108,8 +108,16 @@ class Daemon(Part):
         self.config.write_text(toml(self.settings))
 
     def defaults(self) -> Settings:
-        """What the tests' daemons have if nothing else is said."""
-        return DEFAULTS
+        """What the tests' daemons have if nothing else is said.
+
+        SPF is asked for whoever is greylisted, and no test asks the world.
+        """
+        return merged(DEFAULTS, {"dns": {"nameservers": [refusingdns.address()]}})
+
+    def environment(self) -> dict[str, str]:
+        """With the folder of state where it is on a host that has no ``/var/lib/hybridgrey``."""
+        pid_file = self.directory / self.settings.get("pid_file", "hybridgrey.pid")
+        return {**super().environment(), "STATE_DIRECTORY": str(pid_file.parent)}
 
     @property
     def spec(self) -> str:

@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
@@ -44,6 +44,7 @@ from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.keeper import Task
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.process.worker_parts import E, WorkerParts
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
@@ -52,8 +53,6 @@ if TYPE_CHECKING:
     from hybridgrey.page.site import Site
 
 WATCH_SECONDS = 1.0
-
-E = TypeVar("E", bound=Events)
 
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
@@ -109,35 +108,27 @@ class Assembly:
 
     def worker(self, slot: int) -> libmilter_parts.Worker:
         """Build the filter and make it known to libmilter; in the worker's process."""
-        reports = self._channel.reporter()
-        pool = Pool()
-        screen, store = self.screen(reports)
-        events = self._events(slot, screen, reports, Events)
-        learner = self._learner(store, reports)
-        return libmilter_parts.Worker(
-            screen, store, self._config, reports, events, pool, self._ticks, learner
-        )
+        return libmilter_parts.Worker(self._parts(slot, self._channel.reporter(), Events), Pool())
 
     def native(self, slot: int, loop: Loop) -> native_parts.NativeWorker:
         """Build the filter on a loop; in the worker's process."""
         reports = self._channel.reporter()
         channels = Channels(loop, partial(native_parts.broken, reports))
-        screen, store = self.screen(reports, channels.exchange)
-        events = self._events(slot, screen, reports, InTurns)
-        learner = self._learner(store, reports)
-        return native_parts.NativeWorker(
-            screen, store, self._config, reports, events, loop, self._ticks, learner
-        )
+        return native_parts.NativeWorker(self._parts(slot, reports, InTurns, channels.exchange), loop)
+
+    def _parts(
+        self, slot: int, reports: Report, kind: type[E], exchange: MakeExchange = Exchange
+    ) -> WorkerParts[E]:
+        screen, store = self.screen(reports, exchange)
+        events = self._events(slot, screen, reports, kind)
+        ticks = self.by_hand.tick, self.pools.tick
+        return WorkerParts(screen, store, self._config, reports, events, ticks, self._learner(store, reports))
 
     def _learner(self, store: Store, reports: Report) -> Learner | None:
         """What remembers correspondents, if a rule teaches any."""
         if not any(rule.learn for rule in self._config.rules):
             return None
         return Learner(self._correspondents, store, reports)
-
-    @property
-    def _ticks(self) -> tuple[Callable[[], None], ...]:
-        return self.by_hand.tick, self.pools.tick
 
     def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None

@@ -154,7 +154,7 @@ def parse(field: object, value: object) -> Entry | None:
     if len(field) > MAX_FIELD or len(value) > MAX_VALUE:
         return None
     subject, match_ = _subject(field), _VALUE.fullmatch(value)
-    rest = _object(match_[3]) if match_ else None
+    rest = json_object(match_[3]) if match_ else None
     if subject is None or match_ is None or rest is None:
         return None
     kind = rest.get("kind")
@@ -179,7 +179,8 @@ def _subject(field: bytes) -> Subject | None:
     return found if found.field == field and text.isprintable() and not never else None
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """What anybody may have written as a JSON object; None for anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

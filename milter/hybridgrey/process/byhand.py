@@ -37,6 +37,7 @@ SECONDS: Final = 0.75
 """Between two looks at the store; a worker looks once a second."""
 FILE: Final = "hybridgrey.hand"
 _KIND: Final = "entries by hand"
+_WHAT: Final = "the copy of the entries by hand"
 
 
 def new_bulletin() -> Bulletin:
@@ -64,17 +65,12 @@ def start(bulletin: Bulletin, path: Path | None, store: str) -> None:
 
     Only if it is of the store with this mark: another daemon of this machine may have another store.
     """
-    if path is None:
-        return
-    try:
-        data = statefiles.read(path, keptcopy.MAX_BYTES)
+
+    def take(data: bytes) -> None:
         if keptcopy.parse(data)[1] == store:
             bulletin.publish(data)
-    except FileNotFoundError:
-        return  # the first start
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        logs.get().warning("the copy of the entries by hand is of no use", file=str(path), reason=reason)
+
+    statefiles.recall(path, keptcopy.MAX_BYTES, take, what=_WHAT)
 
 
 def published(bulletin: Bulletin) -> tuple[int, Copy, str] | None:
@@ -142,18 +138,7 @@ class Follower:
             self._report.failing(_KIND, error=f"what the store has {error}")
             return
         self._known = copy
-        self._keep(data)
-
-    def _keep(self, data: bytes) -> None:
-        if self._path is None:
-            logs.get().debug("no place for a copy of the entries by hand")
-            return
-        try:
-            statefiles.replace(self._path, data)
-        except OSError as error:
-            self._report.failing(_KIND, file=str(self._path), error=error.strerror)
-        else:
-            self._report.recovered(_KIND)
+        statefiles.keep(self._path, data, self._report, what=_WHAT, kind=_KIND)
 
 
 class Current:

@@ -157,7 +157,7 @@ class Assembly:
         greylist = open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
-        self.by_hand = byhand.Current(self._bulletin, Register(store))
+        self.by_hand = byhand.Current(self._bulletin, Register(store) if policy.by_hand else None)
         spf = Carrier(resolver, pools.widths(config), reporter=reports)
         self.pools = pools.Current(policy.pools, self._pooled, pools.widths(config))
         screen = Screen(

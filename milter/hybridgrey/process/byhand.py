@@ -144,9 +144,13 @@ class Follower:
 class Current:
     """A worker's part; `of` may be called from any thread."""
 
-    def __init__(self, bulletin: Bulletin, register: Register) -> None:
-        """`register` is read once if nothing was published yet: a host without a copy starts."""
+    def __init__(self, bulletin: Bulletin, register: Register | None) -> None:
+        """`register` is read once if nothing was published yet: a host without a copy starts.
+
+        None where no rule asks for entries; then nothing is ever read.
+        """
         self._bulletin = bulletin
+        self._wanted = register is not None
         self._generation = 0
         self._read: dict[tuple[bytes, bytes], Entry | None] = {}
         self.table: Table = EMPTY
@@ -154,7 +158,7 @@ class Current:
         self._all = EMPTY
         # When the last of those ended that are left out, Unix seconds; before that the clock was set back.
         self._ended = 0
-        if not bulletin.generation:
+        if register is not None and not bulletin.generation:
             with contextlib.suppress(StoreError):  # the keeper goes on trying
                 self._take(register.read())
         self.tick()
@@ -162,6 +166,8 @@ class Current:
     def tick(self) -> None:
         """Take over what is new, and let go of what is over; to be called once a second."""
         bulletin = self._bulletin
+        if not self._wanted:
+            return
         if bulletin.generation != self._generation and (found := published(bulletin)) is not None:
             self._generation = found[0]
             self._take(found[1])

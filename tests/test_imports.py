@@ -18,6 +18,7 @@ ROOT = Path(hybridgrey.__file__).parent
 
 LEAVES = {
     "address",
+    "breaker",
     "clientaddress",
     "cleaning",
     "envelope",

@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import hiredis
 
+from hybridgrey.breaker import Breaker
 from hybridgrey.eventloop import READ, WRITE, Loop
-from hybridgrey.store.breaker import Breaker
 from hybridgrey.store.connection import Call, Store, StoreError
 from hybridgrey.store.link import (
     ELSEWHERE,

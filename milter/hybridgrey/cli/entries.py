@@ -15,7 +15,7 @@ from hybridgrey import envelope
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble, url_of
-from hybridgrey.cli.hand_rows import HEAD, fields, row
+from hybridgrey.cli.hand_rows import HEAD, row
 from hybridgrey.cli.output import fail, json_line, table, warn
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
@@ -56,7 +56,7 @@ def entries_(config_path: Path, text: str, kind: str | None, about: str | None, 
     chosen.sort(key=_order)
     if lines:
         for entry in chosen:
-            json_line(fields(entry))
+            json_line(entry.fields())
     elif chosen:
         table(HEAD, map(row, chosen))
     if trouble:

@@ -15,7 +15,7 @@ from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured, open_store, store_trouble
 from hybridgrey.cli.hand import by_hand
-from hybridgrey.cli.hand_rows import HEAD, fields, row
+from hybridgrey.cli.hand_rows import HEAD, row
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
 from hybridgrey.config.load import Config
 from hybridgrey.content.scanner import Scanned
@@ -138,7 +138,7 @@ def _print_json(config: Config, asked: Question, named: HostName, found: Explana
     if (scanned := found.scanned) is not None:
         score = None if isinstance(scanned.score, Unknown) else scanned.score
         parts |= {"score": score, "scan_error": scanned.error, "scan_seconds": scanned.seconds}
-    parts["entries"] = [fields(entry) for entry in found.entries]
+    parts["entries"] = [entry.fields() for entry in found.entries]
     names = ("state", "seconds_left", "age", "accepted")
     parts["greylist"] = found.touch and {name: getattr(found.touch, name) for name in names}
     as_json(parts)

@@ -17,7 +17,7 @@ import click
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble, url_of
-from hybridgrey.cli.hand_rows import fields, moment_text, summary
+from hybridgrey.cli.hand_rows import moment_text, summary
 from hybridgrey.cli.moments import duration
 from hybridgrey.cli.output import fail, json_line, warn
 from hybridgrey.config.load import Config
@@ -183,7 +183,7 @@ def _make(
         if entry is None:
             fail(f"{subject.text}: taken back by somebody else just now")
         if lines:
-            json_line(fields(entry) | {"replaced": fields(old) if old else None})
+            json_line(entry.fields() | {"replaced": old.fields() if old else None})
         else:
             _tell(entry, old)
     if not lines:
@@ -252,7 +252,7 @@ def unlist(
                 f"no entry for {subject.about} {clean(subject.text)}; see hybridgrey entries", err=True
             )
         elif lines:
-            json_line({"unlisted": fields(old)})
+            json_line({"unlisted": old.fields()})
         else:
             click.echo(f"no longer: {summary(old)}, by {_by(old)}")
     if any(taken) and not lines:

@@ -22,7 +22,7 @@ from hybridgrey.content.scanner import Scanned
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
 from hybridgrey.greylist.triplets import State
 from hybridgrey.hand.entries import About
-from hybridgrey.hand.table import Table
+from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.lists import names
 from hybridgrey.lists.names import HostName
 from hybridgrey.lists.resolv import nameservers
@@ -101,7 +101,7 @@ def explain_(
     # One byte more than is scanned: such a message is too large.
     text = message.read(config.content.max_size + 1) if message is not None else None
     with closing(open_store(config)) as store:
-        entries = by_hand(config, store)
+        entries = by_hand(config, store)[0] or EMPTY
         named = _host_name(config, client, host, entries)
         asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
         greylist = assembly.open_greylist(config, store)

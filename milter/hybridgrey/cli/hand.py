@@ -56,14 +56,17 @@ def who() -> str:
         return f"uid {os.getuid()}"
 
 
-def by_hand(config: Config, store: Store) -> Table:
-    """The entries that hold: the store's; with that down those of the host's copy, if it can be read."""
+def by_hand(config: Config, store: Store) -> tuple[Table | None, StoreError | None]:
+    """The entries that hold: the store's, or with that down those of the host's copy, and the error.
+
+    None where that cannot be read either.
+    """
     try:
         copy = Register(store).read()
-        return Table(copy.entries()).at(copy.now)
-    except StoreError:
+        return Table(copy.entries()).at(copy.now), None
+    except StoreError as error:
         kept = byhand.kept(config, url_of(config))
-        return Table(kept.entries() if kept is not None else ()).at(time.time())
+        return None if kept is None else Table(kept.entries()).at(time.time()), error
 
 
 def _subject_options(command: _F) -> _F:

@@ -30,7 +30,7 @@ from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.policy.conditions import Unknown
 from hybridgrey.policy.judge import REFUSING
 from hybridgrey.policy.trace import Question
-from hybridgrey.process import assembly, pools
+from hybridgrey.process import pools, stores
 from hybridgrey.store.connection import StoreError
 
 _NO_HELP = '"hybridgrey greylist pass" does not help'
@@ -104,7 +104,7 @@ def explain_(
         entries = by_hand(config, store)[0] or EMPTY
         named = _host_name(config, client, host, entries)
         asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
-        greylist = assembly.open_greylist(config, store)
+        greylist = stores.open_greylist(config, store)
         found = explain(config, greylist, store, asked, entries, pools=pools.present(config), message=text)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)

@@ -21,7 +21,7 @@ from hybridgrey.migrate import configfile, greylisters, whitelists
 from hybridgrey.migrate.found import Found
 from hybridgrey.migrate.greylisters import PeerError, Tally
 from hybridgrey.migrate.restore import Memory, Restored, Restorer
-from hybridgrey.process import assembly
+from hybridgrey.process import stores
 from hybridgrey.store.connection import Store, StoreError
 
 STDIN = "-"
@@ -240,7 +240,7 @@ def _store(config: Config) -> Store:
 
 
 def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
-    return Restorer(store, assembly.open_greylist(config, store), dry_run=dry_run)
+    return Restorer(store, stores.open_greylist(config, store), dry_run=dry_run)
 
 
 def _print(counts: Restored, tally: Tally, *, dry_run: bool, json_: bool) -> None:

@@ -106,6 +106,19 @@ class Entry:
         """Whether its time is over."""
         return 0 < self.until <= now
 
+    def fields(self) -> dict[str, str | int | None]:
+        """It for JSON; times in Unix seconds, `until` null for no end."""
+        return {
+            "kind": self.kind.value,
+            "of": self.subject.about.value,
+            "subject": self.subject.text,
+            "since": self.at,
+            "until": self.until or None,
+            "who": self.who,
+            "host": self.host,
+            "comment": self.comment,
+        }
+
 
 def read(about: About, text: str) -> Subject:
     """The subject that an admin means by a text.  Raises SubjectError."""

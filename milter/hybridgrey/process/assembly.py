@@ -22,7 +22,6 @@ from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events, InTurns
 from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.screen import Screen
-from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.hand import keptcopy
 from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.expected import Expected
@@ -38,7 +37,16 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, libmilter_parts, native_parts, pools, store_memory, store_size
+from hybridgrey.process import (
+    byhand,
+    keeper,
+    libmilter_parts,
+    native_parts,
+    pools,
+    store_memory,
+    store_size,
+    stores,
+)
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
@@ -81,7 +89,7 @@ class Assembly:
         self._config = config
         self._channel = channel
         self._master = os.getpid()
-        self._store_url = store_url(config, embedded_url)
+        self._store_url = stores.store_url(config, embedded_url)
         self._bulletin = byhand.new_bulletin() if bulletin is None else bulletin
         self._hand_file = byhand.place(config)
         if before is None:
@@ -145,7 +153,7 @@ class Assembly:
         From then on `by_hand` and `pools` are to tick once a second.
         """
         config = self._config
-        store = open_store(config, self._store_url, reports)
+        store = stores.open_store(config, self._store_url, reports)
         resolver = Resolver(
             self.zones,
             nameservers(config.dns.nameservers),
@@ -154,7 +162,7 @@ class Assembly:
             reporter=reports,
             exchange=exchange,
         )
-        greylist = open_greylist(config, store)
+        greylist = stores.open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
         self.by_hand = byhand.Current(self._bulletin, Register(store) if policy.by_hand else None)
@@ -179,7 +187,7 @@ class Assembly:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
         sys.excepthook = libmilter_parts.one_line
         reports = self._channel.reporter()
-        store = open_store(self._config, self._store_url, reports)
+        store = stores.open_store(self._config, self._store_url, reports)
         flags = self.shared.flags
         servers = nameservers(self._config.dns.nameservers)
         prober = Prober(self.zones, servers, flags=flags.view, states=flags.health, reporter=reports)
@@ -255,29 +263,6 @@ class Assembly:
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)
         return site.Site(self.shared, health, door=door, data=answers)
-
-
-def store_url(config: Config, embedded_url: str) -> str:
-    """Where the store is; an embedded one where its server has been started."""
-    return embedded_url if config.store.embedded else config.store.url.get_secret_value()
-
-
-def open_store(config: Config, url: str, reports: Report) -> Store:
-    """The store of a configuration, with its outages told."""
-
-    def changed(available: bool, reason: str) -> None:
-        if available:
-            reports.recovered("store")
-        else:
-            reports.failing("store", error=reason)
-
-    return Store.open(url, config.store.timeout, on_change=changed)
-
-
-def open_greylist(config: Config, store: Store) -> Greylist:
-    """The greylist of a configuration."""
-    secret = config.store.key_secret.get_secret_value()
-    return Greylist(store, config.greylist, key_secret=secret, clients=config.dns.clients)
 
 
 def _reachable(store: Store) -> str:

@@ -18,6 +18,7 @@ ROOT = Path(hybridgrey.__file__).parent
 
 LEAVES = {
     "address",
+    "breaker",
     "clientaddress",
     "cleaning",
     "envelope",
@@ -155,6 +156,19 @@ def test_no_circle() -> None:
 
     for name in sorted(graph):
         visit(name, ())
+
+
+@pytest.mark.parametrize("command", ["status", "reload", "greylist", "entries"])
+def test_commands_start_without_the_filter(command: str) -> None:
+    """What only looks at a daemon or its store loads nothing of what judges mail: it takes half the time."""
+    paths = {name_of(path): path for path in MODULES}
+    loaded, waiting = set[str](), [f"cli.{command}"]
+    while waiting:
+        name = waiting.pop()
+        if name not in loaded:
+            loaded.add(name)
+            waiting += [imported for imported, _ in ours(paths[name]) if imported in paths]
+    assert not {name for name in loaded if name.startswith(("filter.", "spf.", "content."))}
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

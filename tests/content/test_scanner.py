@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from hybridgrey.config import scanner as places
-from hybridgrey.content import breaker, wire
+from hybridgrey.content import scanner as scanners
+from hybridgrey.content import wire
 from hybridgrey.content.message import Envelope, Message
 from hybridgrey.content.question import ScanError
 from hybridgrey.content.scanner import DOWN, TOO_LARGE, Scanned, Scanner
@@ -214,17 +215,17 @@ def test_the_breaker() -> None:
     later, told = [0.0], Told()
     with ScriptedSpamd(b"nonsense") as server:
         scanner = made(server.spec, reporter=told, now=lambda: time.monotonic() + later[0])
-        for _ in range(breaker.LIMIT):
+        for _ in range(scanners.LIMIT):
             assert not scanner.down
             assert scan(scanner).error == "no answer of spamd's"
         assert scanner.down
         assert scan(scanner) == Scanned(UNKNOWN, DOWN)
-        assert len(server.requests) == breaker.LIMIT
-        later[0] += breaker.PAUSE
+        assert len(server.requests) == scanners.LIMIT
+        later[0] += scanners.PAUSE
         assert not scanner.down
         assert scan(scanner).error == "no answer of spamd's"
         assert scan(scanner).error == DOWN
-        later[0] += breaker.PAUSE
+        later[0] += scanners.PAUSE
         server.answer = 1.0
         assert scan(scanner).score == 1.0
         assert not scanner.down
@@ -236,7 +237,7 @@ def test_what_is_too_large_is_not_sent() -> None:
     """It costs the scanner nothing, and is no failure of its."""
     with ScriptedSpamd() as server:
         scanner = made(server.spec)
-        for _ in range(2 * breaker.LIMIT):
+        for _ in range(2 * scanners.LIMIT):
             assert scan(scanner, b"x" * 100_001) == Scanned(UNKNOWN, TOO_LARGE)
         assert server.requests == []
         assert scan(scanner).score == 0.0

@@ -15,7 +15,7 @@ from hybridgrey.envelope import read
 from hybridgrey.filter.awaited import Answers, Awaited, Call, OverTcp, Steps
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.screen import Decision, Screen
-from hybridgrey.greylist.triplets import Greylist, State, load_script
+from hybridgrey.greylist.triplets import SCRIPT, Greylist, State
 from hybridgrey.lists import zones
 from hybridgrey.lists.awaited import wait_for
 from hybridgrey.lists.resolver import Resolver
@@ -45,7 +45,7 @@ class Store:
         args: Sequence[bytes | int],
         _seconds: float | None = None,
     ) -> list[int]:
-        assert script is load_script()
+        assert script is SCRIPT
         if isinstance(self.answer, str):
             raise StoreError(self.answer)
         return list(self.answer)
@@ -101,7 +101,7 @@ def test_it_awaits_answers_and_then_the_store(dns: FakeDns) -> None:
     for awaited in waits:
         assert isinstance(awaited, Answers)
         assert awaited.until <= awaited.exchange.due
-    assert call.script is load_script()
+    assert call.script is SCRIPT
     assert call.keys[0] == b"hg1:{192.0.2.0/24}:a@b.example:c@d.example"
     decision = result(steps, NEW)
     assert decision.outcome == "greylisted"

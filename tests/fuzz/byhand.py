@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hybridgrey import envelope
-from hybridgrey.cli.hand_rows import fields, row, summary
+from hybridgrey.cli.hand_rows import row, summary
 from hybridgrey.hand import expected as expected_
 from hybridgrey.hand import keptcopy, register
 from hybridgrey.hand.entries import About, Entry, SubjectError, parse, read
@@ -64,7 +64,7 @@ def sound(entry: Entry) -> None:
     """Fail unless an entry can be matched, and shown on one line."""
     assert read(entry.subject.about, entry.subject.text) == entry.subject
     assert summary(entry).isprintable()
-    assert all(text.isprintable() for text in (*row(entry), *map(str, fields(entry).values())))
+    assert all(text.isprintable() for text in (*row(entry), *map(str, entry.fields().values())))
     Table([entry]).of(None, None, "a.example", BOX, BOX)
 
 

@@ -4,9 +4,9 @@ import threading
 
 from greylist.touched import CLIENT, DELAY, RECIPIENT, SENDER, age, greylist, stored, touch
 from hybridgrey.greylist.triplets import (
+    SCRIPT,
     State,
     key_pattern,
-    load_script,
 )
 from hybridgrey.store.connection import Store
 
@@ -105,5 +105,5 @@ def test_two_hosts_share_the_store(server):
 
 def test_script_is_found_in_the_package():
     """The script comes with the package."""
-    assert "KEYS[1]" in load_script().text
+    assert "KEYS[1]" in SCRIPT.text
     assert key_pattern() == b"hg1:{*"

@@ -193,6 +193,9 @@ class _Native:
         if self._settings.hostname == "die.test":
             os._exit(3)
 
+    def broken(self, error: Exception) -> None:
+        logs.get().error("broken", exc_info=error)
+
     def full(self, error: OSError | None) -> None:
         logs.get().warning("full" if error else "not full")
 

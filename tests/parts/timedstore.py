@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from hybridgrey.greylist.triplets import Note, load_script, parse_note
+from hybridgrey.greylist.triplets import SCRIPT, Note, parse_note
 from hybridgrey.store.binary import bundled_directory
 from hybridgrey.store.connection import Script, Store
 from hybridgrey.store.link import Arguments
@@ -28,10 +28,10 @@ class Timed:
     """A store whose script is told the time by the test."""
 
     def __init__(self, server: Redis, store: Store) -> None:
-        assert load_script().text.count(OWN_CLOCK) == 1
+        assert SCRIPT.text.count(OWN_CLOCK) == 1
         self.server, self.store, self.now = server, store, BEGIN
         self.used: Sequence[bytes] = ()
-        self.script = Script(load_script().text.replace(OWN_CLOCK, f"ARGV[{MOST_ARGUMENTS + 1}]"))
+        self.script = Script(SCRIPT.text.replace(OWN_CLOCK, f"ARGV[{MOST_ARGUMENTS + 1}]"))
         self.client = server.client()
 
     def run(

@@ -161,6 +161,15 @@ def test_another_store_has_entries_of_its_own(host, server, register):
     assert register.look().version == 0
 
 
+def test_without_a_rule_that_asks_nothing_is_read(host, register):
+    """A worker whose rules name no entries has none, and waits for no store."""
+    register.put(Hand.BLOCK, [A], 0, **BY)
+    host.look()
+    worker = Current(host.bulletin, None)
+    worker.tick()
+    assert not worker.table
+
+
 def test_entries_end_while_the_store_is_down(host, server, register):
     """By the store's clock as it was last known."""
     register.put(Hand.BLOCK, [A], 60, **BY)

@@ -12,7 +12,7 @@ from hybridgrey.config import store_url
 from hybridgrey.config.load import Config, ConfigError, load
 from hybridgrey.greylist.entries import Entries
 from hybridgrey.greylist.triplets import Greylist
-from hybridgrey.process import assembly, configcopy
+from hybridgrey.process import configcopy, stores
 from hybridgrey.process.configcopy import NoCopyError
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.store.embedded import EmbeddedServer
@@ -87,4 +87,4 @@ def open_entries(config: Config) -> tuple[Entries, Greylist]:
         entries = Entries(url_of(config), config.store.timeout, store, config.greylist)
     except StoreError as error:
         fail(store_trouble(config, error), UNAVAILABLE)
-    return entries, assembly.open_greylist(config, store)
+    return entries, stores.open_greylist(config, store)

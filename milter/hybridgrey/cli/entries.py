@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -14,17 +13,15 @@ import click
 from hybridgrey import envelope
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
-from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble, url_of
-from hybridgrey.cli.hand_rows import HEAD, fields, row
+from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble
+from hybridgrey.cli.hand import by_hand
+from hybridgrey.cli.hand_rows import HEAD, row
 from hybridgrey.cli.output import fail, json_line, table, warn
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
 from hybridgrey.hand.entries import About, Entry
-from hybridgrey.hand.register import Register
-from hybridgrey.hand.table import Table
+from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.policy.conditions import Hand
-from hybridgrey.process import byhand
-from hybridgrey.store.connection import StoreError
 
 
 @click.command("entries")
@@ -56,7 +53,7 @@ def entries_(config_path: Path, text: str, kind: str | None, about: str | None, 
     chosen.sort(key=_order)
     if lines:
         for entry in chosen:
-            json_line(fields(entry))
+            json_line(entry.fields())
     elif chosen:
         table(HEAD, map(row, chosen))
     if trouble:
@@ -68,17 +65,13 @@ def entries_(config_path: Path, text: str, kind: str | None, about: str | None, 
 def _found(config: Config) -> tuple[Sequence[Entry], bool]:
     """The entries that hold, and whether they are those of this host's copy, for want of the store."""
     with closing(open_store(config)) as store:
-        try:
-            copy = Register(store).read()
-        except StoreError as error:
-            trouble = store_trouble(config, error)
-        else:
-            return Table(copy.entries()).at(copy.now).entries, False
-    kept = byhand.kept(config, url_of(config))
-    if kept is None:
-        fail(trouble, UNAVAILABLE)
-    warn(f"{trouble}; this host goes by its copy meanwhile:")
-    return Table(kept.entries()).at(time.time()).entries, True
+        table_, error = by_hand(config, store)
+    if error is not None:
+        trouble = store_trouble(config, error)
+        if table_ is None:
+            fail(trouble, UNAVAILABLE)
+        warn(f"{trouble}; this host goes by its copy meanwhile:")
+    return (table_ or EMPTY).entries, error is not None
 
 
 def _selected(entries: Iterable[Entry], text: str, clients: ClientReader) -> Iterator[Entry]:

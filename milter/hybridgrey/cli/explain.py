@@ -15,14 +15,14 @@ from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured, open_store, store_trouble
 from hybridgrey.cli.hand import by_hand
-from hybridgrey.cli.hand_rows import HEAD, fields, row
+from hybridgrey.cli.hand_rows import HEAD, row
 from hybridgrey.cli.output import as_json, coloured, milliseconds, span, table, title, warn
 from hybridgrey.config.load import Config
 from hybridgrey.content.scanner import Scanned
 from hybridgrey.filter.explain import Explanation, ListAnswer, explain
 from hybridgrey.greylist.triplets import State
 from hybridgrey.hand.entries import About
-from hybridgrey.hand.table import Table
+from hybridgrey.hand.table import EMPTY, Table
 from hybridgrey.lists import names
 from hybridgrey.lists.names import HostName
 from hybridgrey.lists.resolv import nameservers
@@ -30,7 +30,7 @@ from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.policy.conditions import Unknown
 from hybridgrey.policy.judge import REFUSING
 from hybridgrey.policy.trace import Question
-from hybridgrey.process import assembly, pools
+from hybridgrey.process import pools, stores
 from hybridgrey.store.connection import StoreError
 
 _NO_HELP = '"hybridgrey greylist pass" does not help'
@@ -101,10 +101,10 @@ def explain_(
     # One byte more than is scanned: such a message is too large.
     text = message.read(config.content.max_size + 1) if message is not None else None
     with closing(open_store(config)) as store:
-        entries = by_hand(config, store)
+        entries = by_hand(config, store)[0] or EMPTY
         named = _host_name(config, client, host, entries)
         asked = Question(client, named.name or None, helo, sender, recipient, authenticated)
-        greylist = assembly.open_greylist(config, store)
+        greylist = stores.open_greylist(config, store)
         found = explain(config, greylist, store, asked, entries, pools=pools.present(config), message=text)
     (_print_json if json_ else _print)(config, asked, named, found)
     raise SystemExit(1 if exit_code and not (found.passes or config.observe) else 0)
@@ -138,7 +138,7 @@ def _print_json(config: Config, asked: Question, named: HostName, found: Explana
     if (scanned := found.scanned) is not None:
         score = None if isinstance(scanned.score, Unknown) else scanned.score
         parts |= {"score": score, "scan_error": scanned.error, "scan_seconds": scanned.seconds}
-    parts["entries"] = [fields(entry) for entry in found.entries]
+    parts["entries"] = [entry.fields() for entry in found.entries]
     names = ("state", "seconds_left", "age", "accepted")
     parts["greylist"] = found.touch and {name: getattr(found.touch, name) for name in names}
     as_json(parts)

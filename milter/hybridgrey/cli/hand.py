@@ -17,7 +17,7 @@ import click
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, configured, open_store, store_trouble, url_of
-from hybridgrey.cli.hand_rows import fields, moment_text, summary
+from hybridgrey.cli.hand_rows import moment_text, summary
 from hybridgrey.cli.moments import duration
 from hybridgrey.cli.output import fail, json_line, warn
 from hybridgrey.config.load import Config
@@ -56,14 +56,17 @@ def who() -> str:
         return f"uid {os.getuid()}"
 
 
-def by_hand(config: Config, store: Store) -> Table:
-    """The entries that hold: the store's; with that down those of the host's copy, if it can be read."""
+def by_hand(config: Config, store: Store) -> tuple[Table | None, StoreError | None]:
+    """The entries that hold: the store's, or with that down those of the host's copy, and the error.
+
+    None where that cannot be read either.
+    """
     try:
         copy = Register(store).read()
-        return Table(copy.entries()).at(copy.now)
-    except StoreError:
+        return Table(copy.entries()).at(copy.now), None
+    except StoreError as error:
         kept = byhand.kept(config, url_of(config))
-        return Table(kept.entries() if kept is not None else ()).at(time.time())
+        return None if kept is None else Table(kept.entries()).at(time.time()), error
 
 
 def _subject_options(command: _F) -> _F:
@@ -183,7 +186,7 @@ def _make(
         if entry is None:
             fail(f"{subject.text}: taken back by somebody else just now")
         if lines:
-            json_line(fields(entry) | {"replaced": fields(old) if old else None})
+            json_line(entry.fields() | {"replaced": old.fields() if old else None})
         else:
             _tell(entry, old)
     if not lines:
@@ -252,7 +255,7 @@ def unlist(
                 f"no entry for {subject.about} {clean(subject.text)}; see hybridgrey entries", err=True
             )
         elif lines:
-            json_line({"unlisted": fields(old)})
+            json_line({"unlisted": old.fields()})
         else:
             click.echo(f"no longer: {summary(old)}, by {_by(old)}")
     if any(taken) and not lines:

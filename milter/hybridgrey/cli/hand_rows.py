@@ -1,9 +1,8 @@
-"""Entries by hand on the screen: as words, as rows of a table, as JSON."""
+"""Entries by hand on the screen: as words, as rows of a table."""
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 from hybridgrey.cleaning import clean
 from hybridgrey.hand.entries import Entry
@@ -38,17 +37,3 @@ def row(entry: Entry) -> tuple[str, ...]:
     subject = entry.subject
     times = moment_text(entry.at), until_text(entry)
     return (entry.kind, subject.about, subject.text, *times, entry.who, entry.host, entry.comment)
-
-
-def fields(entry: Entry) -> dict[str, Any]:
-    """An entry for JSON; times in Unix seconds, `until` null for no end."""
-    return {
-        "kind": entry.kind.value,
-        "of": entry.subject.about.value,
-        "subject": entry.subject.text,
-        "since": entry.at,
-        "until": entry.until or None,
-        "who": entry.who,
-        "host": entry.host,
-        "comment": entry.comment,
-    }

@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 import click
 
-from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, as_written, store_trouble, url_of
+from hybridgrey.cli.moments import seconds
 from hybridgrey.cli.output import as_json, fail, is_terminal
-from hybridgrey.config import durations, textfile
+from hybridgrey.config import textfile
 from hybridgrey.config.load import Config
 from hybridgrey.migrate import configfile, greylisters, whitelists
 from hybridgrey.migrate.found import Found
 from hybridgrey.migrate.greylisters import PeerError, Tally
 from hybridgrey.migrate.restore import Memory, Restored, Restorer
-from hybridgrey.process import assembly
+from hybridgrey.process import stores
 from hybridgrey.store.connection import Store, StoreError
 
 STDIN = "-"
@@ -40,14 +40,6 @@ WORDS = {
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
-def _seconds(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
-    """A duration in the notation of the config file, in seconds."""
-    try:
-        return int(durations.parse(value))
-    except ValueError as error:
-        raise click.BadParameter(f"{clean(value)!r} {error}") from None
-
-
 def _options(command: _F) -> _F:
     for option in (
         click.option("--json", "json_", is_flag=True, help="Print the counts as JSON."),
@@ -62,7 +54,7 @@ def _options(command: _F) -> _F:
 @click.argument("paths", metavar="FILE|DIR...", nargs=-1, required=True)
 @click.option(
     "--delay",
-    callback=_seconds,
+    callback=seconds,
     metavar="DURATION",
     default="5m",
     show_default=True,
@@ -129,7 +121,7 @@ def import_sqlgrey(file: Path, config_path: Path, dry_run: bool, json_: bool) ->
 @click.argument("file", metavar="FILE")
 @click.option(
     "--autowhite",
-    callback=_seconds,
+    callback=seconds,
     metavar="DURATION",
     default="1d",
     show_default=True,
@@ -137,7 +129,7 @@ def import_sqlgrey(file: Path, config_path: Path, dry_run: bool, json_: bool) ->
 )
 @click.option(
     "--delay",
-    callback=_seconds,
+    callback=seconds,
     metavar="DURATION",
     default="30m",
     show_default=True,
@@ -248,7 +240,7 @@ def _store(config: Config) -> Store:
 
 
 def _restorer(config: Config, store: Store, *, dry_run: bool) -> Restorer:
-    return Restorer(store, assembly.open_greylist(config, store), dry_run=dry_run)
+    return Restorer(store, stores.open_greylist(config, store), dry_run=dry_run)
 
 
 def _print(counts: Restored, tally: Tally, *, dry_run: bool, json_: bool) -> None:

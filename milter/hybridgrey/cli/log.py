@@ -16,13 +16,13 @@ import click
 from hybridgrey.cli import config_option, log_filters, log_words
 from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any, store_trouble, url_of
 from hybridgrey.cli.log_filters import Holds
-from hybridgrey.cli.log_sources import EVER, FromDaemon, FromLogs, FromStore, Source, journal, why_not_stored
+from hybridgrey.cli.log_sources import FromDaemon, FromLogs, FromStore, Source, journal, why_not_stored
 from hybridgrey.cli.logfiles import STDIN
 from hybridgrey.cli.moments import local_moment
 from hybridgrey.cli.output import fail, json_line, warn
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.config.load import Config
-from hybridgrey.history.reader import Reader
+from hybridgrey.history.reader import EVER, Reader
 from hybridgrey.outcome import Outcome
 from hybridgrey.page import verdicts
 from hybridgrey.page.verdicts import Verdict

@@ -25,12 +25,11 @@ from hybridgrey.cli.logfiles import is_regular, last_change, lines_of
 from hybridgrey.cli.output import fail, several
 from hybridgrey.config.load import Config
 from hybridgrey.history.chunks import Needles, time_of
-from hybridgrey.history.reader import Reader
+from hybridgrey.history.reader import EVER, Reader
 from hybridgrey.history.view import Terms
 from hybridgrey.store.connection import StoreError
 
 UNIT: Final = "hybridgrey"
-EVER: Final = 1e11  # s; beyond all clocks
 OTHERS: Final = "name log files, or read this host's journal with --journal"
 _SLACK: Final = 3600.0  # s; a log is in order but for seconds, and its file is written to until its last one
 _UNTOLD: Final = (OSError, http.client.HTTPException, ValueError, LookupError, TypeError, RecursionError)

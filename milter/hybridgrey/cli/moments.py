@@ -56,14 +56,19 @@ def _moment(value: str | None, placed: Callable[[datetime], datetime]) -> float 
         ) from None
 
 
-def duration(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
-    """A duration such as ``7d`` in whole seconds, at least one."""
-    if value is None:
-        return None
+def seconds(_ctx: click.Context, _parameter: click.Parameter, value: str) -> int:
+    """A duration such as ``7d`` in whole seconds."""
     try:
-        seconds = int(durations.parse(value))
+        return int(durations.parse(value))
     except ValueError as error:
         raise click.BadParameter(f"{clean(value)!r} {error}") from None
-    if seconds < 1:
+
+
+def duration(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """A duration in whole seconds, at least one."""
+    if value is None:
+        return None
+    long = seconds(ctx, parameter, value)
+    if long < 1:
         raise click.BadParameter(f"{clean(value)!r} is less than a second")
-    return seconds
+    return long

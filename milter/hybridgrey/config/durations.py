@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from hybridgrey.config import words
+
 _UNITS = {"w": 604_800_000, "d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 # Nine digits keep the sum far below what a store can take as an expiry in milliseconds.
 _TEXT = re.compile("".join(f"(?:([0-9]{{1,9}}){unit})?" for unit in _UNITS))
@@ -47,15 +49,7 @@ def show(seconds: float) -> str:
 
 def between(low: str, high: str) -> Callable[[object], float]:
     """A reader of durations that must lie in a range, both ends included."""
-    least, most = parse(low), parse(high)
-
-    def read(value: object) -> float:
-        seconds = parse(value)
-        if not least <= seconds <= most:
-            raise ValueError(f"must be from {low} to {high}")
-        return seconds
-
-    return read
+    return words.within(parse, low, high)
 
 
 def whole(low: str, high: str) -> Callable[[object], int]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
-from typing import Final
+from typing import Final, TypeVar
 
 from hybridgrey.policy.conditions import Hand, Score
+
+N = TypeVar("N", int, float)
 
 _UNITS: Final = {"": 1, "k": 2**10, "m": 2**20}
 
@@ -61,17 +63,22 @@ def score(value: object) -> Score | None:
     return Score.parse(value)
 
 
-def size(low: str, high: str) -> Callable[[object], int]:
-    """A reader of sizes in bytes that must lie in a range, both ends included."""
-    least, most = _bytes(low), _bytes(high)
+def within(read: Callable[[object], N], low: str, high: str) -> Callable[[object], N]:
+    """A reader of what `read` reads, which must lie in a range, both ends included."""
+    least, most = read(low), read(high)
 
-    def read(value: object) -> int:
-        number = _bytes(value)
+    def bounded(value: object) -> N:
+        number = read(value)
         if not least <= number <= most:
             raise ValueError(f"must be from {low} to {high}")
         return number
 
-    return read
+    return bounded
+
+
+def size(low: str, high: str) -> Callable[[object], int]:
+    """A reader of sizes in bytes that must lie in a range, both ends included."""
+    return within(_bytes, low, high)
 
 
 def _bytes(value: object) -> int:

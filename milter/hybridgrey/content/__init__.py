@@ -12,6 +12,5 @@ question    a scan as a value
 spamd       the protocol of SpamAssassin's spamd
 rspamd      that of rspamd, over HTTP
 wire        a scan done in a thread that waits
-breaker     when to leave a scanner alone
 scanner     the scanner of a configuration: a message in, its score out
 """

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Generator
 from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
+from hybridgrey.breaker import Breaker
 from hybridgrey.config.load import Config
 from hybridgrey.config.scanner import Scanner as Place
-from hybridgrey.content.breaker import Breaker
 from hybridgrey.content.message import Envelope, Message
 from hybridgrey.content.question import Dialect, Scan, ScanError
 from hybridgrey.content.rspamd import Rspamd
@@ -23,6 +23,10 @@ KIND: Final = "scanner"
 """What its trouble is called."""
 TOO_LARGE: Final = "the message is too large"
 DOWN: Final = "the scanner is down"
+LIMIT: Final = 3
+"""Failures in a row, after which it is left alone."""
+PAUSE: Final = 30.0
+"""Seconds to the next try."""
 _DIALECTS: Final[dict[str, Dialect]] = {"spamd": Spamd(), "rspamd": Rspamd()}
 
 
@@ -53,14 +57,14 @@ class Scanner:
         self._max_size = max_size
         self._reporter = reporter
         self._now = now
-        self._breaker = Breaker()
+        self._breaker = Breaker(limit=LIMIT, pause=PAUSE, clock=now)
         self.count: Callable[[float | None], None] = _uncounted
         """Told of each message: the seconds to its score, None if there is none."""
 
     @property
     def down(self) -> bool:
         """Whether it is known that there will be no score."""
-        return self._breaker.down(self._now())
+        return self._breaker.down
 
     def message(self) -> Message:
         """A message to collect for it."""
@@ -76,7 +80,7 @@ class Scanner:
         if message.too_large:
             return Scanned(UNKNOWN, TOO_LARGE)
         began = self._now()
-        if not self._breaker.admits(began):
+        if not self._breaker.admits():
             return Scanned(UNKNOWN, DOWN)
         request = self._dialect.request(envelope, message.whole())
         message.drop()
@@ -90,10 +94,9 @@ class Scanner:
         return Scanned(score, seconds=self._now() - began)
 
     def _failed(self, error: str, began: float) -> Scanned:
-        now = self._now()
-        self._breaker.failed(now)
+        self._breaker.failed(error)
         self._reporter.failing(KIND, error=error)
-        return Scanned(UNKNOWN, error, now - began)
+        return Scanned(UNKNOWN, error, self._now() - began)
 
 
 def _uncounted(_seconds: float | None) -> None:

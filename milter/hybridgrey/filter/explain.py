@@ -42,7 +42,7 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import NoReporter
 from hybridgrey.metrics.series import none_works
 from hybridgrey.policy.conditions import ByHand, Spf, Unknown
-from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Pools, Rule, Verdict
+from hybridgrey.policy.judge import REFUSING, Action, Answer, Facts, Policy, Rule, Verdict
 from hybridgrey.policy.trace import Question, Step, steps
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.proof import Widths
@@ -145,18 +145,17 @@ def explain(
     built = zones.build(config.rules, config.zones)
     servers = nameservers(config.dns.nameservers)
     policy = Policy(config.rules, config.dns.clients)
-    source = policy.clients.read(asked.client)
-    within = Pools(unknown=frozenset(policy.pools))
-    if pools and policy.pools:
-        within = pools(source.packed, source.carried)
-    facts = policy.connect(source.packed, asked.host, source.carried, within)
     suspended = bytearray(len(built))
-    health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     resolver = Resolver(built, servers, timeout=config.dns.timeout, suspended=suspended)
     carrier = Carrier(resolver, Widths(config.spf.widest_ipv4, config.spf.widest_ipv6))
     # Of somebody who is not given there is no SPF record to be asked for.
     spf = None if asked.sender is None else carrier
     screen = _screen(config, policy, built, resolver, greylist, by_hand, spf, pools)
+    source = policy.clients.read(asked.client)
+    within = screen.within(source)
+    facts = policy.connect(source.packed, asked.host, source.carried, within)
+    # Before the lists are asked: what it marks has no vote.
+    health = _probe(built, servers, policy, facts, suspended, config.dns.timeout)
     with closing(screen.connect(asked.client, asked.host)) as client:
         lists = _lists(client, screen, servers, {one.label: one.reason for one in health})
         decision, pending = Blocking(store).run(_decide(screen, client, asked, message, config.hostname))

@@ -123,39 +123,43 @@ class Judgement:
 
     def verdict(self) -> Steps[Verdict]:
         """What the rules say."""
-        parts, mail = self._parts, self.mail
-        client = mail.client
-        lookup_ = client.lookup
-        answers: Mapping[str, Answer] = {}
-        if lookup_ is not None:
-            lookup_.peek()
-            answers = lookup_.answers
-        facts = self._known(answers)
-        outcome = self._first(facts)
-        while True:
-            if isinstance(outcome, Verdict):
-                return outcome
-            if outcome.zones:
-                if lookup_ is None:
-                    # A client without an IP address is in no list.
-                    facts = facts._replace(answers=dict.fromkeys(outcome.zones, lookup.NO_ADDRESS))
-                else:
-                    yield from lookup_.collect(outcome.zones)
-            else:
-                standing = outcome.standing
-                if standing is not None and not self._looked and client.source.packed is not None:
-                    # Who is known, or may not be held up, asks for nothing more.
-                    yield from self._attempt(standing)
-                    touch = self.touch
-                    if parts.accept_without_store if touch is None else touch.accepted:
-                        return standing
-                facts = yield from self._learnt(outcome, facts)
-            outcome = judge(parts.policy, facts)
+        facts = self._known()
+        return self._judged(facts, self._first(facts))
 
-    def _known(self, answers: Mapping[str, Answer]) -> Facts:
+    def _judged(self, facts: Facts, outcome: Verdict | Awaited) -> Steps[Verdict]:
+        """The verdict; while there is none yet, what is awaited is asked for."""
+        lookup_ = self.mail.client.lookup
+        while not isinstance(outcome, Verdict):
+            if not outcome.zones:
+                standing = yield from self._standing(outcome, facts)
+                if standing is not None:
+                    return standing
+                facts = yield from self._learnt(outcome, facts)
+            elif lookup_ is None:
+                # A client without an IP address is in no list.
+                facts = facts._replace(answers=dict.fromkeys(outcome.zones, lookup.NO_ADDRESS))
+            else:
+                yield from lookup_.collect(outcome.zones)
+            outcome = judge(self._parts.policy, facts)
+        return outcome
+
+    def _standing(self, awaited: Awaited, _facts: Facts) -> Steps[Verdict | None]:
+        """The verdict that needs nothing more: who is known, or may not be held up, asks for no more."""
+        standing = awaited.standing
+        if standing is None or self._looked or self.mail.client.source.packed is None:
+            return None
+        yield from self._attempt(standing)
+        accepted = self._parts.accept_without_store if self.touch is None else self.touch.accepted
+        return standing if accepted else None
+
+    def _known(self) -> Facts:
         """What is known without a question."""
         mail, parts = self.mail, self._parts
         client, policy = mail.client, parts.policy
+        answers: Mapping[str, Answer] = {}
+        if client.lookup is not None:
+            client.lookup.peek()
+            answers = client.lookup.answers
         mask = policy.recipient(mail.rules, self._to)
         by_hand: ByHand | Unknown = NO_ENTRY
         if mask & policy.by_hand:

@@ -13,7 +13,6 @@ from hybridgrey.filter.judgement import Judgement, Parts
 from hybridgrey.filter.prospect import without_score
 from hybridgrey.filter.transaction import Transaction
 from hybridgrey.greylist.triplets import State, Touch
-from hybridgrey.lists import lookup
 from hybridgrey.policy.conditions import Unknown
 from hybridgrey.policy.judge import Awaited, Facts, Verdict, judge
 from hybridgrey.store.connection import StoreError
@@ -55,18 +54,16 @@ class ScoredJudgement(Judgement):
 
     def verdict(self) -> Steps[Verdict]:
         """What the rules say; if it is `pending` then, what they would say without a score."""
-        lookup_ = self.mail.client.lookup
-        if lookup_ is not None:
-            lookup_.peek()
-        facts = self._known({} if lookup_ is None else lookup_.answers)
-        return (yield from self._judged(facts._replace(score=None)))
+        facts = self._known()._replace(score=None)
+        return self._judged(facts, judge(self._parts.policy, facts))
 
     def scored(self, score: float | Unknown) -> Steps[Verdict]:
         """What the rules say of a pending one when its score is known, or cannot be."""
         facts, self._open = self._open, None
         assert facts is not None  # noqa: S101 (see `pending`)
         self._again()
-        return (yield from self._judged(facts._replace(score=score)))
+        facts = facts._replace(score=score)
+        return self._judged(facts, judge(self._parts.policy, facts))
 
     def unscored(self) -> Verdict:
         """What they say of a pending one that is not to wait."""
@@ -80,33 +77,14 @@ class ScoredJudgement(Judgement):
         if self.touch is None:
             self.store_error, self._looked = "", False
 
-    def _judged(self, facts: Facts) -> Steps[Verdict]:
-        policy, client = self._parts.policy, self.mail.client
-        while not isinstance(outcome := judge(policy, facts), Verdict):
-            if outcome.zones and client.lookup is not None:
-                yield from client.lookup.collect(outcome.zones)
-                continue
-            if outcome.zones:
-                # A client without an IP address is in no list.
-                facts = facts._replace(answers=dict.fromkeys(outcome.zones, lookup.NO_ADDRESS))
-                continue
-            standing = yield from (self._unscanned(facts) if outcome.score else self._standing(outcome))
-            if standing is not None:
-                return standing
-            if outcome.score and not (outcome.spf or outcome.correspondent):
-                self._open = facts
-                return self.plain
-            facts = yield from self._learnt(outcome, facts)
-        return outcome
-
-    def _standing(self, awaited: Awaited) -> Steps[Verdict | None]:
-        """The verdict that stands if the greylist lets the triplet in or, being down, may not hold it up."""
-        standing = awaited.standing
-        if standing is None or self._looked or self.mail.client.source.packed is None:
-            return None
-        yield from self._attempt(standing)
-        accepted = self._parts.accept_without_store if self.touch is None else self.touch.accepted
-        return standing if accepted else None
+    def _standing(self, awaited: Awaited, facts: Facts) -> Steps[Verdict | None]:
+        """As in `Judgement`; where nothing but the score is open, the one without it, and it is pending."""
+        if not awaited.score:
+            return (yield from super()._standing(awaited, facts))
+        standing = yield from self._unscanned(facts)
+        if standing is None and not (awaited.spf or awaited.correspondent):
+            self._open, standing = facts, self.plain
+        return standing
 
     def _unscanned(self, facts: Facts) -> Steps[Verdict | None]:
         """The verdict that needs no score, for what the greylist knows; None if there is none."""

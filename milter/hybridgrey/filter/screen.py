@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 
-from hybridgrey.clientaddress import Carried
+from hybridgrey.clientaddress import Carried, ClientAddress
 from hybridgrey.config.load import Config
 from hybridgrey.content.scanner import Scanned, Scanner
 from hybridgrey.envelope import Mailbox
@@ -85,9 +85,13 @@ class Screen:
     def connect(self, text: str, host: str | None) -> Client:
         """A client has connected: its address, and its host name if that is verified. Starts the look-up."""
         source = self.policy.clients.read(text)
-        pools = self._pools(source.packed, source.carried) if self._pools else self._no_pool
+        pools = self.within(source)
         facts = self.policy.connect(source.packed, host, source.carried, pools)
         return self._looked_up(Client(source, host, facts, pools.within))
+
+    def within(self, source: ClientAddress) -> Pools:
+        """The pools that a client is in."""
+        return self._pools(source.packed, source.carried) if self._pools else self._no_pool
 
     def _looked_up(self, client: Client) -> Client:
         client.trusted, zones = self._plan(client.facts)

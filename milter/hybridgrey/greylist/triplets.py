@@ -41,8 +41,6 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
-from importlib import resources
 from typing import Final, NamedTuple
 from urllib.parse import unquote
 
@@ -51,6 +49,7 @@ from hybridgrey.greylist import normalise
 from hybridgrey.greylist.terms import Terms
 from hybridgrey.store.connection import Call, Script, Store, StoreError
 
+SCRIPT: Final = Script.installed("hybridgrey.greylist", "triplets.lua")
 NAMESPACE: Final = "hg1"
 MAX_PART: Final = 120  # bytes of an escaped part; RFC 5321's longest real addresses stay clear text
 _KEPT: Final = 80  # of these, when the rest becomes a digest
@@ -183,7 +182,6 @@ class Greylist:
         self.clients = clients or ClientReader()
         self._networks = (terms.ipv4_prefix, terms.ipv6_prefix, self.clients)
         self._part = _hidden_part(key_secret) if key_secret else _clear_part
-        self._script = load_script()
 
     def touch(self, client: str, sender: str, recipient: str, delay: int) -> Touch:
         """Note one attempt and say what it means; `delay` in seconds. Raises StoreError."""
@@ -223,7 +221,7 @@ class Greylist:
             return None
         keys = self._all_keys(client, sender, recipient)
         rest = (_TAKE_OVER, *self._bounds, domain.age, int(domain.accepted))
-        return Call(self._script, keys, (0, *self._limits, *rest))
+        return Call(SCRIPT, keys, (0, *self._limits, *rest))
 
     def keys(self, client: str, sender: str, recipient: str) -> tuple[bytes, bytes]:
         """The keys of a triplet and of its network's count."""
@@ -248,20 +246,14 @@ class Greylist:
 
     def _call(self, client: str, sender: str, recipient: str, delay: int, look: int) -> Call:
         keys = self._all_keys(client, sender, recipient)
-        return Call(self._script, keys, (delay, *self._limits, look, *self._bounds))
+        return Call(SCRIPT, keys, (delay, *self._limits, look, *self._bounds))
 
     def _by_domain(self, domain: str, sender: str, recipient: str, delay: int, mode: int, age: int) -> Call:
         triplet, count = self.domain_keys(domain, sender, recipient)
         # What waits is bounded for each address under its network, and so here.
         interval, bound = self._bounds[0], 0
         keys = (triplet, count, note_key(count, Note.CREDIT))
-        return Call(self._script, keys, (delay, *self._limits, mode, interval, bound, age))
-
-
-@cache
-def load_script() -> Script:
-    """The greylist script as installed beside this module; read once."""
-    return Script((resources.files("hybridgrey.greylist") / "triplets.lua").read_text(encoding="utf-8"))
+        return Call(SCRIPT, keys, (delay, *self._limits, mode, interval, bound, age))
 
 
 def _clear_part(domain: str, text: str) -> bytes:

@@ -17,8 +17,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Sequence
-from functools import cache
-from importlib import resources
 from typing import Final, Protocol
 
 from hybridgrey.envelope import Mailbox
@@ -27,6 +25,7 @@ from hybridgrey.store.connection import Call, Script, StoreError
 
 PREFIX: Final = b"hg1:wrote:"
 COUNT: Final = b"hg1:wrote+:"
+_SCRIPT: Final = Script.installed("hybridgrey.hand", "correspondents.lua")
 _STRANGE: Final = "the store gave an answer that the script of correspondents does not give"
 # Mailers of Postfix and Sendmail that deliver here or to who belongs here (Postfix: relay_domains).  Of mail
 # that no client brought (non_smtpd_milters) Postfix does not tell the mailer; then our own are learnt, which
@@ -68,7 +67,7 @@ class Correspondents:
 
     def ask(self, sender: Mailbox) -> Call:
         """The call that says whether a sender is one; `read` takes the reply."""
-        return Call(_script(), (self._key(PREFIX, sender),), (b"ask",))
+        return Call(_SCRIPT, (self._key(PREFIX, sender),), (b"ask",))
 
     @staticmethod
     def read(reply: Sequence[int]) -> bool:
@@ -88,7 +87,7 @@ class Correspondents:
         if not fresh:
             return 0
         count = self._key(COUNT, sender)
-        granted = _number((yield Call(_script(), (count,), (b"grant", len(fresh), self.terms.max_daily))))
+        granted = _number((yield Call(_SCRIPT, (count,), (b"grant", len(fresh), self.terms.max_daily))))
         for recipient in fresh[:granted]:
             yield self._call(recipient, b"put")
         return min(granted, len(fresh))
@@ -99,7 +98,7 @@ class Correspondents:
         For who is one already it never gets worse.  `age` is less than `lifetime`.
         """
         key = self._key(PREFIX, address)
-        return Call(_script(), (key,), (b"bring", self.terms.lifetime - age, age))
+        return Call(_SCRIPT, (key,), (b"bring", self.terms.lifetime - age, age))
 
     def would_bring(self, address: Mailbox, age: int) -> Call:
         """The call that says what `bring` would come to, and changes nothing."""
@@ -115,7 +114,7 @@ class Correspondents:
             raise StoreError(_STRANGE) from error
 
     def _call(self, recipient: Mailbox, doing: bytes) -> Call:
-        return Call(_script(), (self._key(PREFIX, recipient),), (doing, self.terms.lifetime))
+        return Call(_SCRIPT, (self._key(PREFIX, recipient),), (doing, self.terms.lifetime))
 
     def _key(self, kind: bytes, box: Mailbox) -> bytes:
         address = box.key.encode("utf-8", "surrogatepass")
@@ -136,13 +135,3 @@ def _number(reply: Sequence[int]) -> int:
     if len(reply) == 1 and isinstance(reply[0], int):
         return reply[0]
     raise StoreError(_STRANGE)
-
-
-@cache
-def _script() -> Script:
-    return Script((resources.files("hybridgrey.hand") / "correspondents.lua").read_text(encoding="utf-8"))
-
-
-def load_script() -> None:
-    """Read the script now: later a process may not be allowed to."""
-    _script()

@@ -106,6 +106,19 @@ class Entry:
         """Whether its time is over."""
         return 0 < self.until <= now
 
+    def fields(self) -> dict[str, str | int | None]:
+        """It for JSON; times in Unix seconds, `until` null for no end."""
+        return {
+            "kind": self.kind.value,
+            "of": self.subject.about.value,
+            "subject": self.subject.text,
+            "since": self.at,
+            "until": self.until or None,
+            "who": self.who,
+            "host": self.host,
+            "comment": self.comment,
+        }
+
 
 def read(about: About, text: str) -> Subject:
     """The subject that an admin means by a text.  Raises SubjectError."""
@@ -154,7 +167,7 @@ def parse(field: object, value: object) -> Entry | None:
     if len(field) > MAX_FIELD or len(value) > MAX_VALUE:
         return None
     subject, match_ = _subject(field), _VALUE.fullmatch(value)
-    rest = _object(match_[3]) if match_ else None
+    rest = json_object(match_[3]) if match_ else None
     if subject is None or match_ is None or rest is None:
         return None
     kind = rest.get("kind")
@@ -179,7 +192,8 @@ def _subject(field: bytes) -> Subject | None:
     return found if found.field == field and text.isprintable() and not never else None
 
 
-def _object(text: bytes) -> dict[str, Any] | None:
+def json_object(text: bytes) -> dict[str, Any] | None:
+    """What anybody may have written as a JSON object; None for anything else."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):

@@ -12,8 +12,6 @@ is stored as its HMAC.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Final, NamedTuple, cast
 
 from hybridgrey.envelope import Mailbox
@@ -26,6 +24,7 @@ LONGEST: Final = 86400
 MOST: Final = 10_000
 """Recipients at once."""
 KEY: Final = b"hg1:expected"  # no hash tag: never taken for a triplet
+_SCRIPT: Final = Script.installed("hybridgrey.hand", "expected.lua")
 
 
 class Waiting(NamedTuple):
@@ -48,7 +47,7 @@ class Expected:
 
     def ask(self, recipient: Mailbox) -> Call:
         """The call that says whether mail for a recipient is expected; `read` takes the reply."""
-        return Call(_script(), (KEY,), (b"ask", self._field(recipient)))
+        return Call(_SCRIPT, (KEY,), (b"ask", self._field(recipient)))
 
     @staticmethod
     def read(reply: Sequence[object]) -> bool:
@@ -59,17 +58,17 @@ class Expected:
         """Expect mail for a recipient from now on, for `seconds`.  Raises StoreError, and FullError."""
         name = plain(who, MAX_NAME).encode("utf-8", "replace")
         words = (b"put", self._field(recipient), seconds, name, MOST)
-        if _seconds(store.run(_script(), (KEY,), words)) < 0:
+        if _seconds(store.run(_SCRIPT, (KEY,), words)) < 0:
             raise FullError(f"{MOST} recipients expect mail already")
 
     def take(self, store: Store, recipient: Mailbox) -> int:
         """Expect it no longer; the seconds that were left, 0 where it was not.  Raises StoreError."""
-        return _seconds(store.run(_script(), (KEY,), (b"take", self._field(recipient))))
+        return _seconds(store.run(_SCRIPT, (KEY,), (b"take", self._field(recipient))))
 
     @staticmethod
     def list(store: Store) -> list[Waiting]:
         """All that is expected now, by recipient.  Raises StoreError."""
-        flat = cast(list[object], store.run(_script(), (KEY,), (b"list",)))
+        flat = cast(list[object], store.run(_SCRIPT, (KEY,), (b"list",)))
         rows = zip(flat[::3], flat[1::3], flat[2::3], strict=False)
         return sorted(
             Waiting(_text(name), seconds, _text(who))
@@ -92,13 +91,3 @@ def _seconds(reply: Sequence[object]) -> int:
 
 def _text(raw: bytes) -> str:
     return plain(raw.decode("utf-8", "replace"), 600)
-
-
-@cache
-def _script() -> Script:
-    return Script((resources.files("hybridgrey.hand") / "expected.lua").read_text(encoding="utf-8"))
-
-
-def load_script() -> None:
-    """Read the script now: later a process may not be allowed to."""
-    _script()

@@ -12,6 +12,7 @@ import hashlib
 import json
 from typing import Any, Final
 
+from hybridgrey.hand.entries import json_object
 from hybridgrey.hand.register import MOST, Copy
 
 MAX_BYTES: Final = 8 << 20
@@ -35,12 +36,8 @@ def parse(data: bytes) -> tuple[Copy, str]:
     """A copy and the mark of its store; the copy's clock is 0, for it has none.  Raises ValueError."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"is larger than {MAX_BYTES} bytes")
-    try:
-        found = json.loads(data)
-    except (ValueError, RecursionError):
-        found = None
-    names = ("store", "version", "entries")
-    store, version, rows = map(found.get, names) if isinstance(found, dict) else (None, None, None)
+    found = json_object(data) or {}
+    store, version, rows = map(found.get, ("store", "version", "entries"))
     if not isinstance(store, str) or type(version) is not int or not isinstance(rows, list):
         raise ValueError("is no copy of entries by hand")
     pairs = (_pair(row) for row in rows[:MOST])

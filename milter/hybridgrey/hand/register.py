@@ -11,8 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import resources
 from typing import Final, NamedTuple, cast
 
 from hybridgrey.hand.entries import Entry, Subject, parse, said
@@ -22,6 +20,7 @@ from hybridgrey.store.connection import Script, Store, StoreError
 MOST: Final = 5000
 """Entries that there may be: by hand there are dozens.  More are a list, which belongs in a rule's file."""
 KEY: Final = b"hg1:hand"  # no hash tag: never taken for a triplet
+_SCRIPT: Final = Script.installed("hybridgrey.hand", "register.lua")
 _AT_ONCE: Final = 500  # subjects of one call; Lua's unpack has a bound, too
 
 
@@ -106,7 +105,7 @@ class Register:
         return before
 
     def _run(self, what: str, words: Sequence[bytes | int] = ()) -> list[object]:
-        reply = self._store.run(_script(), (KEY,), (what.encode(), MOST, *words))
+        reply = self._store.run(_SCRIPT, (KEY,), (what.encode(), MOST, *words))
         return cast(list[object], reply)
 
     @staticmethod
@@ -119,13 +118,3 @@ class Register:
 
 def _unknown() -> StoreError:
     return StoreError("the store gave an answer that the script of the entries by hand does not give")
-
-
-@cache
-def _script() -> Script:
-    return Script((resources.files("hybridgrey.hand") / "register.lua").read_text(encoding="utf-8"))
-
-
-def load_script() -> None:
-    """Read the script now: later a process may not be allowed to."""
-    _script()

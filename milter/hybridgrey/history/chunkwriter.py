@@ -6,8 +6,6 @@ A call has no effect when it is repeated (chunks.lua), so what may or may not ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
-from importlib import resources
 from typing import Final, NamedTuple
 
 from hybridgrey.history import layout
@@ -25,6 +23,7 @@ SHARE: Final = 8
 PRESSED: Final = 0.75
 """Above this part of its limit the store's memory is wanted for triplets: then they may take a quarter."""
 
+_SCRIPT: Final = Script.installed("hybridgrey.history", "chunks.lua")
 _BYTES_A_CALL: Final = 256 * 1024
 _CHUNKS_A_CALL: Final = 32
 
@@ -66,7 +65,7 @@ class ChunkWriter:
             some.append(one)
         words = [word for one in some for word in (b"%.3f" % one.last, one.data)]
         terms = int(now), self._kept, most, NUMBER_MAX, OVERHEAD
-        reply = self._store.run(load_script(), self._keys, (*terms, *words))
+        reply = self._store.run(_SCRIPT, self._keys, (*terms, *words))
         try:
             kept, number = reply
             return len(some), Size(int(kept), int(number))
@@ -75,10 +74,4 @@ class ChunkWriter:
 
     def clear(self) -> None:
         """Take away all that is kept of the host. Raises StoreError."""
-        self._store.run(load_script(), self._keys, (0, 0, 0, 0, 0))
-
-
-@cache
-def load_script() -> Script:
-    """The script as installed beside this module; read once."""
-    return Script((resources.files("hybridgrey.history") / "chunks.lua").read_text(encoding="utf-8"))
+        self._store.run(_SCRIPT, self._keys, (0, 0, 0, 0, 0))

@@ -34,7 +34,7 @@ _KEYS: Final = 8  # a call: the server is busy for a few milliseconds at most
 _LEAST_TIMEOUT: Final = 5.0  # s; a chapter is more work than a mail
 _FIELDS_MAX: Final = 100_000  # of a hash; 60 minutes of 1,000 series are 60,000
 _FIELDS: Final = 20_000  # a call, if it is of more than one hash: the server is busy for 20 ms
-_EVER: Final = 1e11  # s; beyond all clocks
+EVER: Final = 1e11  # s; beyond all clocks
 _ENTRY_MAX: Final = 8192  # bytes; a mark has an eighth
 
 # Gives as many replies as one call may cost, at least one; what is too large is none of ours.
@@ -122,7 +122,7 @@ class Reader:
 
     def latest(self, hosts: Sequence[str] | None = None, limit: int = LATEST_MAX) -> list[Record]:
         """Recorded verdicts, the newest first; `mx` is the host that judged (see `ring` for the rest)."""
-        return list(islice(self.verdicts(0, _EVER, hosts, newest_first=True), limit))
+        return list(islice(self.verdicts(0, EVER, hosts, newest_first=True), limit))
 
     def verdicts(
         self,

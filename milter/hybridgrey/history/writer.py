@@ -7,8 +7,6 @@ remembers the last one of each writer.  Names and places are those of `layout`.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
-from importlib import resources
 from typing import Final
 
 from hybridgrey.history import layout
@@ -25,6 +23,7 @@ from hybridgrey.history.records import (
 )
 from hybridgrey.store.connection import Script, Store
 
+_SCRIPT: Final = Script.installed("hybridgrey.history", "history.lua")
 _LONG: Final = LAYOUTS[Step.DAY].kept
 _NUMBER_KEPT: Final = 30 * 86400
 
@@ -36,14 +35,13 @@ class Writer:
         self._store = store
         self._host = host
         self._number = layout.key("writer", name)
-        self._script = load_script()
 
     def write(self, number: int, batch: Batch, now: float) -> None:
         """Add a batch; without effect when one of this or a higher number has been added."""
         changes = list(self._changes(batch, now))
         keys = [self._number, *(key for key, _ in changes)]
         arguments = [word for _, words in changes for word in words]
-        self._store.run(self._script, keys, (number, _NUMBER_KEPT, int(now), *arguments))
+        self._store.run(_SCRIPT, keys, (number, _NUMBER_KEPT, int(now), *arguments))
 
     def _changes(self, batch: Batch, now: float) -> Iterator[tuple[bytes, Sequence[bytes | int]]]:
         host = self._host
@@ -72,12 +70,6 @@ class Writer:
 
 def _change(kind: bytes, kept: int, cap: int, row: Sequence[bytes | int]) -> Sequence[bytes | int]:
     return (kind, kept, cap, len(row) // 2, *row)
-
-
-@cache
-def load_script() -> Script:
-    """The script as installed beside this module; read once."""
-    return Script((resources.files("hybridgrey.history") / "history.lua").read_text(encoding="utf-8"))
 
 
 def _bytes(text: str) -> bytes:

@@ -33,11 +33,11 @@ from typing import Any, Final
 
 from hybridgrey.eventloop import Loop
 from hybridgrey.lists import question
-from hybridgrey.lists.exchange import MAX_BATCH, MAX_DATAGRAM
+from hybridgrey.lists.exchange import MAX_BATCH, MAX_DATAGRAM, connected
 from hybridgrey.lists.question import Form
 from hybridgrey.lists.shared import Carrier, SharedExchange
 from hybridgrey.lists.stream import Stream
-from hybridgrey.lists.upstream import Nameservers
+from hybridgrey.lists.upstream import Nameservers, Server
 
 CHANNELS: Final = 64
 MOST_QUESTIONS: Final = 300
@@ -51,8 +51,6 @@ SIEGE: Final = 60.0
 _FORGED: Final = "datagrams that answer nothing came, as from a forger; questions go over TCP for a while"
 _NOBODY: Final = object()
 _CHANCE: Final = random.SystemRandom()
-
-Where = tuple[socket.AddressFamily, tuple[str, int]]
 
 
 class Channel:
@@ -153,8 +151,8 @@ class Channels:
         """`broken` is told of what only a bug can raise."""
         self.loop = loop
         self.broken = broken
-        self._sets: dict[Where, list[Channel | None]] = {}
-        self._streams: dict[Where, Stream] = {}
+        self._sets: dict[Server, list[Channel | None]] = {}
+        self._streams: dict[Server, Stream] = {}
         # When sockets were replaced for what came on them, and until when UDP is not to be trusted.
         self._replaced: list[float] = []
         self._besieged_until = 0.0
@@ -190,7 +188,7 @@ class Channels:
     def _spent(channel: Channel) -> bool:
         return channel.left <= 0 or channel.expires <= time.monotonic()
 
-    def _renewed(self, channels: list[Channel | None], place: int, where: Where, server: int) -> Channel:
+    def _renewed(self, channels: list[Channel | None], place: int, where: Server, server: int) -> Channel:
         """A new socket in a place; out of descriptors, one of the others."""
         old, now = channels[place], time.monotonic()
         try:
@@ -204,15 +202,8 @@ class Channels:
             self.loop.at(now + LINGER, old.close)
         return channel
 
-    def _opened(self, where: Where, server: int, now: float) -> Channel:
-        family, address = where
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.connect(address)
-        except OSError:
-            # Not kept: an unconnected one would take datagrams from everybody.
-            sock.close()
-            raise
+    def _opened(self, where: Server, server: int, now: float) -> Channel:
+        sock = connected(where)
         channel = Channel(self, sock, server, now)
         self.loop.watch(sock.fileno(), channel)
         return channel
@@ -227,7 +218,7 @@ class Channels:
             self._told = False
         channel.close()
 
-    def _stream(self, where: Where, server: int) -> Stream:
+    def _stream(self, where: Server, server: int) -> Stream:
         stream = self._streams.get(where)
         if stream is not None and stream.usable and stream.spent:
             self.loop.at(time.monotonic() + LINGER, stream.close)

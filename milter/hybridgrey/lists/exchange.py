@@ -22,7 +22,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from hybridgrey.lists import question
 from hybridgrey.lists.question import Form
-from hybridgrey.lists.upstream import Nameservers
+from hybridgrey.lists.upstream import Nameservers, Server
 
 # Seconds after which an unanswered question is asked again; the time doubles with each try.
 RETRY_AFTER = 0.4
@@ -42,6 +42,19 @@ class MakeExchange(Protocol):
 
     def __call__(self, servers: Nameservers, now: float, form: Form = question.LISTS, /) -> Exchange[Any]:
         """An exchange with nothing asked yet."""
+
+
+def connected(server: Server) -> socket.socket:
+    """A UDP socket that takes datagrams from this nameserver only.  Raises OSError."""
+    family, where = server
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+    try:
+        sock.connect(where)
+    except OSError:
+        # Not kept: an unconnected one would take datagrams from everybody.
+        sock.close()
+        raise
+    return sock
 
 
 class Exchange(Generic[Subject]):
@@ -201,16 +214,7 @@ class Exchange(Generic[Subject]):
             self._unreachable(server, e)
 
     def _connect(self, server: int) -> socket.socket:
-        """A socket that takes datagrams from this nameserver only."""
-        family, where = self._servers.addresses[server]
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        try:
-            sock.connect(where)
-        except OSError:
-            # Not kept: an unconnected one would take datagrams from everybody.
-            sock.close()
-            raise
-        self._sockets[server] = sock
+        sock = self._sockets[server] = connected(self._servers.addresses[server])
         return sock
 
     def _unreachable(self, server: int, error: OSError) -> None:

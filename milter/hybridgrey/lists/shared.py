@@ -160,9 +160,7 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
             # Not open: the same came twice.
             came = asked and self._read(server, ident, asked, datagram)
             if came:
-                for carrier in self._used:
-                    if carrier.taken.get(ident) is self:
-                        carrier.taken[ident] = None
+                self._let_go(ident)
                 yield came
 
     def _let_go(self, ident: bytes) -> None:

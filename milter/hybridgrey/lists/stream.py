@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from hybridgrey.eventloop import READ, WRITE, Loop
 from hybridgrey.lists.shared import SharedExchange
+from hybridgrey.lists.upstream import Server
 
 _SIZE: Final = 2
 # Bytes of questions that may wait for a nameserver that does not read.
@@ -30,7 +31,7 @@ class Stream:
     def __init__(
         self,
         loop: Loop,
-        where: tuple[socket.AddressFamily, tuple[str, int]],
+        where: Server,
         server: int,
         unreachable: Callable[[], None],
     ) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
-from importlib import resources
 from typing import Final
 
 from hybridgrey.greylist.triplets import Greylist, Note, note_key
@@ -21,6 +20,7 @@ from hybridgrey.store.connection import Script, Store, StoreError
 # Memories held at a time, and triplets in one call: a call must end well within the store's time limit.
 BATCH: Final = 20_000
 AT_ONCE: Final = 500
+_SCRIPT: Final = Script.installed("hybridgrey.migrate", "restore.lua")
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +84,6 @@ class Restorer:
         self._store = store
         self._greylist = greylist
         self._dry_run = dry_run
-        self._script = Script(
-            (resources.files("hybridgrey.migrate") / "restore.lua").read_text(encoding="utf-8")
-        )
 
     def restore(self, memories: Iterable[Memory]) -> Restored:
         """Write memories; raises StoreError, after which it can be done again."""
@@ -119,7 +116,7 @@ class Restorer:
                 times = [int(number) for _, of_triplet in part for number in of_triplet]
                 arguments = (*self._terms(), allowed_at, *times)
                 reply = self._store.run(
-                    self._script, (key, note_key(key, Note.CREDIT), *(k for k, _ in part)), arguments
+                    _SCRIPT, (key, note_key(key, Note.CREDIT), *(k for k, _ in part)), arguments
                 )
                 if len(reply) != len(fields(counts)):
                     raise StoreError("the store gave an answer that the script does not give")

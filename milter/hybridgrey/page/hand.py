@@ -19,13 +19,4 @@ def shown(entries: Sequence[Entry]) -> dict[str, object]:
 
 
 def _fields(entry: Entry) -> dict[str, object]:
-    return {
-        "kind": entry.kind.value,
-        "of": entry.subject.about.value,
-        "subject": clean(entry.subject.text),
-        "since": entry.at,
-        "until": entry.until or None,
-        "who": clean(entry.who),
-        "host": clean(entry.host),
-        "comment": clean(entry.comment),
-    }
+    return {name: clean(said) if isinstance(said, str) else said for name, said in entry.fields().items()}

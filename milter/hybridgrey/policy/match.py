@@ -27,6 +27,7 @@ from hybridgrey import address, envelope
 from hybridgrey.clientaddress import Carried
 from hybridgrey.envelope import Mailbox
 from hybridgrey.policy import dotted
+from hybridgrey.policy.prefixes import Prefixes, owners
 from hybridgrey.policy.wildcard import WildcardError, Wildcards
 from hybridgrey.policy.wildcard import parse as parse_wildcard
 
@@ -210,28 +211,20 @@ def _access_network(pattern: str) -> Network | None:
 
 
 class _Masks:
-    """Keys of all rules, each with the rules it belongs to; networks by prefix length, names by text."""
+    """Keys of all rules, each with the rules it belongs to."""
 
     def __init__(self) -> None:
         self.names: dict[str, int] = {}
         self.wildcards = Wildcards()
-        self._networks: dict[tuple[int, int], dict[int, int]] = {}
+        self.networks = Prefixes()
 
     def add(self, key: Network | str, rule: int) -> None:
-        if isinstance(key, str):
-            if "*" in key and not {"@", "["} & set(key):
-                self.wildcards.add(key, rule)
-            else:
-                self.names[key] = self.names.get(key, 0) | 1 << rule
-            return
-        shift = key.max_prefixlen - key.prefixlen
-        table = self._networks.setdefault((key.max_prefixlen // 8, shift), {})
-        value = int(key.network_address) >> shift
-        table[value] = table.get(value, 0) | 1 << rule
-
-    def networks(self, size: int) -> tuple[tuple[int, dict[int, int]], ...]:
-        """Shift and table of each prefix length in use, for addresses of `size` bytes."""
-        return tuple((shift, table) for (n, shift), table in sorted(self._networks.items()) if n == size)
+        if not isinstance(key, str):
+            self.networks.add(key.max_prefixlen // 8, int(key.network_address), key.prefixlen, rule)
+        elif "*" in key and not {"@", "["} & set(key):
+            self.wildcards.add(key, rule)
+        else:
+            self.names[key] = self.names.get(key, 0) | 1 << rule
 
 
 class Index:
@@ -262,8 +255,8 @@ class Index:
         self._excluded = excluded.names
         self._wild = included.wildcards, excluded.wildcards
         self._any_wild = any(self._wild)
-        self._v4 = included.networks(4), excluded.networks(4)
-        self._v6 = included.networks(16), excluded.networks(16)
+        self._v4 = included.networks.tables(4), excluded.networks.tables(4)
+        self._v6 = included.networks.tables(16), excluded.networks.tables(16)
         self._trivial = self.unconditional == (1 << len(entries)) - 1
 
     def client(
@@ -289,14 +282,9 @@ class Index:
 
     def _addresses(self, packed: bytes) -> tuple[int, int]:
         """Rules with an entry for an address, and those with one that excludes it."""
-        hit = miss = 0
         value = int.from_bytes(packed, "big")
         included, excluded = self._v4 if len(packed) == 4 else self._v6
-        for shift, table in included:
-            hit |= table.get(value >> shift, 0)
-        for shift, table in excluded:
-            miss |= table.get(value >> shift, 0)
-        return hit, miss
+        return owners(included, value), owners(excluded, value)
 
     def name(self, host: str | None) -> int:
         """Rules that hold for a HELO name, None when the client has sent none."""

@@ -5,9 +5,10 @@ The *keeper* probes the lists, writes the history and serves metrics and the pag
 processes of one configuration.
 
 In reading order: `daemon` (the start, in the one order that works), `assembly` (which parts a process
-gets), `master`, `generation`, `children`, `loop`, `restarts` and `backoff`, `listener`, `privileges`,
+gets) and `stores` (of it what commands want, too), `master`, `generation`, `children`, `loop`,
+`restarts` and `backoff`, `listener`, `privileges`,
 `statefolder`, `statefiles`, `pidfile`, `holder`, `configcopy`; `engines` (which of the two), `serving`
-(what both have); `worker`, `libmilter_engine`, `libmilter_pool`, `libmilter_parts`, `descriptors`;
-`native_worker`, `native_engine`, `native_task`, `native_helpers`, `native_parts`; `keeper`,
+and `worker_parts` (what both have); `worker`, `libmilter_engine`, `libmilter_pool`, `libmilter_parts`,
+`descriptors`; `native_worker`, `native_engine`, `native_task`, `native_helpers`, `native_parts`; `keeper`,
 `byhand`, `pools` and `bulletin`, `store_watch`, `store_size`, `store_memory`, `systemd`.
 """

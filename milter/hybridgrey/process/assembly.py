@@ -12,7 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
@@ -22,7 +22,6 @@ from hybridgrey.filter.counting import Counts
 from hybridgrey.filter.followup import Events, InTurns
 from hybridgrey.filter.learning import Learner
 from hybridgrey.filter.screen import Screen
-from hybridgrey.greylist.triplets import Greylist
 from hybridgrey.hand import keptcopy
 from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.expected import Expected
@@ -38,12 +37,22 @@ from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.policy.judge import Policy
-from hybridgrey.process import byhand, keeper, libmilter_parts, native_parts, pools, store_memory, store_size
+from hybridgrey.process import (
+    byhand,
+    keeper,
+    libmilter_parts,
+    native_parts,
+    pools,
+    store_memory,
+    store_size,
+    stores,
+)
 from hybridgrey.process.bulletin import Bulletin
 from hybridgrey.process.children import Ready
 from hybridgrey.process.generation import Build
 from hybridgrey.process.keeper import Task
 from hybridgrey.process.libmilter_pool import Pool
+from hybridgrey.process.worker_parts import E, WorkerParts
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.trouble.reporter import Channel, Report
@@ -52,8 +61,6 @@ if TYPE_CHECKING:
     from hybridgrey.page.site import Site
 
 WATCH_SECONDS = 1.0
-
-E = TypeVar("E", bound=Events)
 
 
 def assemble(embedded_url: str, channel: Channel) -> Build:
@@ -82,7 +89,7 @@ class Assembly:
         self._config = config
         self._channel = channel
         self._master = os.getpid()
-        self._store_url = store_url(config, embedded_url)
+        self._store_url = stores.store_url(config, embedded_url)
         self._bulletin = byhand.new_bulletin() if bulletin is None else bulletin
         self._hand_file = byhand.place(config)
         if before is None:
@@ -109,35 +116,27 @@ class Assembly:
 
     def worker(self, slot: int) -> libmilter_parts.Worker:
         """Build the filter and make it known to libmilter; in the worker's process."""
-        reports = self._channel.reporter()
-        pool = Pool()
-        screen, store = self.screen(reports)
-        events = self._events(slot, screen, reports, Events)
-        learner = self._learner(store, reports)
-        return libmilter_parts.Worker(
-            screen, store, self._config, reports, events, pool, self._ticks, learner
-        )
+        return libmilter_parts.Worker(self._parts(slot, self._channel.reporter(), Events), Pool())
 
     def native(self, slot: int, loop: Loop) -> native_parts.NativeWorker:
         """Build the filter on a loop; in the worker's process."""
         reports = self._channel.reporter()
         channels = Channels(loop, partial(native_parts.broken, reports))
-        screen, store = self.screen(reports, channels.exchange)
-        events = self._events(slot, screen, reports, InTurns)
-        learner = self._learner(store, reports)
-        return native_parts.NativeWorker(
-            screen, store, self._config, reports, events, loop, self._ticks, learner
-        )
+        return native_parts.NativeWorker(self._parts(slot, reports, InTurns, channels.exchange), loop)
+
+    def _parts(
+        self, slot: int, reports: Report, kind: type[E], exchange: MakeExchange = Exchange
+    ) -> WorkerParts[E]:
+        screen, store = self.screen(reports, exchange)
+        events = self._events(slot, screen, reports, kind)
+        ticks = self.by_hand.tick, self.pools.tick
+        return WorkerParts(screen, store, self._config, reports, events, ticks, self._learner(store, reports))
 
     def _learner(self, store: Store, reports: Report) -> Learner | None:
         """What remembers correspondents, if a rule teaches any."""
         if not any(rule.learn for rule in self._config.rules):
             return None
         return Learner(self._correspondents, store, reports)
-
-    @property
-    def _ticks(self) -> tuple[Callable[[], None], ...]:
-        return self.by_hand.tick, self.pools.tick
 
     def _events(self, slot: int, screen: Screen, reports: Report, kind: type[E]) -> E:
         ring = self.shared.rings.writer(slot) if self._recorded else None
@@ -154,7 +153,7 @@ class Assembly:
         From then on `by_hand` and `pools` are to tick once a second.
         """
         config = self._config
-        store = open_store(config, self._store_url, reports)
+        store = stores.open_store(config, self._store_url, reports)
         resolver = Resolver(
             self.zones,
             nameservers(config.dns.nameservers),
@@ -163,10 +162,10 @@ class Assembly:
             reporter=reports,
             exchange=exchange,
         )
-        greylist = open_greylist(config, store)
+        greylist = stores.open_greylist(config, store)
         policy = Policy(config.rules, config.dns.clients)
         expected = Expected(config.store.key_secret.get_secret_value())
-        self.by_hand = byhand.Current(self._bulletin, Register(store))
+        self.by_hand = byhand.Current(self._bulletin, Register(store) if policy.by_hand else None)
         spf = Carrier(resolver, pools.widths(config), reporter=reports)
         self.pools = pools.Current(policy.pools, self._pooled, pools.widths(config))
         screen = Screen(
@@ -188,7 +187,7 @@ class Assembly:
         """Probe the lists and serve metrics until the master ends; in the keeper's process."""
         sys.excepthook = libmilter_parts.one_line
         reports = self._channel.reporter()
-        store = open_store(self._config, self._store_url, reports)
+        store = stores.open_store(self._config, self._store_url, reports)
         flags = self.shared.flags
         servers = nameservers(self._config.dns.nameservers)
         prober = Prober(self.zones, servers, flags=flags.view, states=flags.health, reporter=reports)
@@ -264,29 +263,6 @@ class Assembly:
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)
         return site.Site(self.shared, health, door=door, data=answers)
-
-
-def store_url(config: Config, embedded_url: str) -> str:
-    """Where the store is; an embedded one where its server has been started."""
-    return embedded_url if config.store.embedded else config.store.url.get_secret_value()
-
-
-def open_store(config: Config, url: str, reports: Report) -> Store:
-    """The store of a configuration, with its outages told."""
-
-    def changed(available: bool, reason: str) -> None:
-        if available:
-            reports.recovered("store")
-        else:
-            reports.failing("store", error=reason)
-
-    return Store.open(url, config.store.timeout, on_change=changed)
-
-
-def open_greylist(config: Config, store: Store) -> Greylist:
-    """The greylist of a configuration."""
-    secret = config.store.key_secret.get_secret_value()
-    return Greylist(store, config.greylist, key_secret=secret, clients=config.dns.clients)
 
 
 def _reachable(store: Store) -> str:

@@ -37,6 +37,7 @@ SECONDS: Final = 0.75
 """Between two looks at the store; a worker looks once a second."""
 FILE: Final = "hybridgrey.hand"
 _KIND: Final = "entries by hand"
+_WHAT: Final = "the copy of the entries by hand"
 
 
 def new_bulletin() -> Bulletin:
@@ -64,17 +65,12 @@ def start(bulletin: Bulletin, path: Path | None, store: str) -> None:
 
     Only if it is of the store with this mark: another daemon of this machine may have another store.
     """
-    if path is None:
-        return
-    try:
-        data = statefiles.read(path, keptcopy.MAX_BYTES)
+
+    def take(data: bytes) -> None:
         if keptcopy.parse(data)[1] == store:
             bulletin.publish(data)
-    except FileNotFoundError:
-        return  # the first start
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        logs.get().warning("the copy of the entries by hand is of no use", file=str(path), reason=reason)
+
+    statefiles.recall(path, keptcopy.MAX_BYTES, take, what=_WHAT)
 
 
 def published(bulletin: Bulletin) -> tuple[int, Copy, str] | None:
@@ -142,26 +138,19 @@ class Follower:
             self._report.failing(_KIND, error=f"what the store has {error}")
             return
         self._known = copy
-        self._keep(data)
-
-    def _keep(self, data: bytes) -> None:
-        if self._path is None:
-            logs.get().debug("no place for a copy of the entries by hand")
-            return
-        try:
-            statefiles.replace(self._path, data)
-        except OSError as error:
-            self._report.failing(_KIND, file=str(self._path), error=error.strerror)
-        else:
-            self._report.recovered(_KIND)
+        statefiles.keep(self._path, data, self._report, what=_WHAT, kind=_KIND)
 
 
 class Current:
     """A worker's part; `of` may be called from any thread."""
 
-    def __init__(self, bulletin: Bulletin, register: Register) -> None:
-        """`register` is read once if nothing was published yet: a host without a copy starts."""
+    def __init__(self, bulletin: Bulletin, register: Register | None) -> None:
+        """`register` is read once if nothing was published yet: a host without a copy starts.
+
+        None where no rule asks for entries; then nothing is ever read.
+        """
         self._bulletin = bulletin
+        self._wanted = register is not None
         self._generation = 0
         self._read: dict[tuple[bytes, bytes], Entry | None] = {}
         self.table: Table = EMPTY
@@ -169,7 +158,7 @@ class Current:
         self._all = EMPTY
         # When the last of those ended that are left out, Unix seconds; before that the clock was set back.
         self._ended = 0
-        if not bulletin.generation:
+        if register is not None and not bulletin.generation:
             with contextlib.suppress(StoreError):  # the keeper goes on trying
                 self._take(register.read())
         self.tick()
@@ -177,6 +166,8 @@ class Current:
     def tick(self) -> None:
         """Take over what is new, and let go of what is over; to be called once a second."""
         bulletin = self._bulletin
+        if not self._wanted:
+            return
         if bulletin.generation != self._generation and (found := published(bulletin)) is not None:
             self._generation = found[0]
             self._take(found[1])

@@ -20,9 +20,6 @@ from pathlib import Path
 
 from hybridgrey import logs
 from hybridgrey.config.load import Config
-from hybridgrey.greylist import triplets
-from hybridgrey.hand import correspondents, expected, register
-from hybridgrey.history import writer
 from hybridgrey.process import configcopy, engines, privileges, statefolder, worker
 from hybridgrey.process.configcopy import ConfigCopy
 from hybridgrey.process.generation import Build
@@ -60,7 +57,8 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     notifier = Notifier(os.environ)
     pace = pace or Pace()
     try:
-        _load_parts(engines.chosen(config.engine))
+        if engines.chosen(config.engine) == engines.LIBMILTER:
+            _load_engine()
         account = privileges.account(config.user)
         listener = inherited(os.environ) or _listen(config, account)
         try:
@@ -90,16 +88,10 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     return Master(config, world, loop).run()
 
 
-def _load_parts(engine: str) -> None:
+def _load_engine() -> None:
     """Load what the workers run on: before we become a user who may not read it, and once for all of them."""
-    if engine == engines.LIBMILTER:
-        # Not at the head of the module: it needs libmilter, which has just been checked
-        importlib.import_module("hybridgrey.process.libmilter_engine")
-    triplets.load_script()
-    writer.load_script()
-    register.load_script()
-    expected.load_script()
-    correspondents.load_script()
+    # Not at the head of the module: it needs libmilter, which has just been checked
+    importlib.import_module("hybridgrey.process.libmilter_engine")
 
 
 def _ordered_early() -> None:

@@ -6,15 +6,11 @@ deadline.  What the process is given and what it is told is the same, too (`serv
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
 import time
 from collections.abc import Callable
-from types import FrameType
 from typing import Final, NoReturn, Protocol
 
-from hybridgrey import logs
 from hybridgrey.eventloop import READ, Loop
 from hybridgrey.filter.session import Sessions
 from hybridgrey.process import serving
@@ -53,6 +49,10 @@ class Registration(Protocol):
         """Tell what has happened; at the end of each turn."""
         ...
 
+    def broken(self, error: Exception) -> None:
+        """Tell of a bug beside any session."""
+        ...
+
     def tick(self) -> None:
         """Housekeeping, called about once a second; must not block."""
         ...
@@ -72,41 +72,26 @@ def serve(
     ready: Callable[[], None],
     terms: serving.Terms,
 ) -> NoReturn:
-    """Run a worker in this forked process and leave with an exit status: 0 drained, else a failure.
-
-    `register` builds what serves on a loop; `ready` is called when connections are taken.
-    """
-    status = serving.FAILED
-    try:
-        worker = _Worker(listening, terms)
-        worker.start(register)
-        ready()
-        worker.run()
-        status = 0
-    except BaseException:
-        logs.get().exception("worker failed")
-    finally:
-        os._exit(status)
+    """Run a worker as in `serving`; `register` builds what serves on a loop."""
+    serving.serve(lambda: _Worker(listening, terms, register), ready)
 
 
-class _Worker:
+class _Worker(serving.Worker):
     """The process's only thread, but for those that wait in its place."""
 
-    def __init__(self, listening: socket.socket, terms: serving.Terms) -> None:
-        self._listening = listening
-        self._terms = terms
-        self._master = os.getppid()
-        self._orders = 0
-        self._accepting = self._resting = self._refused = self._tick_failed = False
+    def __init__(
+        self, listening: socket.socket, terms: serving.Terms, register: Callable[[Loop], Registration]
+    ) -> None:
+        self._register = register
+        self._accepting = self._resting = self._refused = False
         self._swept = 0.0
-        self._loop = Loop(broken=_told)
-        self._take_signals()
-        serving.settle_in(terms)
+        self._loop = Loop(broken=self._broken)
+        super().__init__(listening, terms, self._loop.wake_fd)
 
-    def start(self, register: Callable[[Loop], Registration]) -> None:
-        """Put the parts together and take connections."""
+    def start(self) -> None:
+        """As in `serving.Worker`."""
         loop = self._loop
-        self._registration = made = register(loop)
+        self._registration = made = self._register(loop)
         tcp, scanning = Helpers(loop, _TCP_THREADS, "tcp"), Helpers(loop, _SCAN_THREADS, "scanner")
         over_tcp = self._listening.family != socket.AF_UNIX
         self._engine = Engine(loop, made.sessions, Waits(loop, made.calls, tcp, scanning), over_tcp=over_tcp)
@@ -116,9 +101,9 @@ class _Worker:
         loop.each_turn(self._turned)
 
     def run(self) -> None:
-        """Serve until an order to drain comes or the master is gone, then drain."""
+        """As in `serving.Worker`."""
         self._tick(0)
-        while not self._orders and os.getppid() == self._master:
+        while self._wanted:
             self._loop.turn(self._terms.tick)
         self._drain()
 
@@ -131,7 +116,7 @@ class _Worker:
             self._listening.close()
         self._resting = False
         deadline = time.monotonic() + self._terms.drain_timeout
-        while self._engine.peers and self._orders < 2:
+        while self._engine.peers and not self._hurried:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
@@ -140,11 +125,7 @@ class _Worker:
         for peer in list(self._engine.peers):
             peer.close()
         self._registration.close()
-        log = logs.get()
-        if cut:
-            log.warning("worker leaves sessions behind", sessions=cut)
-        else:
-            log.debug("worker drained")
+        self._tell_end(cut)
 
     # -- taking connections
 
@@ -200,37 +181,19 @@ class _Worker:
             self._registration.turned()
         except Exception as error:
             # Words about mail are never worth the mail.
-            _told(error)
+            self._broken(error)
+
+    def _broken(self, error: Exception) -> None:
+        self._registration.broken(error)
 
     def _tick(self, _number: int) -> None:
         now = self._engine.now = time.monotonic()
         self._loop.at(now + self._terms.tick, self._tick)
-        try:
-            self._registration.tick()
-            if now - self._swept > _SWEEP:
-                self._swept = now
-                self._engine.end_silent(IDLE)
-            self._tick_failed = False
-        except Exception:
-            # Housekeeping is never worth the sessions; said once, not every second
-            if not self._tick_failed:
-                logs.get().exception("housekeeping failed")
-            self._tick_failed = True
+        self._keep_house(self._look_after)
 
-    # -- signals
-
-    def _take_signals(self) -> None:
-        signal.set_wakeup_fd(self._loop.wake_fd, warn_on_full_buffer=False)
-        signal.signal(serving.DRAIN, self._ordered)
-        signal.signal(serving.WAKE, lambda _number, _frame: None)
-        for number in serving.IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-
-    def _ordered(self, _number: int, _frame: FrameType | None) -> None:
-        self._orders += 1
-
-
-def _told(error: Exception) -> None:
-    """A bug beside any session."""
-    logs.get().error("callback failed", step="loop", exc_info=error)
+    def _look_after(self) -> None:
+        self._registration.tick()
+        now = self._engine.now
+        if now - self._swept > _SWEEP:
+            self._swept = now
+            self._engine.end_silent(IDLE)

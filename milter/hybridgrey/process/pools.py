@@ -49,6 +49,7 @@ TIMEOUT: Final = 10.0
 """Seconds for a domain; longer than for mail, for nobody waits."""
 _LEAST_PAUSE: Final = 1.0
 _KIND: Final = "pools"
+_WHAT: Final = "the state of the pools"
 # Domains that a command resolves at a time.
 _AT_ONCE: Final = 16
 
@@ -90,16 +91,12 @@ def start(bulletin: Bulletin, config: Config) -> None:
     """Publish what an earlier daemon has left on disk; in the master, once, before it forks."""
     if not domains(config):
         return
-    path = place(config)
-    try:
-        states = kept(path, widths(config))
-        if states:
+
+    def take(data: bytes) -> None:
+        if states := poolstate.parse(data, widths(config)):
             bulletin.publish(poolstate.dump(states))
-    except FileNotFoundError:
-        return  # the first start
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        logs.get().warning("the state of the pools is of no use", file=str(path), reason=reason)
+
+    statefiles.recall(place(config), poolstate.MAX_BYTES, take, what=_WHAT)
 
 
 def _published(bulletin: Bulletin, widest: Widths) -> tuple[int, States] | None:
@@ -226,15 +223,8 @@ class Resolving:
 
     def _keep(self) -> None:
         self._changed = False
-        if self._path is None:
-            logs.get().debug("no place for the state of the pools")
-            return
-        try:
-            statefiles.replace(self._path, poolstate.dump(self._states))
-        except OSError as error:
-            self._report.failing("pools file", file=str(self._path), error=error.strerror or str(error))
-        else:
-            self._report.recovered("pools file")
+        data = poolstate.dump(self._states)
+        statefiles.keep(self._path, data, self._report, what=_WHAT, kind="pools file")
 
     def _note(self) -> None:
         """Figures for `status` and Prometheus."""

@@ -10,9 +10,13 @@ import ctypes
 import gc
 import os
 import signal
+import socket
 import sys
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from types import FrameType
+from typing import Final, NoReturn
 
 from hybridgrey import logs
 
@@ -20,7 +24,7 @@ DRAIN: Final = signal.SIGUSR1
 """What the master sends to make a worker finish; twice to make it leave at once."""
 WAKE: Final = signal.SIGUSR2
 FAILED: Final = os.EX_SOFTWARE
-IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_IGNORED: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # The garbage collector's thresholds.  Sessions leave no cycles behind, but the caches are many small objects,
@@ -41,11 +45,89 @@ class Terms:
     tick: float = 1.0
 
 
-def settle_in(terms: Terms) -> None:
-    """Make the process fit for a worker: it hears of its master's death, and stays on its CPU."""
-    _die_with_parent()
-    gc.set_threshold(*_COLLECT)
-    _pin(terms.cpu)
+class Worker(ABC):
+    """The main thread of a worker."""
+
+    def __init__(self, listening: socket.socket, terms: Terms, wake_fd: int) -> None:
+        """Make the process fit: it takes orders, hears of its master's death, and stays on its CPU.
+
+        `wake_fd` does not block; each signal writes to it.
+        """
+        self._listening = listening
+        self._terms = terms
+        self._master = os.getppid()
+        self._orders = 0
+        self._tick_failed = False
+        self._take_signals(wake_fd)
+        _die_with_parent()
+        gc.set_threshold(*_COLLECT)
+        _pin(terms.cpu)
+
+    @abstractmethod
+    def start(self) -> None:
+        """Put the parts together and take connections."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Serve until an order to drain comes or the master is gone, then drain."""
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether it is to go on: no order to drain has come, and the master lives."""
+        return not self._orders and os.getppid() == self._master
+
+    @property
+    def _hurried(self) -> bool:
+        """Whether open sessions are not to be waited for."""
+        return self._orders > 1
+
+    def _keep_house(self, work: Callable[[], None]) -> None:
+        """Housekeeping is never worth the sessions; what fails is said once, not every second."""
+        try:
+            work()
+            self._tick_failed = False
+        except Exception:
+            if not self._tick_failed:
+                logs.get().exception("housekeeping failed")
+            self._tick_failed = True
+
+    @staticmethod
+    def _tell_end(cut: int) -> None:
+        """The end, with so many sessions open."""
+        log = logs.get()
+        if cut:
+            log.warning("worker leaves sessions behind", sessions=cut)
+        else:
+            log.debug("worker drained")
+
+    def _take_signals(self, wake_fd: int) -> None:
+        signal.set_wakeup_fd(wake_fd, warn_on_full_buffer=False)
+        signal.signal(DRAIN, self._ordered)
+        signal.signal(WAKE, lambda _number, _frame: None)
+        for number in _IGNORED:
+            signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
+
+    def _ordered(self, _number: int, _frame: FrameType | None) -> None:
+        self._orders += 1
+
+
+def serve(make: Callable[[], Worker], ready: Callable[[], None]) -> NoReturn:
+    """Run a worker in this forked process and leave with an exit status: 0 drained, else a failure.
+
+    `ready` is called when connections are taken.
+    """
+    status = FAILED
+    try:
+        worker = make()
+        worker.start()
+        ready()
+        worker.run()
+        status = 0
+    except BaseException:
+        logs.get().exception("worker failed")
+    finally:
+        os._exit(status)
 
 
 def _die_with_parent() -> None:

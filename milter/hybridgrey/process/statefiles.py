@@ -11,12 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from hybridgrey import folders
+from hybridgrey import folders, logs
 from hybridgrey.config.load import Config, default
 from hybridgrey.process import pidfile
+from hybridgrey.trouble.reporter import Report
 
 NEW: Final = ".new"
 
@@ -50,6 +52,35 @@ def replace(path: Path, data: bytes) -> None:
         with os.fdopen(os.open(new, _MAKE, 0o600, dir_fd=above.fd), "wb") as file:
             file.write(data)
         os.rename(new, path.name, src_dir_fd=above.fd, dst_dir_fd=above.fd)
+
+
+def keep(path: Path | None, data: bytes, report: Report, *, what: str, kind: str) -> None:
+    """Replace the file of what is known; without it a restart knows less, and that is all.
+
+    `path`: None for nowhere.  `what` it is called in the log, and `kind` the trouble with it.
+    """
+    if path is None:
+        logs.get().debug(f"no place for {what}")
+    else:
+        try:
+            replace(path, data)
+        except OSError as error:
+            report.failing(kind, file=str(path), error=error.strerror or str(error))
+            return
+    report.recovered(kind)
+
+
+def recall(path: Path | None, most: int, take: Callable[[bytes], None], *, what: str) -> None:
+    """Have `take` use what an earlier daemon has left; it raises ValueError for what is of no use."""
+    if path is None:
+        return
+    try:
+        take(read(path, most))
+    except FileNotFoundError:
+        return  # the first start
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        logs.get().warning(f"{what} is of no use", file=str(path), reason=reason)
 
 
 def remove(path: Path) -> None:

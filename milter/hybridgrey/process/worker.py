@@ -31,7 +31,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType, ModuleType
+from types import ModuleType
 from typing import NoReturn, Protocol
 
 from hybridgrey import logs
@@ -94,44 +94,29 @@ def serve(
     ready: Callable[[], None],
     terms: Terms,
 ) -> NoReturn:
-    """Run a worker in this forked process and leave with an exit status: 0 drained, else a failure.
+    """Run a worker as in `serving`.
 
-    `register` builds what serves and makes its callbacks known to libmilter (``milter.register`` included);
-    `ready` is called when connections are taken.
+    `register` builds what serves and makes its callbacks known to libmilter (``milter.register`` included).
     """
-    status = serving.FAILED
-    try:
-        worker = _Worker(listening, terms)
-        worker.start(register())
-        ready()
-        worker.run()
-        status = 0
-    except BaseException:
-        logs.get().exception("worker failed")
-    finally:
-        os._exit(status)
+    serving.serve(lambda: _Worker(listening, terms, register), ready)
 
 
-class _Worker:
+class _Worker(serving.Worker):
     """The main thread's view of the process; libmilter has its own threads."""
 
-    def __init__(self, listening: socket.socket, terms: Terms) -> None:
-        self._listening = listening
+    def __init__(self, listening: socket.socket, terms: Terms, register: Callable[[], Registration]) -> None:
         self._family = listening.family
         self._place = descriptors.place(listening)
-        self._terms = terms
-        self._master = os.getppid()
-        self._orders = 0
-        self._wake_read, self._wake_write = os.pipe()
-        self._tick_failed = False
-        self._take_signals()
-        serving.settle_in(terms)
+        self._register = register
+        self._wake_read, wake_write = os.pipe()
+        os.set_blocking(wake_write, False)
+        super().__init__(listening, terms, wake_write)
         _frugal_threads()
         sys.setswitchinterval(_SWITCH_INTERVAL)
 
-    def start(self, registration: Registration) -> None:
+    def start(self) -> None:
         """Bring libmilter up on a socket of its own, then give it ours."""
-        self._registration = registration
+        self._registration = registration = self._register()
         with tempfile.TemporaryDirectory(prefix="hybridgrey-") as folder:
             self._fd = _open_own_socket(self._listening.family, Path(folder))
             self._dead = _dead_socket(Path(folder))
@@ -144,10 +129,11 @@ class _Worker:
         self._swap(self._listening)
 
     def run(self) -> None:
-        """Serve until an order to drain comes or the master is gone, then drain."""
-        while not self._orders and os.getppid() == self._master:
+        """As in `serving.Worker`."""
+        while self._wanted:
             self._sleep(self._terms.tick)
-            self._tick()
+            self._registration.pool.stir()
+            self._keep_house(self._registration.tick)
         self._drain()
 
     def _drain(self) -> None:
@@ -157,17 +143,13 @@ class _Worker:
         deadline = time.monotonic() + self._terms.drain_timeout
         quiet = 0
         # Twice quiet: a connection that was just being accepted shows up at the second look.
-        while quiet < 2 and self._orders < 2 and time.monotonic() < deadline:
+        while quiet < 2 and not self._hurried and time.monotonic() < deadline:
             self._sleep(_LOOK)
             self._registration.pool.stir()
             quiet = 0 if self._busy() else quiet + 1
         cut = self._registration.live
         self._registration.close()
-        log = logs.get()
-        if cut:
-            log.warning("worker leaves sessions behind", sessions=cut)
-        else:
-            log.debug("worker drained")
+        self._tell_end(cut)
 
     def _busy(self) -> bool:
         """Whether an MTA still holds a connection, be it one whose first packet has not come yet."""
@@ -179,32 +161,9 @@ class _Worker:
         if self._thread.ident is not None:
             signal.pthread_kill(self._thread.ident, serving.WAKE)
 
-    def _tick(self) -> None:
-        self._registration.pool.stir()
-        try:
-            self._registration.tick()
-            self._tick_failed = False
-        except Exception:
-            # Housekeeping is never worth the sessions; said once, not every second
-            if not self._tick_failed:
-                logs.get().exception("housekeeping failed")
-            self._tick_failed = True
-
     def _sleep(self, seconds: float) -> None:
         if select.select([self._wake_read], [], [], seconds)[0]:
             os.read(self._wake_read, 4096)
-
-    def _take_signals(self) -> None:
-        os.set_blocking(self._wake_write, False)
-        signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        signal.signal(serving.DRAIN, self._ordered)
-        signal.signal(serving.WAKE, lambda _number, _frame: None)
-        for number in serving.IGNORED:
-            signal.signal(number, signal.SIG_IGN)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
-
-    def _ordered(self, _number: int, _frame: FrameType | None) -> None:
-        self._orders += 1
 
 
 def _main() -> None:

@@ -1,7 +1,7 @@
-"""Which pools a client is in: all networks of all pools in tables, one for each prefix length in use.
+"""Which pools a client is in, of all pools at once (see `policy.prefixes`).
 
-A client costs a look-up for each of these lengths, whatever the number of pools.  A pool that has never been
-resolved is unknown for every client, and one that is not whole for those that are in no network of it.
+A pool that has never been resolved is unknown for every client, and one that is not whole for those that are
+in no network of it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hybridgrey.clientaddress import Carried
+from hybridgrey.policy.prefixes import Prefixes, owners
 from hybridgrey.policy.rule import Pools
 from hybridgrey.spf.poolstate import NONE, States
 
 # The pools of a client, by the mask of those it is in: there are hardly more of them than pools.
 _MOST_KEPT = 4096
-_Tables = tuple[tuple[int, dict[int, int]], ...]
 
 
 class PoolIndex:
@@ -24,18 +24,14 @@ class PoolIndex:
         """`domains`: those that rules name, in A-labels and lower case."""
         self._domains = tuple(dict.fromkeys(domains))
         self._open = 0
-        tables: dict[tuple[int, int], dict[int, int]] = {}
+        networks = Prefixes()
         for number, domain in enumerate(self._domains):
             state = states.get(domain)
             if state is None or not state.whole:
                 self._open |= 1 << number
             for address, prefix in state.networks if state else ():
-                shift = 8 * len(address) - prefix
-                table = tables.setdefault((len(address), shift), {})
-                value = int.from_bytes(address, "big") >> shift
-                table[value] = table.get(value, 0) | 1 << number
-        self._four = _of_size(tables, 4)
-        self._six = _of_size(tables, 16)
+                networks.add(len(address), int.from_bytes(address, "big"), prefix, number)
+        self._four, self._six = networks.tables(4), networks.tables(16)
         self._known: dict[int, Pools] = {}
 
     def of(self, packed: bytes | None, carried: Carried | None = None) -> Pools:
@@ -56,14 +52,7 @@ class PoolIndex:
         return known
 
     def _mask(self, packed: bytes) -> int:
-        mask, value = 0, int.from_bytes(packed, "big")
-        for shift, table in self._four if len(packed) == 4 else self._six:
-            mask |= table.get(value >> shift, 0)
-        return mask
+        return owners(self._four if len(packed) == 4 else self._six, int.from_bytes(packed, "big"))
 
     def _names(self, mask: int) -> frozenset[str]:
         return frozenset(domain for number, domain in enumerate(self._domains) if mask >> number & 1)
-
-
-def _of_size(tables: dict[tuple[int, int], dict[int, int]], size: int) -> _Tables:
-    return tuple((shift, table) for (octets, shift), table in sorted(tables.items()) if octets == size)

@@ -11,6 +11,8 @@ records are, would have to be asked for again over TCP.  1232 octets are what pa
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import dns.rcode
@@ -162,14 +164,6 @@ def _name(message: bytes, at: int) -> tuple[bytes, int]:
     return b"".join(parts).lower() + b"\x00", end or at + 1
 
 
-def _addresses4(message: bytes, rows: list[Row]) -> tuple[bytes, ...]:
-    return _addresses(message, rows, 4)
-
-
-def _addresses6(message: bytes, rows: list[Row]) -> tuple[bytes, ...]:
-    return _addresses(message, rows, 16)
-
-
 def _addresses(message: bytes, rows: list[Row], size: int) -> tuple[bytes, ...]:
     if any(end - begin != size for *_, begin, end in rows):
         raise _Malformed
@@ -192,14 +186,6 @@ def _texts(message: bytes, rows: list[Row]) -> tuple[bytes, ...]:
     return tuple(found)
 
 
-def _exchanges(message: bytes, rows: list[Row]) -> tuple[bytes, ...]:
-    return _hosts(message, rows, 2)
-
-
-def _pointers(message: bytes, rows: list[Row]) -> tuple[bytes, ...]:
-    return _hosts(message, rows, 0)
-
-
 def _hosts(message: bytes, rows: list[Row], skipped: int) -> tuple[bytes, ...]:
     hosts: list[bytes] = []
     for *_, begin, end in rows[:MAX_HOSTS]:
@@ -220,7 +206,13 @@ def _dotted(name: bytes) -> bytes:
     return b"" if any(b"." in part for part in parts) else b".".join(parts)
 
 
-_DATA: Final = {_A: _addresses4, _AAAA: _addresses6, _MX: _exchanges, _PTR: _pointers, _TXT: _texts}
+_DATA: Final[dict[bytes, Callable[[bytes, list[Row]], tuple[bytes, ...]]]] = {
+    _A: partial(_addresses, size=4),
+    _AAAA: partial(_addresses, size=16),
+    _MX: partial(_hosts, skipped=2),
+    _PTR: partial(_hosts, skipped=0),
+    _TXT: _texts,
+}
 
 FORM: Final = Form(_HEAD, _OPT, read)
 """Questions of SPF."""

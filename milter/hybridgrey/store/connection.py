@@ -18,8 +18,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from hybridgrey.breaker import Breaker, OnChange, unheard
 from hybridgrey.store import plain
-from hybridgrey.store.breaker import Breaker, Breakers, OnChange
+from hybridgrey.store.breaker import Breakers
 from hybridgrey.store.link import Arguments, Backend, Call, Direct, Script, StoreError, Where
 
 __all__ = ["Breaker", "Call", "OnChange", "Script", "Store", "StoreError"]
@@ -39,7 +40,7 @@ class Store:
     ) -> None:
         self._backend = backend
         self._timeout = timeout
-        self._breakers = Breakers(_unheard if on_change is None else on_change, limit=failures)
+        self._breakers = Breakers(unheard if on_change is None else on_change, limit=failures)
         # What to ask for to see whether a shard is back: a key of its own, by breaker.
         self._probes: dict[Breaker, bytes] = {}
 
@@ -173,7 +174,3 @@ def _backend(url: str, timeout: float) -> Backend:
     from hybridgrey.store import redis_py
 
     return redis_py.backend(url, timeout)
-
-
-def _unheard(_available: bool, _reason: str) -> None:
-    """The change of state is not wanted."""

@@ -18,6 +18,7 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import resources
 from typing import Final, NamedTuple, Protocol
 from urllib.parse import SplitResult, unquote
 
@@ -62,6 +63,14 @@ class Script:
     def __post_init__(self) -> None:
         digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
         object.__setattr__(self, "sha", digest)
+
+    @classmethod
+    def installed(cls, package: str, name: str) -> Script:
+        """A script by its file in a package.
+
+        To be called while modules are loaded: later a process may be a user who must not read it.
+        """
+        return cls((resources.files(package) / name).read_text(encoding="utf-8"))
 
 
 class Call(NamedTuple):

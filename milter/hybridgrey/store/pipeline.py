@@ -24,8 +24,8 @@ from typing import Any, Final
 
 import hiredis
 
+from hybridgrey.breaker import Breaker
 from hybridgrey.eventloop import READ, WRITE, Loop
-from hybridgrey.store.breaker import Breaker
 from hybridgrey.store.connection import Call, Store, StoreError
 from hybridgrey.store.link import (
     ELSEWHERE,
@@ -50,16 +50,26 @@ _TOO_LATE: Final = "no answer in time"
 
 
 class _Asked:
-    """A call on its way."""
+    """A call on its way; only the first answer counts."""
 
-    __slots__ = ("answered", "breaker", "call", "deadline", "repeated")
+    __slots__ = ("_answered", "breaker", "call", "deadline", "repeated")
 
     def __init__(self, call: Call, breaker: Breaker, deadline: float, answered: Answered) -> None:
         self.call = call
         self.breaker = breaker
         self.deadline = deadline
-        self.answered = answered
+        self._answered: Answered | None = answered
         self.repeated = False
+
+    def answer(self, answer: list[int] | StoreError) -> None:
+        """Hand over what came of it."""
+        answered, self._answered = self._answered, None
+        if answered is not None:
+            answered(answer)
+
+    def expire(self, _number: int) -> None:
+        """The time is over that it has, less than the store has."""
+        self.answer(StoreError(_TOO_LATE))
 
     def command(self) -> bytes:
         """By the script's digest."""
@@ -70,24 +80,6 @@ class _Asked:
         """For a server that does not know the script."""
         script, keys, args, _ = self.call
         return pack("EVAL", script.text, len(keys), *keys, *args)
-
-
-class _Hasty:
-    """What takes the answer of a call that has less time than the store has."""
-
-    __slots__ = ("_answered",)
-
-    def __init__(self, answered: Answered) -> None:
-        self._answered: Answered | None = answered
-
-    def __call__(self, answer: list[int] | StoreError) -> None:
-        answered, self._answered = self._answered, None
-        if answered is not None:
-            answered(answer)
-
-    def expire(self, _number: int) -> None:
-        """Its time is over."""
-        self(StoreError(_TOO_LATE))
 
 
 class Pipeline:
@@ -129,8 +121,7 @@ class Pipeline:
             # A firewall on the way may have forgotten it.
             self._drop()
         if call.seconds is not None and call.seconds < self._store.timeout:
-            asked.answered = hasty = _Hasty(answered)
-            self._loop.at(now + call.seconds, hasty.expire)
+            self._loop.at(now + call.seconds, asked.expire)
         self._put(asked)
         if not self._timing:
             self._timing = True
@@ -251,9 +242,9 @@ class Pipeline:
         try:
             answer = self._store.checked(asked.breaker, reply, asked.call.keys)
         except StoreError as error:
-            asked.answered(error)
+            asked.answer(error)
         else:
-            asked.answered(answer)
+            asked.answer(answer)
 
     def _refused(self, asked: _Asked, text: str) -> None:
         """An error reply: the script has not run, or not to its end."""
@@ -277,7 +268,7 @@ class Pipeline:
             first = all_asked[0]
             self._store.failed(first.breaker, why, first.call.keys)
         for asked in all_asked:
-            asked.answered(StoreError(why))
+            asked.answer(StoreError(why))
 
     def _expire(self, _number: int) -> None:
         """End the calls that have had their time; nobody waits for a server that does not answer at all."""

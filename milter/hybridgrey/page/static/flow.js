@@ -24,6 +24,9 @@ const AT_ONCE = {
   other: ["let in, for it could not be greylisted (the store was down, say)", "outcome:accepted"],
 };
 
+/** The median of delays as a sentence has it, without a sign. */
+const bare = (delays) => median(delays).replace(/^[≤>]\u00a0/, "");
+
 /** The rows of the picture: {key, outcome, count, words, search}; `key` tells those after the rules apart. */
 function rowsOf({ flow, delays }) {
   const rows = flow.rows.map(({ kind, rule, outcome, count: number }) => {
@@ -32,7 +35,7 @@ function rowsOf({ flow, delays }) {
     return { key: "rule", rule, outcome, count: number, words: [`${WORDS[outcome] ?? outcome} by `, foreign(rule)], search };
   });
   if (!flow.put_off) return rows;
-  const after = flow.back ? `, half of it within ${median(delays).replace(/^[≤>]\u00a0/, "")}` : "";
+  const after = flow.back ? `, half of it within ${bare(delays)}` : "";
   return [
     ...rows,
     { key: "put-off", outcome: "delay", count: flow.put_off, words: ["put off by greylisting: “please try again in a few minutes”"], note: "Mail servers do try again. Most programs that send spam do not.", search: "outcome:greylisted" },
@@ -55,7 +58,7 @@ function sentences(data) {
   const said = parts.map(([number, what]) => `${count(number)} (${share(number, flow.mails)}) ${number === 1 ? "was" : "were"} ${what}`);
   if (said.length) words.push(`${said.length > 1 ? `${said.slice(0, -1).join(", ")} and ${said.at(-1)}` : said[0]}.`);
   if (flow.put_off) {
-    const back = flow.back ? `${count(flow.back)} of those put off came back and ${flow.back === 1 ? "was" : "were"} let in, half of them within ${median(delays).replace(/^[≤>]\u00a0/, "")}` : "None of those put off has come back";
+    const back = flow.back ? `${count(flow.back)} of those put off came back and ${flow.back === 1 ? "was" : "were"} let in, half of them within ${bare(delays)}` : "None of those put off has come back";
     words.push(`${back}; ${count(flow.never)} ${flow.never === 1 ? "has" : "have"} not come back so far.`);
   }
   if (data.observed) words.push("While only observing, all of it was let in.");

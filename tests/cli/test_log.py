@@ -162,12 +162,6 @@ def test_conditions(name, value, wanted):
 # -- the store
 
 
-@pytest.fixture(scope="module")
-def server():
-    with Redis() as part:
-        yield part
-
-
 @pytest.fixture
 def config(server, tmp_path):
     with server.client() as client:

@@ -209,7 +209,9 @@ def test_no_verdict(world, text, options, said):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"x" * 5000)[:-9], b"\x1f\x8bnot gzip"])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"x" * 5000)[:-9], b"\x1f\x8bnot gzip"], ids=["cut off", "not gzip"]
+)
 def test_damaged_gzip(world, content):
     """A damaged archive and a missing file are one line each, and status 1."""
     path = world.folder / "bad.gz"

@@ -22,18 +22,10 @@ from hybridgrey.store.connection import Store
 from parts.base import wait_until
 from parts.greylisters import Postgrey, Sqlgrey
 from parts.greyterms import GreyTerms
-from parts.redisserver import Redis
 
 PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
 DELAY = 300
 TERMS = GreyTerms()
-
-
-@pytest.fixture(scope="module")
-def redis():
-    """A Redis for all tests of this module."""
-    with Redis() as server:
-        yield server
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import dns.message
@@ -13,7 +14,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from parts import refusingdns
-from parts.base import PartError, wait_until
+from parts.base import LOOPBACK, PartError, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.rbldnsd import Rbldnsd, ip4set, ip6trie
@@ -59,6 +60,34 @@ def test_a_frozen_redis_accepts_and_does_not_answer():
         process = server.process
     assert process is not None
     assert process.poll() is not None
+
+
+class SlowReplica(Redis):
+    """One that needs minutes for its first append-only file."""
+
+    def __init__(self, primary: Redis) -> None:
+        super().__init__()
+        follow = ["--replicaof", LOOPBACK, str(primary.port), "--rdb-key-save-delay", "1000000"]
+        self._arguments += follow
+
+    def writes(self) -> object:
+        """Whether it is about it."""
+        return self.client().info("persistence")["aof_rewrite_in_progress"]
+
+
+def test_a_redis_that_refuses_sigterm_is_ended():
+    """A replica that writes its first append-only file stays at SIGTERM; it goes with its part."""
+    with Redis() as primary:
+        primary.client().mset({f"k{number}": "v" for number in range(1000)})
+        with SlowReplica(primary) as replica:
+            wait_until(replica.writes, "it writes its append-only file")
+            replica.send_signal(signal.SIGTERM)
+            wait_until(lambda: "can't exit" in replica.log_text(), "it refuses")
+            assert replica.running
+            process = replica.process
+    assert process is not None
+    assert process.returncode == -signal.SIGKILL
+    assert not replica.directory.exists()
 
 
 def test_a_part_that_cannot_start_says_why():

@@ -13,6 +13,7 @@ import pytest
 from hybridgrey.cli import report_observed
 from hybridgrey.outcome import Outcome
 from hybridgrey.report.observed import Heaviest, Summary, VerdictReader
+from parts import forked
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -68,13 +69,7 @@ LOG = [
 
 def run(*args, **options):
     """The finished program."""
-    return subprocess.run(
-        [*PROGRAM, "report", "observed", *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+    return forked.run("report", "observed", *args, **options)
 
 
 @pytest.fixture

@@ -98,6 +98,7 @@ class Daemon(Part):
             self.address = str(unix if isinstance(unix, Path) else self.directory / "milter.sock")
         self.config = self.directory / "hybridgrey.toml"
         self.crashes = crashes
+        self._starts = 0
         self.configure(settings or {}, files)
 
     def configure(self, settings: Settings, files: Mapping[str, str] | None = None) -> None:
@@ -135,9 +136,15 @@ class Daemon(Part):
         ]
         return self._namespace.inside(command) if self._namespace else command
 
+    def start(self) -> None:
+        self._starts = len(self.events("ready"))  # the log goes on where the last start has left it
+        super().start()
+
     def ready(self) -> bool:
         # What listens in a namespace is not seen from outside.
-        return bool(self.events("ready")) and (self._namespace is not None or accepts(self.address))
+        return len(self.events("ready")) > self._starts and (
+            self._namespace is not None or accepts(self.address)
+        )
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """The log lines of one event, or all, oldest first."""

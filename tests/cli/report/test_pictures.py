@@ -13,7 +13,7 @@ from hybridgrey.report import comparison, graphs
 from hybridgrey.report.bins import DAY, HOUR
 from hybridgrey.report.comparison import ListRejects, Proof
 from hybridgrey.report.maillog import ACCEPTED, GREYLISTED, REJECTED, SPAM
-from parts.commandline import in_terminal, run
+from parts.commandline import in_terminal, measured
 
 
 @pytest.mark.parametrize(
@@ -60,11 +60,12 @@ def test_without_matplotlib(world, tmp_path):
     block.mkdir()
     (block / "matplotlib.py").write_text("raise ModuleNotFoundError('none', name='matplotlib')")
     environment = {"PYTHONPATH": str(block)}
-    done = world.run("-o", world.folder / "x.svg", environment=environment)
+    report = ("report", "-c", world.config)
+    done, _ = measured(*report, "-o", world.folder / "x.svg", environment=environment)
     assert (done.status, len(done.error.splitlines())) == (69, 1)
     assert "install it, or hybridgrey with its extra, hybridgrey[report]" in done.error
     world.write(world.switched())
-    assert run("report", "-c", world.config, "observed", environment=environment).status == 0
+    assert measured(*report, "observed", environment=environment)[0].status == 0
 
 
 def test_without_a_home(world):

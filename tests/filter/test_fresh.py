@@ -21,7 +21,7 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
 from hybridgrey.store.connection import Call, Script
-from lists.test_lookup import sockets
+from lists.asking import sockets
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns

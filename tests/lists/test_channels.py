@@ -23,7 +23,8 @@ from hybridgrey.lists.resolver import Resolver
 from hybridgrey.policy.judge import Action, Answer
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.record import Result
-from lists.test_lookup import BEHAVIOURS, CLIENT, LISTED, Told, build, packed, shown
+from lists.asking import CLIENT, LISTED, Told, build, packed, shown
+from lists.test_lookup import BEHAVIOURS
 from parts.base import LOOPBACK, free_port
 from parts.fakedns import FakeDns
 from parts.looped import Looped

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,9 @@ NO_SERVERS = frozenset({"base", "configfile", "forked", "greyterms", "laws"})
 
 SKIPPED = ("program", "slow")
 """Marks of tests that `--unit` leaves out (pyproject.toml says what they mean)."""
+
+HOSTS = Path("/var/lib/hybridgrey")
+"""Where the daemon of a host keeps its state."""
 
 TOGETHER = ("tests/field", "tests/install")
 """Folders whose modules share what is dear: a row of hosts, the built package."""
@@ -72,6 +76,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if any(map(item.get_closest_marker, SKIPPED))]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_state_in_the_hosts_folder() -> Iterator[None]:
+    """A test may run on a host that has a hybridgrey: what it keeps is its own."""
+    before = HOSTS.exists()
+    yield
+    assert before or not HOSTS.exists(), f"a test of this module, or of one at the same time, made {HOSTS}"
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -110,8 +110,8 @@ class Part:
         raise NotImplementedError
 
     def environment(self) -> dict[str, str]:
-        """The server's environment."""
-        return dict(os.environ)
+        """The server's environment; our daemon keeps its state in the part's folder, not in the host's."""
+        return {**os.environ, "STATE_DIRECTORY": str(self.directory)}
 
     def start(self) -> None:
         """Start the process and return when it answers."""

@@ -62,3 +62,8 @@ class OpenDkim(Part):
             return False
         Path(self.address).chmod(0o777)  # writable for the MTA's user
         return True
+
+    def close(self) -> None:
+        """Not by SIGTERM: libmilter looks each five seconds whether it is to end."""
+        self.kill()
+        super().close()

@@ -105,11 +105,20 @@ class Peek:
     def __init__(self, greylist: Greylist) -> None:
         self._greylist = greylist
 
-    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
-        """What an attempt would meet now."""
-        return self._greylist.glance(client, sender, recipient, delay)
+    def attempt(
+        self,
+        client: str,
+        sender: str,
+        recipient: str,
+        delay: int,
+        _expected: tuple[bytes, bytes] | None = None,
+    ) -> Call:
+        """What an attempt would meet now; of expected mail it says nothing."""
+        return self.glance(client, sender, recipient, delay)
 
-    glance = attempt
+    def glance(self, client: str, sender: str, recipient: str, delay: int) -> Call:
+        """The same."""
+        return self._greylist.glance(client, sender, recipient, delay)
 
     def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
         """The same for a client that SPF proves."""

@@ -66,8 +66,6 @@ class Peer:
         "_engine",
         "_fd",
         "_macro",
-        "_recv",
-        "_send",
         "_session",
         "_sessions",
         "_sock",
@@ -82,7 +80,6 @@ class Peer:
         self._sessions = engine.sessions
         self._sock = sock
         self._fd = sock.fileno()
-        self._recv, self._send = sock.recv, sock.send
         self._connection = connection = Connection(engine.sessions.terms)
         self._macro = connection.macro
         self._session: Session | None = None
@@ -98,7 +95,7 @@ class Peer:
         watched = self._watched
         if ready & watched & READ or watched == READ:
             try:
-                data = self._recv(CHUNK)
+                data = self._sock.recv(CHUNK)
             except BlockingIOError:
                 return
             except OSError:
@@ -126,7 +123,7 @@ class Peer:
                 output = connection.output
                 if not output:
                     break
-                connection.sent(self._send(output))
+                connection.sent(self._sock.send(output))
                 if connection.output or len(output) < MOST_OUTPUT:
                     # The rest when the MTA has read; or nothing was held back for lack of room.
                     break

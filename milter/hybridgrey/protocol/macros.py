@@ -34,7 +34,10 @@ _SHORT = len("{i}")
 
 
 class Macros:
-    """The macros of one connection, by stage; lists are taken apart when one of them is first looked at."""
+    """The macros of one connection, by stage; lists are taken apart when one of them is first looked at.
+
+    Those of CONNECT each time: hardly any is asked for, and an idle connection is to hold little.
+    """
 
     __slots__ = ("_fresh", "_latest", "_sent")
 
@@ -85,7 +88,9 @@ class Macros:
             if told is None:
                 continue
             if isinstance(told, bytes):
-                told = sent[stage] = _taken_apart(told)
+                told = _taken_apart(told)
+                if stage != FOR_CONNECT:
+                    sent[stage] = told
             value = told.get(name)
             if value is None and short:
                 value = told.get(_other_form(name))

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from parts.base import wait_until
+from parts.base import open_to_all, wait_until
 from parts.commandline import run
 from parts.daemon import Daemon
 
@@ -181,8 +181,7 @@ sys.stdin.read()
 @pytest.mark.parametrize("holder", ["the account's", "root's"])
 def test_account_that_names_another_process(tmp_path, holder):
     """Root's signal goes to nobody whom the account could not signal itself, whatever its pid file says."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     run_folder = tmp_path / "run"
     run_folder.mkdir()
     pid_file = run_folder / "hg.pid"

@@ -68,6 +68,14 @@ def has_ipv6() -> bool:
     return True
 
 
+def open_to_all(folder: Path) -> None:
+    """Let every account reach a test's own folder: pytest makes it, and those above it, for one account."""
+    home = Path(tempfile.gettempdir())
+    for one in (folder, *folder.parents):
+        if one != home and one.is_relative_to(home):
+            one.chmod(0o755)
+
+
 def accepts(address: tuple[str, int] | str) -> bool:
     """Whether somebody accepts connections at a (host, port) or a unix path."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET

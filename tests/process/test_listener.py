@@ -14,7 +14,7 @@ import pytest
 
 from hybridgrey.config.sockets import Address
 from hybridgrey.process.listener import ListenError, inherited, open_listener
-from parts.base import free_port, has_ipv6
+from parts.base import free_port, has_ipv6, open_to_all
 
 OWNER = """
 import socket, sys, time
@@ -148,8 +148,7 @@ def test_folder_of_roots_in_the_place_of_the_private_one(tmp_path, monkeypatch):
 @needs_root
 def test_without_rights_and_from_anywhere(tmp_path):
     """An account opens and removes its socket, be the working directory one that it may not enter."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     shut, own = tmp_path / "shut", tmp_path / "own"
     for folder in (shut, own):
         folder.mkdir(0o700)

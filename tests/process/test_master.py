@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from parts.baredaemon import BareDaemon, alive, children
-from parts.base import accepts, wait_until
+from parts.base import accepts, open_to_all, wait_until
 from parts.milterpeer import MilterPeer
 
 FAST = {"first_wait": 0.1, "longest_wait": 0.4, "healthy": 30.0, "tick": 0.1}
@@ -304,8 +304,7 @@ def test_privileges_are_dropped():
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
 def test_first_start_without_user_then_with(tmp_path):
     """What a start as root has left is the account's at the next one, the data too."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     state = tmp_path / "state"
     extra = f'[store]\nurl = "embedded:{state}"\n'
     for turn, user in enumerate(("", "nobody", "nobody")):

@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from hybridgrey.process.pidfile import PidFile, PidFileError, Record, read, tell
+from parts.base import open_to_all
 
 # Claims the file given, then does what the second argument says.
 HOLDER = """
@@ -103,8 +104,7 @@ def test_children_do_not_hold_it(tmp_path):
 @pytest.mark.parametrize("mode", [0o777, 0o755])
 def test_dropped_privileges(tmp_path, mode):
     """Who has become another user since still writes it, and takes it away or leaves it empty."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     place = tmp_path / "place"
     place.mkdir()
     place.chmod(mode)
@@ -219,8 +219,7 @@ def test_holder_must_be_who_is_named(tmp_path, kind):
     path = tmp_path / "pid"
     path.touch()
     path.chmod(0o666)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     for pid in (1, os.getpid()):
         with liar(path, 65534, pid, kind) as process:
             with pytest.raises(PidFileError, match=f"names process {pid}, but its holder is .*: not trusted"):
@@ -240,8 +239,7 @@ def test_signal_with_the_rights_of_the_owner(tmp_path, owner, runs, signalled):
     path = tmp_path / "pid"
     path.touch()
     os.chown(path, owner, owner)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+    open_to_all(tmp_path)
     with liar(path, runs, 0) as process:
         assert read(path).pid == process.pid
         if signalled:

@@ -18,10 +18,10 @@ DOWN = "451 4.3.0 Temporary failure, please try again later"
 CLIENT, SENDER = "192.0.2.1", "a@y.example"
 
 
-def settings(url, on_failure):
+def settings(url, on_failure, timeout="2s"):
     return {
         "workers": 2,
-        "store": {"url": url, "on_failure": on_failure, "timeout": "200ms"},
+        "store": {"url": url, "on_failure": on_failure, "timeout": timeout},
         "greylist": {"delay": "1s", "auto_allow_after": 0},
         "rule": [{"name": "the rest", "action": "greylist"}],
     }
@@ -37,7 +37,8 @@ def trouble(daemon):
 def test_the_store_goes_and_comes_back(on_failure, wanted, how):
     """While it is down an unknown sender gets `on_failure`; after that its old first attempt still counts."""
     with Redis() as redis:
-        config = settings(redis.unix_url, on_failure)
+        # Only one that is frozen lets them wait, three times in each worker.
+        config = settings(redis.unix_url, on_failure, "500ms" if how == "freeze" else "2s")
         with Daemon(config) as daemon, Postfix(daemon.spec) as mta:
             assert rcpt(mta, CLIENT, SENDER, "before@x.example")[:3] == "450"
             time.sleep(1.1)

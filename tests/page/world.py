@@ -78,8 +78,11 @@ class Host:
             return False
 
     def totals(self, span: str = "hour") -> dict[str, int]:
-        """What the page's data say of all hosts."""
-        rows = self.ask("history", span=span)["outcomes"]
+        """What the page's data say of all hosts; nothing where nobody answers, as in a reload."""
+        try:
+            rows = self.ask("history", span=span)["outcomes"]
+        except (OSError, HTTPException):
+            return {}
         return {outcome: sum(row) for outcome, row in rows.items() if sum(row)}
 
 

@@ -61,6 +61,9 @@ class Reason(StrEnum):
     TOGETHER = "one reply"
 
 
+LET_IN_EARLY: Final = frozenset({Reason.POOL, Reason.CORRESPONDENT, Reason.DOMAIN, Reason.EXPECTED})
+"""Why mail is let in that greylisting would have delayed: its client was not known by its own mail."""
+
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.POOL: "in the pool of a big sender",
     Reason.CORRESPONDENT: "we have written to the sender",

@@ -80,10 +80,10 @@ def test_rspamd(answer: bytes, wanted: float | str) -> None:
 def check(dialect: Dialect, answer: bytes, wanted: float | str) -> None:
     if isinstance(wanted, str):
         with pytest.raises(ScanError) as caught:
-            dialect.score(answer)
+            dialect.read(answer)
         assert str(caught.value) == wanted
     else:
-        assert dialect.score(answer) == wanted
+        assert dialect.read(answer).score == wanted
         assert dialect.complete(answer) or b"chunked" in answer
         assert not any(dialect.complete(answer[:end]) for end in range(len(answer)))
 
@@ -97,7 +97,7 @@ def test_no_answer_does_harm(dialect: Dialect, head: bytes, rest: bytes) -> None
     """Whatever comes, there is a finite score or a ScanError."""
     dialect.complete(head + rest)
     try:
-        assert math.isfinite(dialect.score(head + rest))
+        assert math.isfinite(dialect.read(head + rest).score)
     except ScanError as error:
         assert str(error).isprintable()
 

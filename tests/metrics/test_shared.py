@@ -475,6 +475,7 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_records_lost": (),
         "hybridgrey_scan_failures": (),
         "hybridgrey_scan_seconds": (),
+        "hybridgrey_scanned_early": (),  # as they are counted
         "hybridgrey_sessions": (),
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),

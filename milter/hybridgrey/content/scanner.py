@@ -31,11 +31,15 @@ _DIALECTS: Final[dict[str, Dialect]] = {"spamd": Spamd(), "rspamd": Rspamd()}
 
 
 class Scanned(NamedTuple):
-    """What came of a scan: the score, or why there is none; and the seconds that it took."""
+    """What came of a scan: the score, or why there is none; and the seconds that it took.
+
+    `spam`: whether the scanner itself calls it spam; None: it does not say.
+    """
 
     score: float | Unknown
     error: str = ""
     seconds: float = 0.0
+    spam: bool | None = None
 
 
 class Scanner:
@@ -86,12 +90,12 @@ class Scanner:
         message.drop()
         try:
             answer: bytes = yield Scan(self._place.address, request, self._dialect, began + self._timeout)
-            score = self._dialect.score(answer)
+            score, spam = self._dialect.read(answer)
         except ScanError as error:
             return self._failed(str(error), began)
         self._breaker.succeeded()
         self._reporter.recovered(KIND)
-        return Scanned(score, seconds=self._now() - began)
+        return Scanned(score, seconds=self._now() - began, spam=spam)
 
     def _failed(self, error: str, began: float) -> Scanned:
         self._breaker.failed(error)

@@ -14,6 +14,8 @@ from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.meter import Meter
 from hybridgrey.metrics.ring import RingWriter, packed
+from hybridgrey.metrics.series import flag
+from hybridgrey.outcome import LET_IN_EARLY, Outcome
 from hybridgrey.policy.judge import Action, Answer, Rule
 from hybridgrey.policy.pattern import Pattern
 
@@ -69,6 +71,8 @@ class Counts:
         meter, rule, action = self._meter, verdict.rule, verdict.action
         name, reason = rule.name if rule else None, reason_of(decision).value
         meter.decided(name, action.value, decision.outcome, decision.waited, reason)
+        if decision.scanned is not None and decision.scanned.spam is not None:
+            self._scanned(decision.outcome, reason, spam=decision.scanned.spam)
         tally = None
         if client.lookup is not None:
             tally = self._tallies.get(client) or self._tallies.setdefault(client, _Tally())
@@ -81,6 +85,11 @@ class Counts:
             tally.refused += 1
         for noted in verdict.noted:
             meter.noted(noted.name)
+
+    def _scanned(self, outcome: Outcome, reason: str, *, spam: bool) -> None:
+        """Count what the scanner says of mail that was let in early."""
+        if outcome is Outcome.ACCEPTED and reason in LET_IN_EARLY:
+            self._meter.counter("scanned_early", reason, flag(spam)).inc()
 
     def recorded(self, event: dict[str, object], decision: Decision, at: float) -> None:
         """Leave a verdict to the keeper."""

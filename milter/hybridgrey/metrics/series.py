@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hybridgrey.outcome import LABELS, Reason
+from hybridgrey.outcome import LABELS, LET_IN_EARLY, Reason
 
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
 STATES = ("new", "early", "passed", "known", "network", "full")
 OUTCOMES = tuple(LABELS.values())
 """The labels of outcomes."""
+EARLY = tuple(sorted(LET_IN_EARLY))
 HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
 """What the test points of a list say of it, the worse the later (`health.State`)."""
 NO_LIST_WORKS = "no list works: nothing is rejected or allowed by lists"
@@ -85,6 +86,9 @@ def _families() -> tuple[Family, ...]:
         Family("store_failures", "Round trips to the store that failed", counter),
         Family("scan_seconds", "Time to the score of a message", histogram, (), SCAN_BUCKETS),
         Family("scan_failures", "Messages whose score was wanted and is not known", counter),
+        Family(
+            "scanned_early", "Recipients let in early whose message was scanned", counter, ("reason", "spam")
+        ),
     )
 
 
@@ -143,6 +147,7 @@ def _series(
     yield from (((name, ()), True) for name, family in FAMILIES.items() if not family.labels)
     yield from ((("greylist", (state,)), True) for state in STATES)
     yield from ((("reasons", (reason, one)), False) for reason in Reason for one in OUTCOMES)
+    yield from ((("scanned_early", (one, flag(spam))), False) for one in EARLY for spam in (True, False))
     for rule, own in (*rules, (NO_RULE, "")):
         # Only what a rule is there to do is shown at zero: five rows a rule would bury the rest.
         yield from ((("verdicts", (rule, action, flag(enforced))), action == own) for action in ACTIONS)

@@ -74,8 +74,8 @@ class Mail:
     """
 
     __slots__ = (
-        *("began", "client", "done", "ended", "ids", "keys", "message_ids", "recipients", "sender", "shared"),
-        *("spam", "users"),
+        *("began", "client", "done", "ended", "ids", "keys", "message_ids", "recipients", "sender"),
+        *("shared", "spam", "times", "users"),
     )
 
     def __init__(self, began: float, client: bytes | None) -> None:
@@ -86,8 +86,10 @@ class Mail:
         self.recipients: set[tuple[bytes, bytes]] = set()
         self.spam = False
         self.users: set[bytes] = set()
-        self.ids: set[Key] = set()
-        """Those that the queue has not let go of."""
+        self.ids: set[bytes] = set()
+        """Its queue ids that the queue has not let go of."""
+        self.times: dict[bytes, float] = {}
+        """When each of its queue ids began."""
         self.keys: list[Key] = []
         self.message_ids: set[bytes] = set()
         self.shared = False
@@ -105,8 +107,27 @@ class Mail:
         self.spam = self.spam or other.spam
         self.users |= other.users
         self.ids |= other.ids
+        self.times |= other.times
         self.keys += other.keys
         self.message_ids |= other.message_ids
+
+
+class _Unclaimed:
+    """What was said of messages that have not begun: programs do not write in the order of what happens."""
+
+    def __init__(self) -> None:
+        self._words: dict[bytes, list[tuple[float, bytes]]] = {}
+
+    def add(self, name: bytes, moment: float, said: bytes) -> None:
+        words = self._words.pop(name, [])
+        self._words[name] = [*words[-_MOST_ALIKE:], (moment, said)]
+        if len(self._words) > _MOST_UNCLAIMED:
+            del self._words[next(iter(self._words))]
+
+    def take(self, name: bytes, moment: float) -> list[bytes]:
+        """What is not too old."""
+        words = self._words.pop(name, ()) if self._words else ()
+        return [said for when, said in words if moment - when < GRACE]
 
 
 class MailWays:
@@ -119,7 +140,7 @@ class MailWays:
         self._by_id: dict[Key, Mail] = {}
         self._by_message: dict[bytes, list[Mail]] = {}
         self._ended: deque[tuple[float, Mail]] = deque()
-        self._unclaimed: dict[bytes, tuple[float, bytes]] = {}
+        self._unclaimed, self._unnamed = _Unclaimed(), _Unclaimed()
         self.hosts: dict[bytes, float] = {}
         """The hosts whose smtpd has spoken, and when for the last time."""
         self.words = 0
@@ -162,6 +183,9 @@ class MailWays:
         client = _CLIENT.match(said)
         if client is None or client[1] == b"NOQUEUE":
             return
+        known = self._by_id.get((host, client[1]))
+        if known is not None and moment == known.times.get(client[1]):
+            return  # the same line in another file
         fields = client[3].partition(_CLIENT_SAYS)[0]
         original = _ORIGINAL.match(fields)
         mail = self._known(host, original[1]) if original else None
@@ -169,26 +193,29 @@ class MailWays:
             mail = Mail(moment, packed(client[2].decode("ascii", "replace")))
             self._mails[mail] = None
             self.hosts[host] = moment
-        self._name(mail, (host, client[1]))
-        early = self._unclaimed.pop(client[1], None)
-        if early and moment - early[0] < GRACE and _agree(mail, early[1]):
+        self._name(mail, (host, client[1]), moment)
+        if any(_agree(mail, one) for one in self._unclaimed.take(client[1], moment)):
             mail.spam = True
 
-    def _name(self, mail: Mail, key: Key) -> None:
+    def _name(self, mail: Mail, key: Key, moment: float) -> None:
         """A queue id is this message's from now on: they are used again."""
-        mail.ids.add(key)
+        mail.ids.add(key[1])
+        mail.times[key[1]] = moment
         mail.done = False
         for one in dict.fromkeys((key, (b"", key[1]))):
             mail.keys.append(one)
             self._by_id[one] = mail
 
     def _known(self, host: bytes, queue_id: bytes) -> Mail | None:
-        """The message of a queue id: on this host, or where the line has another one's name, on any."""
+        """The message of a queue id: on this host, or where the line has another name, on any.
+
+        Containers have names of their own, and so has a service of Postfix's with a ``myhostname``.
+        """
         return self._by_id.get((host, queue_id)) or self._by_id.get((b"", queue_id))
 
     def _cleaned(self, host: bytes, said: bytes, moment: float) -> None:
         if named := _NAMED.match(said):
-            mail, message_id = self._by_id.get((host, named[1])), shortened(named[2])
+            mail, message_id = self._known(host, named[1]), shortened(named[2])
             if mail is not None and message_id and message_id not in mail.message_ids:
                 mail.message_ids.add(message_id)
                 alike = self._by_message.setdefault(message_id, [])
@@ -196,26 +223,29 @@ class MailWays:
                 del alike[:-_MOST_ALIKE]
                 for one in alike:
                     one.shared = len(alike) > 1
-        elif (refused := _REFUSED.match(said)) and (mail := self._by_id.get((host, refused[1]))) is not None:
+                for user in self._unnamed.take(message_id, moment):
+                    self._mark_one(alike, user)
+        elif (refused := _REFUSED.match(said)) and (mail := self._known(host, refused[1])) is not None:
             mail.ended = mail.ended or moment
             if whom := _REFUSED_FROM.match(said, refused.end()):
                 mail.sender = whom[1].lower() if mail.sender is None else mail.sender
+                mail.recipients.add((whom[2].lower(), whom[2].lower()))
             self._end(mail, moment)
 
     def _queued(self, host: bytes, said: bytes, moment: float) -> None:
         if removed := _REMOVED.match(said):
-            mail = self._by_id.get((host, removed[1]))
+            mail = self._known(host, removed[1])
             if mail is not None:
-                mail.ids.discard((host, removed[1]))
+                mail.ids.discard(removed[1])
                 if not mail.ids:
                     self._end(mail, moment)
-        elif (queued := _QUEUED.match(said)) and (mail := self._by_id.get((host, queued[1]))) is not None:
+        elif (queued := _QUEUED.match(said)) and (mail := self._known(host, queued[1])) is not None:
             mail.ended = mail.ended or moment
             mail.sender = queued[2].lower() if mail.sender is None else mail.sender
 
     def _delivered(self, host: bytes, said: bytes) -> None:
         to = _TO.match(said)
-        mail = self._by_id.get((host, to[1])) if to else None
+        mail = self._known(host, to[1]) if to else None
         if to is None or mail is None:
             return
         if len(mail.recipients) < MOST_RECIPIENTS:
@@ -261,18 +291,16 @@ class MailWays:
     def _mark(self, host: bytes, said: Spam, moment: float) -> None:
         """A message is called spam."""
         if said.message_id:
-            self._mark_one(self._by_message.get(said.message_id, ()), said.user)
+            alike = self._by_message.get(said.message_id, ())
+            self._mark_one(alike, said.user)
+            if not alike:
+                self._unnamed.add(said.message_id, moment, said.user)
             return
         meant = set(self._meant(host, said.names))
         if len(meant) == 1:
             meant.pop().spam = True
         elif not meant and len(said.names) == 1:
-            # Programs do not write in the order in which things happen.
-            name, client = said.names[0]
-            self._unclaimed.pop(name, None)
-            self._unclaimed[name] = moment, client
-            if len(self._unclaimed) > _MOST_UNCLAIMED:
-                del self._unclaimed[next(iter(self._unclaimed))]
+            self._unclaimed.add(said.names[0][0], moment, said.names[0][1])
 
     def _meant(self, host: bytes, names: Iterable[tuple[bytes, bytes]]) -> Iterator[Mail]:
         for name, client in names:

@@ -64,7 +64,7 @@ def keep(redis, *records):
         made = chunks.cut([packed(one) for one in records if one["mx"] == mx])
         while made:
             made = made[ChunkWriter(store, mx, 7 * 86400).write(made, time.time())[0] :]
-        Writer(store, mx, f"test {mx}").write(1, Batch(counts={(Step.MINUTE, NOW): {"x": 1}}), time.time())
+        Writer(store, mx, f"kept {mx}").write(1, Batch(counts={(Step.MINUTE, NOW): {"x": 1}}), time.time())
     store.close()
 
 

@@ -6,7 +6,7 @@
 
 import { bar, byId, fill, foreign, make, table } from "./dom.js";
 import { finder, found, wordFor } from "./find.js";
-import { laterColumn, laterWords } from "./later.js";
+import { laterTable, laterWords } from "./later.js";
 import { count, duration, median, outcomeName, plural, share, spanName } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -181,14 +181,12 @@ function kindness(data) {
     tile("over 10 minutes", share(over, accepted), plural(over, "mail")),
   );
   fill(byId("kindness-summary"), `Of ${plural(accepted, "accepted mail")} in ${spanName(span)}, ${count(delayed)} ${delayed === 1 ? "was" : "were"} delayed (${share(delayed, accepted)}).`);
-  const column = laterColumn(data);
-  const shown = thanks.filter(({ reason }, at) => at < MOST_REASONS || data.later.reasons[reason]);
-  const rows = shown.map(({ reason, why, count: number }) => [
+  const rows = thanks.slice(0, MOST_REASONS).map(({ reason, why, count: number }) => [
     finder("reason", reason, why),
     make("span", { class: "barred" }, bar(number / accepted, "accept"), make("span", {}, share(number, accepted))),
     count(number),
-    ...column.map(({ of }) => of(reason)),
   ]);
-  fill(byId("kindness-body"), rows.length ? table("Why mail was let in without waiting", [{ title: "Let in at once, because", wide: true }, { title: "Share", number: true }, { title: "Mails", number: true }, ...column], rows) : "");
-  fill(byId("kindness-later"), ...laterWords(data));
+  fill(byId("kindness-body"), rows.length ? table("Why mail was let in without waiting", [{ title: "Let in at once, because", wide: true }, { title: "Share", number: true }, { title: "Mails", number: true }], rows) : "");
+  fill(byId("later-summary"), ...laterWords(data));
+  fill(byId("later-body"), ...laterTable(data));
 }

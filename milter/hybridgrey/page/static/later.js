@@ -1,7 +1,8 @@
 // What was spam later of the mail that was let in early, by mail logs and by the scanner: in words, and as a
-// column of the table of reasons.
+// table by reason.
 
-import { foreign, make } from "./dom.js";
+import { foreign, make, table } from "./dom.js";
+import { finder } from "./find.js";
 import { count, dated, plural } from "./format.js";
 
 const MOST_HOSTS = 3;
@@ -40,17 +41,22 @@ export function laterWords({ later, logs, unkept }) {
   return [unknown, ...(logs.length ? [": the mail log", ...readUntil(logs), " has none of them"] : []), ". ", command, " tells it, by what a spam filter behind this one has logged."];
 }
 
-/** The column of the table, as a list: none where nothing is known. `of` gives the cell of a reason. */
-export function laterColumn({ later }) {
-  const sources = [["log", "log"], ["scanner", "scanner"]].filter(([source]) => later[source].told);
-  if (!sources.length) return [];
-  const of = (reason) => {
-    const known = sources.filter(([source]) => later.reasons[reason]?.[source].told);
-    const said = known.map(([source, name]) => {
-      const { told, spam } = later.reasons[reason][source];
-      return `${count(spam)} of ${count(told)}${sources.length > 1 ? ` (${name})` : ""}`;
-    });
-    return said.join(", ") || "–";
-  };
-  return [{ title: "Spam later", number: true, of }];
+const SOURCES = [
+  ["log", "Mail log: spam"],
+  ["scanner", "Scanner: spam"],
+];
+
+/** A table by reason, as a list: none where nothing is known. */
+export function laterTable({ later, thanks }) {
+  const known = SOURCES.filter(([source]) => later[source].told);
+  if (!known.length) return [];
+  const columns = [{ title: "Let in early, because", wide: true }, { title: "Mails", number: true }, ...known.map(([, title]) => ({ title, number: true }))];
+  const rows = Object.entries(later.reasons)
+    .sort(([, one], [, other]) => other.early - one.early)
+    .map(([reason, row]) => [
+      finder("reason", reason, thanks.find((one) => one.reason === reason)?.why ?? reason),
+      count(row.early),
+      ...known.map(([source]) => (row[source].told ? `${count(row[source].spam)} of ${count(row[source].told)}` : "–")),
+    ]);
+  return [table("What was spam later of mail let in early", columns, rows)];
 }

@@ -102,6 +102,30 @@ def test_no_answer_does_harm(dialect: Dialect, head: bytes, rest: bytes) -> None
         assert str(error).isprintable()
 
 
+OPINIONS = [
+    # what it says; whether that is spam
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: True ; 15.0 / 5.0\r\n\r\n", True),
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: Yes ; 15.0 / 5.0\r\n\r\n", True),
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.0 / 5.0\r\n\r\n", False),
+    (Spamd(), b"SPAMD/1.5 0 EX_OK\r\nspam: no;3/5\r\n\r\n", False),
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: Perhaps ; 5.0 / 5.0\r\n\r\n", None),
+    (Rspamd(), http({"score": 20, "action": "reject"}), True),
+    (Rspamd(), http({"score": 8, "action": "add header"}), True),
+    (Rspamd(), http({"score": 8, "action": "rewrite subject"}), True),
+    (Rspamd(), http({"score": 5, "action": "greylist"}), False),
+    (Rspamd(), http({"score": 5, "action": "soft reject"}), False),
+    (Rspamd(), http({"score": 1, "action": "no action"}), False),
+    (Rspamd(), http({"score": 1}), None),
+    (Rspamd(), http({"score": 1, "action": ["reject"]}), None),
+]
+
+
+@pytest.mark.parametrize(("dialect", "answer", "spam"), OPINIONS, ids=range(len(OPINIONS)))
+def test_whether_it_is_spam(dialect: Dialect, answer: bytes, spam: bool | None) -> None:
+    """By the scanner's own measure, where it has one."""
+    assert dialect.read(answer).spam is spam
+
+
 ENVELOPE = Envelope(
     "192.0.2.1",
     None,

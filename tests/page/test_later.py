@@ -13,12 +13,14 @@ from hybridgrey.page import flow
 from page import test_look
 from page.test_look import CUT
 from page.test_page import rows
-from page.world import host, lists, settings
+from page.world import Host, host, lists, settings
 from parts.base import LOOPBACK, accepts, free_port, wait_until
 from parts.browser import DESKTOP, PHONE
 from parts.daemon import Daemon
 from parts.forked import run
+from parts.milterpeer import MilterPeer
 from parts.redisserver import Redis
+from parts.spamd import ScriptedSpamd
 
 MONTH = {
     "reason:pool:accept": 300,
@@ -202,3 +204,45 @@ def test_from_a_log_to_the_page(browser, redis, dns, tmp_path):
             wait_until(
                 lambda: said in visit.text("#later-summary"), f"{said}: {visit.text('#later-summary')}"
             )
+
+
+SCANS = [
+    # what is said of the message of each recipient; whether it is expected
+    (b"SPAMD/1.1 0 EX_OK\r\nSpam: True ; 20.0 / 5.0\r\n\r\n", "a", True),
+    (b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; 4.0 / 5.0\r\n\r\n", "b", True),
+    (b"SPAMD/1.1 0 EX_OK\r\nSpam: True ; 20.0 / 5.0\r\n\r\n", "c", False),
+]
+
+
+@pytest.mark.parametrize("engine", ["libmilter", "native"])
+def test_from_the_scanner_to_the_page(redis, dns, engine):
+    """What it says of mail let in early is in the record, in metrics and in the history, by reason."""
+    port = free_port()
+    with ScriptedSpamd() as scanner:
+        given = settings(redis, dns, "mx1.test", port, "") | {
+            "engine": engine,
+            "content": {"scanner": scanner.spec},
+            "rule": [{"name": "spam", "score": ">=3", "action": "greylist"}],
+        }
+        with Daemon(given) as daemon:
+            wait_until(lambda: accepts((LOOPBACK, port)), "the page is served")
+            for answer, name, is_expected in SCANS:
+                scanner.answer = answer
+                if is_expected:
+                    assert run("expect", f"{name}@x.test", "-c", daemon.config).returncode == 0
+                with MilterPeer(daemon.address) as peer:
+                    peer.connect("unknown", "192.0.2.77")
+                    peer.helo("h.test")
+                    peer.mail("<s@x.test>")
+                    assert peer.rcpt(f"<{name}@x.test>").passes
+                    assert (peer.content(body=b"x\r\n").reply.kind == "continue") == is_expected
+            assert [daemon.verdict(f"{name}@x.test").get("spam") for name in "abc"] == [True, False, True]
+            one = Host("mx1.test", daemon, f"http://{LOOPBACK}:{port}")
+            metrics = one.get("/metrics").decode()
+            for spam in ("true", "false"):
+                assert f'scanned_early_total{{reason="expected",spam="{spam}"}} 1' in metrics
+            wanted = {"told": 2, "spam": 1}
+            wait_until(
+                lambda: one.ask("history", span="hour")["later"]["scanner"] == wanted, "its history", 60.0
+            )
+            assert one.ask("history", span="hour")["later"]["reasons"]["expected"]["scanner"] == wanted

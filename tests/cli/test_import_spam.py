@@ -21,7 +21,7 @@ from hybridgrey.store.connection import Store
 from parts.forked import run
 from parts.redisserver import Redis
 
-NOW = int(time.time()) // 600 * 600 - 1800  # none of its messages is in two minutes
+NOW = int(time.time()) // 180 * 180 - 1800  # none of its messages is in two minutes
 ONE, TWO = "mx1.test", "mx2.test"
 
 

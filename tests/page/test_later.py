@@ -182,7 +182,7 @@ def test_where_no_log_can_tell(browser, redis, dns, more, why):
 
 def test_from_a_log_to_the_page(browser, redis, dns, tmp_path):
     """What the command finds is on the page, for all hosts and for each."""
-    now = int(time.time()) // 600 * 600 - 1800
+    now = int(time.time()) // 60 * 60 - 1800
     keep(redis, record(1), record(2), record(3, mx="mx2.test"))
     for mx, number in (("mx1.test", 2), ("mx2.test", 1)):
         names = ("rule:pools:accept", "reason:pool:accept", "outcome:accept:enforced")

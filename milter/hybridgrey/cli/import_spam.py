@@ -185,11 +185,16 @@ def _print(bringing: _Bringing, *, dry_run: bool, json_: bool) -> None:
         click.echo(f"{counts[name]:>9}  {words}")
     for host, moment in sorted(bringing.until.items()):
         click.echo(f"read until {when(moment, precise=False)} for {clean(host)}")
+    _hint(bringing, counts["told"])
+    if dry_run:
+        click.echo("Nothing was written (--dry-run).")
+
+
+def _hint(bringing: _Bringing, told: int) -> None:
+    """What may be the reason where nothing was found."""
     if not bringing.ways.hosts:
         warn("no message came in by these logs: are they Postfix's, and not older than the verdicts?")
-    elif not counts["told"]:
+    elif not told:
         warn("these logs tell of no recipient that was let in early and whose verdict is kept")
     elif not bringing.ways.words:
         warn("nothing in these logs calls a message spam: does a filter behind this one log there?")
-    if dry_run:
-        click.echo("Nothing was written (--dry-run).")

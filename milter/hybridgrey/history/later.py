@@ -18,7 +18,7 @@ from hybridgrey.store.connection import Script, Store, StoreError
 
 MARGIN: Final = 86_400
 """Seconds beyond the keeping of verdicts: clocks differ, and chunks end when their last one does."""
-_BUCKET: Final = 600  # s; with fewer than 512 numbers a set takes 8 bytes for each
+_BUCKET: Final = 180  # s; with fewer than 512 numbers a set takes 8 bytes for each, else 70
 _A_CALL: Final = 200
 _SCRIPT: Final = Script.installed("hybridgrey.history", "later.lua")
 _READ: Final = Script("""

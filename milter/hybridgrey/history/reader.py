@@ -105,9 +105,9 @@ class Reader:
     def logs_read(self, hosts: Sequence[str] | None = None) -> dict[str, int]:
         """Up to when mail logs have been read for verdicts of a host (`later`), Unix seconds."""
         (flat,) = self._read([layout.key("logs")], "HGETALL")
-        chosen = set(self._chosen(hosts))
         read = {unquote(_text(name)): _count(value) for name, value in _pairs(flat)}
-        return {host: until for host, until in read.items() if until and host in chosen}
+        chosen = {host: until for host, until in read.items() if until and (hosts is None or host in hosts)}
+        return dict(heaviest(chosen, HOSTS_MAX))
 
     def tops(
         self, start: float, end: float, hosts: Sequence[str] | None = None, limit: int = 20

@@ -21,6 +21,7 @@ import pytest
 
 from hybridgrey import cli
 from hybridgrey.config.load import default
+from parts import engines
 from parts.base import LOOPBACK, Part, free_port, wait_until
 from parts.daemon import Daemon
 from parts.milterpeer import MilterPeer
@@ -179,12 +180,18 @@ def held(request, tmp_path):
 
 
 def test_no_connection_is_refused_while_the_daemon_is_away(held):
-    """Stopped and started under load, the held socket keeps clients waiting; none is refused or cut."""
+    """Stopped and started under load, the held socket keeps clients waiting; none is refused or cut.
+
+    Each start is with the other engine.
+    """
     with Activated(held) as daemon, Load(daemon.address) as load:
         for _ in range(3):
             load.await_more()
+            other = engines.other(daemon.events("ready")[-1]["engine"])
+            daemon.configure({**daemon.settings, "engine": other})
             assert daemon.stop(signal.SIGTERM, PATIENCE) == 0
             daemon.start()
+            assert daemon.events("ready")[-1]["engine"] == other
         load.await_more()
     assert load.failures == []
     assert load.sessions >= 80

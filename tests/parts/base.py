@@ -167,7 +167,8 @@ class Part:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise PartError(f"{type(self).__name__} did not end in {timeout:g} s; killed") from None
+        # Not from the except: what a test failed of before it is shown beside this.
+        raise PartError(f"{type(self).__name__} did not end in {timeout:g} s; killed")
 
     def kill(self) -> None:
         """End the process at once, as a crash would."""

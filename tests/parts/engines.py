@@ -26,6 +26,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "mta/test_dialogues": BOTH,
     "mta/test_forged_headers": BOTH,
     "mta/test_greylisting": (NATIVE,),
+    "mta/test_gtube": (NATIVE,),
     "mta/test_hierarchy": (NATIVE,),
     "mta/test_lifecycle": BOTH,
     "mta/test_odd_text": BOTH,
@@ -57,7 +58,7 @@ TABLE: dict[str, tuple[str, ...]] = {
     "upgrade/test_two_versions_side_by_side": (NATIVE,),
     "upgrade/test_two_versions_under_load": (NATIVE,),
 }
-"""By suite and module, or suite and test; what is not named has what `auto` chooses."""
+"""By suite and module, or suite and test, which goes before; what is not named has what `auto` chooses."""
 
 NATIVE_HOSTS = {"field": {"mx2", "mx3"}, "page": {"mx2.test"}}
 """The hosts of a suite's row that have native; the others have what `auto` chooses."""

@@ -1,4 +1,4 @@
-"""Which suite on real servers runs with which engine: one table for all of them.
+"""Which tests of whole daemons run with which engine: one table for all of them.
 
 What depends on how sessions are carried runs with both engines, the rest once: some with native, others with
 what `auto` chooses, libmilter. Rows of hosts have both side by side, with one store. HYBRIDGREY_ENGINE is
@@ -21,6 +21,10 @@ LIBMILTER, NATIVE = "libmilter", "native"
 BOTH = (LIBMILTER, NATIVE)
 
 TABLE: dict[str, tuple[str, ...]] = {
+    "filter/test_hostile_peers": BOTH,
+    "filter/test_session": BOTH,
+    "filter/test_session_headers": BOTH,
+    "filter/test_through_the_daemon": (NATIVE,),
     "mta/test_addresses": (NATIVE,),
     "mta/test_correspondents": BOTH,
     "mta/test_dialogues": BOTH,

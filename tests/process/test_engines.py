@@ -74,6 +74,7 @@ def test_a_reload_changes_it(listen, tmp_path):
         for number, engine in enumerate(("libmilter", "native"), 1):
             with MilterPeer(daemon.address) as open_session:
                 open_session.connect()
+                wait_until(lambda: len(daemon.workers()) == 1, "the worker of the turn before has ended")
                 (before,) = daemon.workers()
                 daemon.engine = engine
                 daemon.configure(workers=1, hostname=f"{engine}.test")

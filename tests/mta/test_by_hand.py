@@ -168,13 +168,14 @@ def test_expected_mail_ends(hosts):
 
 
 @pytest.mark.parametrize("embedded", [False, True])
-def test_entries_hold_without_a_store(settings, with_postfix, tmp_path, embedded):
+def test_entries_hold_without_a_store(settings, with_postfix, tmp_path, embedded, monkeypatch):
     """Over a restart too, until their time is over; a damaged copy is refused with a line in the log."""
     state = tmp_path / "state"
     with Redis() as redis:
         url = f"embedded:{state}" if embedded else redis.url
-        more = {} if embedded else {"pid_file": str(tmp_path / "hg.pid")}
-        mine = settings | {"store": {"url": url, "timeout": "300ms"}, **more}
+        if not embedded:
+            monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))  # not the machine's own
+        mine = settings | {"store": {"url": url, "timeout": "300ms"}}
         copy = (state if embedded else tmp_path) / byhand.FILE
         with Daemon(mine) as daemon, Postfix(daemon.spec) as mx:
             said([(daemon, mx)], "block", NEW)

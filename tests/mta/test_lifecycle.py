@@ -14,7 +14,7 @@ import pytest
 
 from mta.talk import opened, plain, rcpt
 from parts import engines
-from parts.base import wait_until
+from parts.base import descriptors, wait_until
 from parts.daemon import Daemon
 from parts.postfix import Postfix
 from parts.redisserver import Redis
@@ -129,7 +129,7 @@ def test_a_bad_config_is_told():
 
 def sockets(pid):
     """How many sockets a process has open."""
-    return sum(str(link.readlink()).startswith("socket:") for link in Path(f"/proc/{pid}/fd").iterdir())
+    return sum(link.startswith("socket:") for link in descriptors(pid))
 
 
 def test_a_killed_worker_costs_only_its_own_sessions():

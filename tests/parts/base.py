@@ -66,6 +66,15 @@ def has_ipv6() -> bool:
     return True
 
 
+def descriptors(pid: int) -> list[str]:
+    """What a process has open, as /proc names it, such as ``socket:[123]``."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            found.append(str(link.readlink()))
+    return found
+
+
 def accepts(address: tuple[str, int] | str) -> bool:
     """Whether somebody accepts connections at a (host, port) or a unix path."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
+from install.machines import with_systemd
 from parts import cleanroot, debianpackage, guides
-from parts.base import LOOPBACK, PartError, wait_until
+from parts.base import LOOPBACK, wait_until
 from parts.cleanroot import CleanRoot
 from parts.fakedns import FakeDns
 from parts.smtp import Answer, Client
@@ -39,13 +40,7 @@ useradd --create-home ann
 @pytest.fixture
 def machine():
     """A mail host, its interfaces and the lists: all that the README takes for granted."""
-    try:
-        running = CleanRoot("systemd")
-    except PartError as error:
-        if "cgroup2" in str(error):
-            pytest.skip(str(error))
-        raise
-    with running:
+    with with_systemd() as running:
         running.fetch("postfix")
         for address in (UNKNOWN, LISTED):
             running.within(lambda address=address: _have(address))

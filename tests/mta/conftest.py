@@ -11,6 +11,7 @@ from parts import postfix, sendmail
 from parts.engines import engine as engine  # for all tests of the suite, as is the next
 from parts.engines import pytest_generate_tests as pytest_generate_tests
 from parts.rbldnsd import Rbldnsd
+from parts.redisserver import Redis
 from parts.unbound import Unbound
 
 MTAS = {"postfix": (postfix, postfix.Postfix), "sendmail": (sendmail, sendmail.Sendmail)}
@@ -41,6 +42,13 @@ def mta(request, engine):
     require(module.missing())
     # Asked for only now: what cannot be tested need not be started.
     with part(request.getfixturevalue("daemon").spec) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redis(engine):
+    """A store for the daemons of a module, an empty one for each engine."""
+    with Redis() as running:
         yield running
 
 

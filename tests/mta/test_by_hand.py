@@ -29,12 +29,6 @@ PASS, BLOCKED, DELAYED = "250 ", "554 5.7.1 ", "450 4.2.0 "
 
 
 @pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def dns():
     with Rbldnsd({"bl.test": ip4set(LISTED)}) as running:
         yield running
@@ -168,14 +162,13 @@ def test_expected_mail_ends(hosts):
 
 
 @pytest.mark.parametrize("embedded", [False, True])
-def test_entries_hold_without_a_store(settings, with_postfix, tmp_path, embedded, monkeypatch):
+def test_entries_hold_without_a_store(settings, with_postfix, tmp_path, embedded):
     """Over a restart too, until their time is over; a damaged copy is refused with a line in the log."""
     state = tmp_path / "state"
     with Redis() as redis:
         url = f"embedded:{state}" if embedded else redis.url
-        if not embedded:
-            monkeypatch.setenv("STATE_DIRECTORY", str(tmp_path))  # not the machine's own
-        mine = settings | {"store": {"url": url, "timeout": "300ms"}}
+        more = {} if embedded else {"pid_file": str(tmp_path / "hg.pid")}
+        mine = settings | {"store": {"url": url, "timeout": "300ms"}, **more}
         copy = (state if embedded else tmp_path) / byhand.FILE
         with Daemon(mine) as daemon, Postfix(daemon.spec) as mx:
             said([(daemon, mx)], "block", NEW)

@@ -11,7 +11,6 @@ from mta.conftest import MTAS, require
 from mta.talk import opened, plain, send
 from parts import rspamd, sendmail, spamd
 from parts.daemon import Daemon
-from parts.redisserver import Redis
 from parts.rspamd import Rspamd
 from parts.spamd import GTUBE, ScriptedSpamd, Spamd
 
@@ -23,12 +22,6 @@ RULES = [
     {"name": "spam", "score": ">=14", "action": "greylist"},
 ]
 REAL = {"spamd": (spamd.missing, Spamd), "rspamd": (rspamd.missing, Rspamd)}
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 def settings(redis, scanner, **more):

@@ -18,6 +18,7 @@ from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any
 from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, several, span, table, title
 from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
+from hybridgrey.process.pooltrouble import none_resolves
 
 
 @click.command()
@@ -232,13 +233,16 @@ def _store(store: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _pooled(pools: Mapping[str, Any]) -> Iterator[str]:
+    none = none_resolves(pools["failing"], pools["domains"])
+    if none:
+        yield f"{coloured('warning')}: none can be resolved now (see hybridgrey pools)"
     yield several(pools["domains"], "domain")
     yield several(pools["networks"], "network")
-    if pools["oldest"] is not None:
+    if pools["oldest"] is not None and (pools["networks"] or not none):
         yield f"the oldest resolved {span(max(0.0, time.time() - pools['oldest']))} ago"
     if pools["unknown"]:
         yield f"{coloured('warning')}: {pools['unknown']} not resolved yet"
-    if pools["failing"]:
+    if pools["failing"] and not none:
         yield f"{coloured('warning')}: {several(pools['failing'], 'problem')} (see hybridgrey pools)"
 
 

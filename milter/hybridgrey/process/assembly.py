@@ -227,7 +227,9 @@ class Assembly:
             return ()
         path = pools.place(config)
         by = pools.carrier(config)
-        return (pools.Resolving(domains, by, self._pooled, board, reports, path=path).run,)
+        servers = nameservers(config.dns.nameservers)
+        resolving = pools.Resolving(domains, by, self._pooled, board, reports, path=path, nameservers=servers)
+        return (resolving.run,)
 
     def _follower(self, reports: Report) -> byhand.Follower:
         """What follows the entries by hand."""

@@ -257,7 +257,7 @@ class Data:
             "now": self._clock(),
             "workers": shared.board.alive,
             "observe": self._host.observes,
-            "problems": [*([series.NO_LIST_WORKS] if shared.flags.none_works else []), *self._health()],
+            "problems": [*shared.notes, *self._health()],
             "lists": [
                 {
                     "list": label,

@@ -156,7 +156,10 @@ def _scanner(hosts: Sequence[Host], total: Host) -> dict[str, Any] | None:
 
 
 def _state(host: Host) -> str:
-    return "down" if host.error else "warning" if host.problems else "ok"
+    if host.error:
+        return "down"
+    well = not set(host.problems).difference(NOTES)
+    return "ok" if not host.problems else "warning" if well else "not well"
 
 
 def _mean(total: Host, name: str, **labels: str) -> float | None:

@@ -10,7 +10,9 @@ import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
+from pathlib import Path
 
+from hybridgrey.config import sockets
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, graded, public_label
 from hybridgrey.config.masking import key_like
 from hybridgrey.config.rules import Problem
@@ -19,6 +21,7 @@ from hybridgrey.policy.judge import REFUSING, Action, Policy, Rule, Verdict, jud
 from hybridgrey.policy.match import Entry, Network
 
 LOOPBACK = bytes((127, 0, 0, 1))
+_ANY = ("", "0.0.0.0", "::")
 
 # Files of clients may be long, and each pair is compared.
 MOST_COMPARED = 100
@@ -29,6 +32,7 @@ LONG_KEPT = 31 * 86400  # s
 def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     """All warnings, those of the rules last."""
     yield from _accounts(settings)
+    yield from _listen(settings)
     yield from _nameservers(settings)
     yield from _metrics(settings)
     yield from _verdicts(settings)
@@ -50,6 +54,17 @@ def _exists(name: str, look_up: Callable[[str], object]) -> bool:
     return True
 
 
+def _listen(settings: Settings) -> Iterator[Problem]:
+    """A socket that is everybody's: a stranger on it says who has logged in, and from which address."""
+    address = sockets.parse_address(settings.listen, Path("/"))
+    if address.family != "unix" and address.host in _ANY:
+        text = (
+            "listens on all interfaces, and whoever connects is believed as the MTA is; name one address, "
+            "or let nobody but the MTA reach the port"
+        )
+        yield ("listen",), text
+
+
 def _nameservers(settings: Settings) -> Iterator[Problem]:
     for i, (host, _) in enumerate(settings.dns.nameservers):
         if host in PUBLIC_RESOLVERS:
@@ -61,7 +76,8 @@ def _metrics(settings: Settings) -> Iterator[Problem]:
     metrics = settings.metrics
     open_to_others = metrics.listen is not None and not _is_loopback(metrics.listen[0])
     if open_to_others and not metrics.password.get_secret_value():
-        yield ("metrics", "listen"), "whoever reaches this address reads the page; set [metrics] password"
+        text = "whoever reaches this address reads the counts, though not the page; set [metrics] password"
+        yield ("metrics", "listen"), text
 
 
 def _verdicts(settings: Settings) -> Iterator[Problem]:

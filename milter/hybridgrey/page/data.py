@@ -257,7 +257,8 @@ class Data:
             "now": self._clock(),
             "workers": shared.board.alive,
             "observe": self._host.observes,
-            "problems": [*shared.notes, *self._health()],
+            "notes": shared.notes,
+            "problems": list(self._health()),
             "lists": [
                 {
                     "list": label,

@@ -288,6 +288,7 @@ def test_no_friends_is_nobody(tmp_path, condition, stranger):
 
 # Warnings.
 
+NOT_ASKED = 'is not asked for the sake of a rule with action "none"'
 WARNINGS = [
     # file, what is said of it
     (rule("clients = ['192.0.2.1']\naction = 'accept'", ""), ["rule: no rule decides on everybody else"]),
@@ -400,6 +401,16 @@ WARNINGS = [
     (rule("spf = ['pass']\naction = 'accept'"), ["rule 1: spf: spammers have such results too"]),
     (rule("spf = ['pass']\nsenders = ['a.x']\naction = 'accept'"), []),
     (rule("spf = ['fail']\naction = 'reject'"), []),
+    (rule("spf = ['fail']\naction = 'none'"), [f"rule 1: spf: {NOT_ASKED}: it never notes"]),
+    (
+        rule("spf = ['fail']\naction = 'none'", rule("spf = ['fail']\naction = 'reject'")),
+        [f"rule 1: spf: {NOT_ASKED}: it notes only mail of which another rule asks it"],
+    ),
+    (
+        rule("correspondent = true\nby_hand = 'allow'\nspf = ['pass']\naction = 'none'"),
+        [f"rule 1: spf: {NOT_ASKED}", f"rule 1: correspondent: {NOT_ASKED}"],
+    ),
+    (rule("dns = ['a.x']\naction = 'none'"), []),
     (rule("pools = ['a.example']\naction = 'greylist'", ""), ["rule: no rule decides on everybody else"]),
     (rule("spf = ['!pass']\naction = 'greylist'", ""), ["rule: no rule decides on everybody else"]),
     (

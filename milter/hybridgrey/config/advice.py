@@ -23,6 +23,9 @@ from hybridgrey.policy.match import Entry, Network
 LOOPBACK = bytes((127, 0, 0, 1))
 _ANY = ("", "0.0.0.0", "::")
 
+# Conditions on what has to be asked for; entries by hand are in memory.
+_ASKED = ("spf", "correspondent", "score")
+
 # Files of clients may be long, and each pair is compared.
 MOST_COMPARED = 100
 
@@ -142,6 +145,7 @@ def _rules(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
             yield ("rule", number), text
             allowing = None
     yield from _too_much(rules)
+    yield from _noting(rules)
     yield from _translated(settings, rules)
     yield from _graded(rules)
     yield from _covered(rules)
@@ -167,6 +171,17 @@ def _too_much(rules: Sequence[Rule]) -> Iterator[Problem]:
             )
         if rule.spf is not None and rule.action is Action.ACCEPT and rule == replace(bare, spf=rule.spf):
             yield ("rule", number, "spf"), "spammers have such results too; add senders, or leave it to pools"
+
+
+def _noting(rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules that take note of what nobody asks for on their account."""
+    for number, rule in enumerate(rules):
+        for fact in _ASKED if rule.action is Action.NONE else ():
+            if getattr(rule, fact) is None:
+                continue
+            asked = any(one.action is not Action.NONE and getattr(one, fact) is not None for one in rules)
+            seen = "it notes only mail of which another rule asks it" if asked else "it never notes any mail"
+            yield ("rule", number, fact), f'is not asked for the sake of a rule with action "none": {seen}'
 
 
 def _accepted(client: bytes, rules: Sequence[Rule]) -> bool:

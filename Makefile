@@ -1,7 +1,7 @@
 # make run    set up everything and run the daemon on an embedded store
 # make demo   a private Postfix, a sample blocklist and the daemon: see the whole thing work, then all is ended
 # make lab    a small internet to play in: three MX hosts, Redis under Sentinel, lists, clients; until Ctrl-C
-# make test   the tests, on real servers that they start and end themselves
+# make test   the tests, on real servers that they start and end themselves; WORKERS=0 one after the other
 # make unit   those of them that start no server and no program, in 20 seconds; laws on a quarter of the examples
 # make test-faults   stores, nameservers and processes that fail under load; FAULTS_LONG=1 as long as in life
 # make fuzz   hostile input to every parser; FUZZ="--inputs 1000000 --seed 1 TARGET" selects,
@@ -19,6 +19,8 @@
 PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
+# Tests wait more than they compute; with more workers than cores their servers would come too late.
+WORKERS ?= auto
 BENCH ?=
 SIMULATE ?=
 FUZZ ?=
@@ -65,7 +67,7 @@ lab: setup-lab
 
 test: setup
 	@[ ! -s .work/second-try ] || { echo 'Needed a second try last time (.ci/run):'; cat .work/second-try; }
-	@$(PYTHON) -m pytest $(PYTEST_ARGS)
+	@$(PYTHON) -m pytest -n $(WORKERS) --maxprocesses 4 --no-loadscope-reorder $(PYTEST_ARGS)
 
 unit: setup-check
 	@$(PYTHON) -m pytest --unit -q $(PYTEST_ARGS)

@@ -24,6 +24,9 @@ NO_SERVERS = frozenset({"base", "configfile", "forked", "greyterms", "laws"})
 SKIPPED = ("program", "slow")
 """Marks of tests that `--unit` leaves out (pyproject.toml says what they mean)."""
 
+TOGETHER = ("tests/field", "tests/install")
+"""Folders whose modules share what is dear: a row of hosts, the built package."""
+
 _IMPORT = re.compile(r"^from (\w+)(?:\.([\w.]+))? import (.+)", re.MULTILINE)
 
 
@@ -69,6 +72,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         left_out = [item for item in items if any(map(item.get_closest_marker, SKIPPED))]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in set(left_out)]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """A worker is given whole modules, for their fixtures, and some folders whole."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            folder = module.rpartition("/")[0]
+            return folder if folder in TOGETHER else module
+
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

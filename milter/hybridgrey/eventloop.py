@@ -102,6 +102,8 @@ class Loop:
     ) -> None:
         """`broken` is told what a timer or anything else that has no watcher raises; without it all ends."""
         self._poller = poller or _poller()
+        # epoll forgets what is closed everywhere (epoll(7)), and is asked for nothing before that.
+        self._forgets = hasattr(select, "epoll") and isinstance(self._poller, select.epoll)
         self._broken = broken or self.failed
         self._watchers: dict[int, Callable[[int], None]] = {}
         self._timers: list[tuple[float, int, Callable[[Any], None], Any]] = []
@@ -125,9 +127,13 @@ class Loop:
         """Watch a descriptor for other events; for none, one is told of its end only, if at all."""
         self._poller.modify(fd, events)
 
-    def release(self, fd: int, close: Callable[[], object]) -> None:
-        """Watch a descriptor no longer; `close` it at the end of the turn."""
-        self._poller.unregister(fd)
+    def release(self, fd: int, close: Callable[[], object], *, alone: bool = False) -> None:
+        """Watch a descriptor no longer; `close` it at the end of the turn.
+
+        `alone`: no other process has what it stands for, so that nothing is left of it when it is closed.
+        """
+        if not (alone and self._forgets):
+            self._poller.unregister(fd)
         del self._watchers[fd]
         self._closing.append(close)
 

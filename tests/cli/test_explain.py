@@ -32,12 +32,6 @@ RULES = [
 
 
 @pytest.fixture(scope="module")
-def server():
-    with Redis() as part:
-        yield part
-
-
-@pytest.fixture(scope="module")
 def dns():
     zones = {
         "bl.test": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 
@@ -10,8 +11,6 @@ import pytest
 from hybridgrey.hand import expected, register
 from parts.base import LOOPBACK, free_port
 from parts.commandline import in_terminal, run
-from parts.daemon import toml
-from parts.redisserver import Redis
 
 RULES = [
     {"name": "hand in", "by_hand": "allow", "action": "accept"},
@@ -20,23 +19,10 @@ RULES = [
 ]
 
 
-@pytest.fixture(scope="module")
-def server():
-    with Redis() as part:
-        yield part
-
-
 @pytest.fixture
-def write(tmp_path):
-    """A function that writes a config for a store and gives its path."""
-
-    def write(url, **settings):
-        path = tmp_path / "hg.toml"
-        store = {"url": url, **settings.pop("store", {})}
-        path.write_text(toml({"store": store, "hostname": "mx1.example.org", "rule": RULES, **settings}))
-        return path
-
-    return write
+def write(write):
+    """With rules that look at entries."""
+    return functools.partial(write, hostname="mx1.example.org", rule=RULES)
 
 
 @pytest.fixture

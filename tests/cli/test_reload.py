@@ -12,16 +12,9 @@ import pytest
 from parts.base import wait_until
 from parts.commandline import run
 from parts.daemon import Daemon
-from parts.redisserver import Redis
 
 LOCAL = {"name": "local", "clients": ["127.0.0.0/8"], "action": "accept"}
 RULES = [LOCAL, {"name": "rest", "action": "greylist"}]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with Redis() as part:
-        yield part
 
 
 @pytest.fixture

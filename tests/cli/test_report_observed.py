@@ -13,6 +13,7 @@ import pytest
 from hybridgrey.cli import report_observed
 from hybridgrey.outcome import Outcome
 from hybridgrey.report.observed import Heaviest, Summary, VerdictReader
+from parts import forked
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -68,13 +69,7 @@ LOG = [
 
 def run(*args, **options):
     """The finished program."""
-    return subprocess.run(
-        [*PROGRAM, "report", "observed", *map(str, args)],
-        capture_output=True,
-        text=True,
-        check=False,
-        **options,
-    )
+    return forked.run("report", "observed", *args, **options)
 
 
 @pytest.fixture
@@ -209,7 +204,9 @@ def test_no_verdict(world, text, options, said):
     assert len(done.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("content", [gzip.compress(b"x" * 5000)[:-9], b"\x1f\x8bnot gzip"])
+@pytest.mark.parametrize(
+    "content", [gzip.compress(b"x" * 5000)[:-9], b"\x1f\x8bnot gzip"], ids=["cut off", "not gzip"]
+)
 def test_damaged_gzip(world, content):
     """A damaged archive and a missing file are one line each, and status 1."""
     path = world.folder / "bad.gz"

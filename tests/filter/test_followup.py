@@ -40,10 +40,10 @@ class Counts:
         if call == self.fails:
             raise RuntimeError(call)
 
-    def decided(self, client, decision):
+    def decided(self, client, decision, outcome, reason):
         self._note(f"decided {client.address}")
 
-    def recorded(self, event, decision, at):
+    def recorded(self, event, written, at):
         self.events.append({**event, "at": at})
 
     def opened(self):

@@ -20,6 +20,7 @@ from hybridgrey.greylist.triplets import Greylist, State
 from hybridgrey.lists import zones
 from hybridgrey.lists.resolver import Resolver
 from hybridgrey.lists.upstream import NoReporter
+from hybridgrey.outcome import Outcome, Reason
 from hybridgrey.policy.conditions import Score
 from hybridgrey.policy.judge import Action, Policy, Rule
 from hybridgrey.policy.pattern import ListEntry
@@ -57,10 +58,10 @@ class Counted:
     def __init__(self) -> None:
         self.events: list[str] = []
 
-    def decided(self, client: Client, decision: Decision) -> None:
-        self.events.append(decision.outcome)
+    def decided(self, client: Client, decision: Decision, outcome: Outcome, reason: Reason) -> None:
+        self.events.append(outcome)
 
-    def recorded(self, event: dict[str, object], decision: Decision, at: float) -> None:
+    def recorded(self, event: dict[str, object], written: bytes | None, at: float) -> None:
         raise AssertionError
 
     def opened(self) -> None:

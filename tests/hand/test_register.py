@@ -11,6 +11,7 @@ import pytest
 from faults.shared import cluster, under_sentinel
 from hybridgrey import envelope
 from hybridgrey.greylist import normalise
+from hybridgrey.greylist.triplets import Greylist, State, Touch
 from hybridgrey.hand import expected as expected_
 from hybridgrey.hand import register as register_
 from hybridgrey.hand.entries import About, parse, read, said
@@ -20,6 +21,7 @@ from hybridgrey.policy.conditions import Hand
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.store.embedded import EmbeddedServer
 from parts.base import LOOPBACK
+from parts.greyterms import GreyTerms
 from parts.redisserver import Redis
 
 A, B = read(About.CLIENT, "192.0.2.1"), read(About.CLIENT, "192.0.2.0/24")
@@ -287,3 +289,51 @@ def test_a_copy_with_pairs_that_are_no_entries():
     assert [e.subject for e in copy.entries()] == [A]
     assert parse(*copy.pairs[0]) is None
     assert json.loads(copy.pairs[1][1].split(b" ", 2)[2])["kind"] == "allow"
+
+
+@pytest.mark.parametrize("secret", ["", "s3cret"])
+def test_the_greylist_says_in_its_answer_whether_mail_is_expected(store, url, secret):
+    """Where one server has all keys; in a Cluster it is asked apart, with the same result."""
+    mail, grey = Expected(secret), Greylist(store, GreyTerms(max_waiting=1), key_secret=secret)
+    ann, bob = envelope.read("ann@example.net"), envelope.read("bob@example.net")
+    mail.put(store, ann, 60, "test")
+
+    def told(client, box):
+        call = grey.attempt(client, "joe@example.org", box.key, 300, mail.place(box))
+        touch = Touch.read(store.run(*call))
+        apart = mail.read(store.run(*mail.ask(box))) if touch.expected is None else touch.expected
+        return touch.state, touch.expected, apart
+
+    alone = not url.startswith("cluster:")
+    yes, no = (True, False) if alone else (None, None)
+    client = f"198.51.100.{len(secret)}"
+    assert told(client, ann) == (State.NEW, yes, True)
+    assert told(client, ann) == (State.EARLY, yes, True)
+    assert told(client, bob) == (State.FULL, no, False)
+    assert mail.take(store, ann) > 0
+    assert told(client, ann) == (State.EARLY, no, False)
+    passing = grey.attempt(client, "joe@example.org", ann.key, 0, mail.place(ann))
+    passed = Touch.read(store.run(*passing))
+    assert (passed.state, passed.expected) == (State.PASSED, None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [("hash", "soon ann"), ("hash", ""), ("hash", "1 ann"), ("hash", "9" * 400 + " x"), ("string", "1")],
+)
+def test_what_is_no_expectation_delays(server, kind, value):
+    """The store's content is nothing to trust: it may let nobody in, nor break an attempt."""
+    box, mail = envelope.read("ann@example.net"), Expected()
+    key, field = mail.place(box)
+    with server.client() as client, contextlib.closing(Store.open(server.url, 2.0)) as store:
+        client.flushdb()
+        if kind == "hash":
+            client.hset(key, field, value)
+        else:
+            client.set(key, value)
+        call = Greylist(store, GreyTerms()).attempt(
+            "192.0.2.1", "joe@example.org", box.key, 300, (key, field)
+        )
+        endless = value.startswith("9")
+        assert Touch.read(store.run(*call)) == (State.NEW, 300, 0, endless)
+        assert mail.read(store.run(*mail.ask(box))) is endless

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
 import dns.message
@@ -12,7 +13,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from parts.base import PartError, wait_until
+from parts import refusingdns
+from parts.base import LOOPBACK, PartError, wait_until
+from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.rbldnsd import Rbldnsd, ip4set, ip6trie
 from parts.redisserver import Redis
@@ -57,6 +60,34 @@ def test_a_frozen_redis_accepts_and_does_not_answer():
         process = server.process
     assert process is not None
     assert process.poll() is not None
+
+
+class SlowReplica(Redis):
+    """One that needs minutes for its first append-only file."""
+
+    def __init__(self, primary: Redis) -> None:
+        super().__init__()
+        follow = ["--replicaof", LOOPBACK, str(primary.port), "--rdb-key-save-delay", "1000000"]
+        self._arguments += follow
+
+    def writes(self) -> object:
+        """Whether it is about it."""
+        return self.client().info("persistence")["aof_rewrite_in_progress"]
+
+
+def test_a_redis_that_refuses_sigterm_is_ended():
+    """A replica that writes its first append-only file stays at SIGTERM; it goes with its part."""
+    with Redis() as primary:
+        primary.client().mset({f"k{number}": "v" for number in range(1000)})
+        with SlowReplica(primary) as replica:
+            wait_until(replica.writes, "it writes its append-only file")
+            replica.send_signal(signal.SIGTERM)
+            wait_until(lambda: "can't exit" in replica.log_text(), "it refuses")
+            assert replica.running
+            process = replica.process
+    assert process is not None
+    assert process.returncode == -signal.SIGKILL
+    assert not replica.directory.exists()
 
 
 def test_a_part_that_cannot_start_says_why():
@@ -164,3 +195,23 @@ def test_fakedns_frees_its_port():
         port = server.port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", port))
+
+
+def test_a_nameserver_that_refuses_is_there_for_all():
+    """Whatever comes before, every question is answered at once."""
+    host, _, port = refusingdns.address().rpartition(":")
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as junk:
+        junk.sendto(b"junk", (host, int(port)))
+    for name in ("a.test", "b.test"):
+        question = dns.message.make_query(name, "TXT", use_edns=True)
+        assert dns.query.udp(question, host, timeout=5, port=int(port)).rcode() == dns.rcode.REFUSED
+    assert refusingdns.address() == f"{host}:{port}"
+
+
+@pytest.mark.parametrize("pid_file", ["", "own.pid", "/run/other/own.pid"])
+def test_a_daemon_keeps_no_state_in_the_hosts_folder(pid_file):
+    """Its state is beside its pid file, or its configuration, whatever the host has in /var/lib."""
+    daemon = Daemon({"pid_file": pid_file} if pid_file else None)
+    wanted = "/run/other" if "/" in pid_file else str(daemon.directory)
+    assert daemon.environment()["STATE_DIRECTORY"] == wanted
+    daemon.close()

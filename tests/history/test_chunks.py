@@ -128,20 +128,6 @@ def test_hostile_chunks() -> None:
 # -- in a store
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[Redis]:
-    with Redis() as part:
-        yield part
-
-
-@pytest.fixture
-def store(server: Redis) -> Iterator[Store]:
-    with server.client() as client:
-        client.flushall()
-    with contextlib.closing(Store.open(server.unix_url, 5.0)) as made:
-        yield made
-
-
 def fill(writer: ChunkWriter, made: list[chunks.Chunk], now: float = NOW, most: int = 2**26) -> None:
     """Write all of them."""
     while made:

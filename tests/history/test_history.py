@@ -7,7 +7,6 @@ import random
 import time
 from calendar import timegm
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,20 +27,6 @@ from parts.redisserver import Redis
 
 NOW = float(timegm((2026, 1, 31, 23, 59, 30)))
 """The last half minute of a month."""
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[Redis]:
-    with Redis() as part:
-        yield part
-
-
-@pytest.fixture
-def store(server: Redis) -> Iterator[Store]:
-    with server.client() as client:
-        client.flushall()
-    with contextlib.closing(Store.open(server.unix_url, 5.0)) as made:
-        yield made
 
 
 def counted(series: str, count: int, moment: float = NOW) -> Batch:

@@ -17,16 +17,16 @@ from pathlib import Path
 
 import pytest
 
+from install import machines
+from install.machines import PATIENCE, serves
 from parts import cleanroot
-from parts.base import LOOPBACK, wait_until
+from parts.base import wait_until
 from parts.cleanroot import CleanRoot
-from parts.milterpeer import MilterPeer
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "contrib" / "container" / "Containerfile"
 KNOWN = {"FROM", "RUN", "COPY", "USER", "VOLUME", "EXPOSE", "STOPSIGNAL", "HEALTHCHECK", "ENTRYPOINT", "CMD"}
 OPT = "/opt/hybridgrey"
-PATIENCE = 60.0
 # Over /opt lies an empty folder: the environment is made where the image has it, and comes out as a tar.
 BUILD = """\
 set -e
@@ -155,25 +155,7 @@ def put_together(machine: CleanRoot) -> None:
 def start(machine: CleanRoot) -> str:
     """Run the image's program as its user; the process id."""
     words = [*json.loads(last("ENTRYPOINT").text), *json.loads(last("CMD").text)]
-    command = ["start-stop-daemon", "--start", "--background", "--make-pidfile", "--pidfile", "/run/test.pid"]
-    machine.run(*command, "--chuid", last("USER").text, "--startas", words[0], "--", *words[1:])
-    return machine.path("/run/test.pid").read_text().strip()
-
-
-def serves(machine: CleanRoot) -> bool:
-    """Whether a client is judged at the port that the image exposes."""
-
-    def session() -> str:
-        with MilterPeer((LOOPBACK, int(last("EXPOSE").text)), timeout=PATIENCE) as peer:
-            peer.connect()
-            peer.helo()
-            peer.mail()
-            return peer.rcpt().code
-
-    try:
-        return machine.within(session) == "450"
-    except ConnectionError:
-        return False
+    return machines.start(machine, last("USER").text, *words)
 
 
 @pytest.mark.skipif(bool(cleanroot.missing()), reason=cleanroot.missing() or "fit")
@@ -191,12 +173,12 @@ def test_what_the_image_would_run(tmp_path):
         machine.copy(archive, "/tmp/opt.tar")
         machine.run("tar", "-C", "/", "-xf", "/tmp/opt.tar")
         put_together(machine)
-        pid = start(machine)
-        wait_until(lambda: serves(machine), "the daemon serves", PATIENCE)
+        port, pid = int(last("EXPOSE").text), start(machine)
+        wait_until(lambda: serves(machine, port), "the daemon serves", PATIENCE)
         assert machine.run("stat", "-c", "%U", f"/proc/{pid}").stdout.strip() == "hybridgrey"
         check = json.loads(last("HEALTHCHECK").text.partition(" CMD ")[2])
         wait_until(
             lambda: machine.run(*check, check=False).returncode == 0, "it says that it is well", PATIENCE
         )
         machine.run("sh", "-c", f"kill -TERM {pid}")
-        wait_until(lambda: not serves(machine), "it has ended", PATIENCE)
+        wait_until(lambda: not serves(machine, port), "it has ended", PATIENCE)

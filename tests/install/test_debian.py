@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from install.machines import with_systemd
 from parts import cleanroot, debianpackage
-from parts.base import LOOPBACK, PartError, wait_until
+from parts.base import LOOPBACK, wait_until
 from parts.cleanroot import CleanRoot
 from parts.milterpeer import MilterPeer
 
@@ -249,13 +250,7 @@ def test_lintian_has_nothing_to_say(package):
 def test_life_under_systemd(package):
     """It serves, confined; stopped, killed and upgraded it refuses nobody; purged nothing is left."""
     first, second = package
-    try:
-        machine = CleanRoot("systemd")
-    except PartError as error:
-        if "cgroup2" in str(error):
-            pytest.skip(str(error))
-        raise
-    with machine:
+    with with_systemd() as machine:
         before = failed(machine)  # the kernel's modules, say, which are not in such a machine
         install(machine, first)
         assert completes(machine) == "check-config"

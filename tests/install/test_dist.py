@@ -15,10 +15,11 @@ import pytest
 
 from hybridgrey import __version__
 from hybridgrey.config.settings import Settings
+from install import machines
+from install.machines import PATIENCE, serves
 from parts import cleanroot, distribution
 from parts.base import LOOPBACK, wait_until
 from parts.cleanroot import CleanRoot
-from parts.milterpeer import MilterPeer
 
 pytestmark = [
     pytest.mark.skipif(bool(cleanroot.missing()), reason=cleanroot.missing() or "fit"),
@@ -28,7 +29,6 @@ pytestmark = [
 OPT = "/opt/hybridgrey"
 PROGRAM = f"{OPT}/bin/hybridgrey"
 DOC = f"{OPT}/share/doc/hybridgrey"
-PATIENCE = 60.0
 SOURCE = distribution.ROOT / "milter/hybridgrey"
 # The wheel alone, where the daemon needs no pymilter
 NATIVE = pytest.param(
@@ -119,25 +119,7 @@ def start(machine: CleanRoot) -> str:
     machine.run("sh", "-c", f"install -D -m 644 {DOC}/etc/* -t /etc/hybridgrey")
     machine.run("useradd", "--system", "--user-group", "--home-dir", "/var/lib/hybridgrey", "hybridgrey")
     machine.run("install", "-d", "-o", "hybridgrey", "/var/lib/hybridgrey")
-    command = ["start-stop-daemon", "--start", "--background", "--make-pidfile", "--pidfile", "/run/test.pid"]
-    machine.run(*command, "--chuid", "hybridgrey", "--startas", PROGRAM, "--", "run")
-    return machine.path("/run/test.pid").read_text().strip()
-
-
-def serves(machine: CleanRoot) -> bool:
-    """Whether a client is judged."""
-
-    def session() -> str:
-        with MilterPeer((LOOPBACK, 8893), timeout=PATIENCE) as peer:
-            peer.connect()
-            peer.helo()
-            peer.mail()
-            return peer.rcpt().code
-
-    try:
-        return machine.within(session) == "450"
-    except ConnectionError:
-        return False
+    return machines.start(machine, "hybridgrey", PROGRAM, "run")
 
 
 def page(machine: CleanRoot, path: str) -> str:

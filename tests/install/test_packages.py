@@ -6,8 +6,8 @@ import re
 
 import pytest
 
+from install.machines import with_systemd
 from parts import cleanroot
-from parts.base import PartError
 from parts.cleanroot import CleanRoot
 from parts.guides import ROOT
 
@@ -27,13 +27,7 @@ UNITS = ("opendkim", "postfix", "rbldnsd", "redis", "redis-server", "sqlgrey", "
 @pytest.fixture(scope="module")
 def machine():
     """One whose admin has a postgrey that runs, and a policy of what may start."""
-    try:
-        running = CleanRoot("systemd")
-    except PartError as error:
-        if "cgroup2" in str(error):
-            pytest.skip(str(error))
-        raise
-    with running:
+    with with_systemd() as running:
         running.fetch("postgrey", *OURS)
         running.run("apt-get", "-qq", "install", "--yes", "--no-install-recommends", "postgrey")
         running.path(POLICY).write_text(OWN_POLICY)

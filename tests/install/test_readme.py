@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from install.machines import with_systemd
 from parts import cleanroot, debianpackage, distribution, guides
-from parts.base import LOOPBACK, PartError, wait_until
+from parts.base import LOOPBACK, wait_until
 from parts.cleanroot import CleanRoot
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -81,13 +82,7 @@ def test_with_pip(bare):
 @pytest.fixture
 def machine():
     """A mail host, its interfaces and the lists: all that the README takes for granted."""
-    try:
-        running = CleanRoot("systemd")
-    except PartError as error:
-        if "cgroup2" in str(error):
-            pytest.skip(str(error))
-        raise
-    with running:
+    with with_systemd() as running:
         running.fetch("postfix")
         for address in (UNKNOWN, LISTED):
             running.within(lambda address=address: _have(address))

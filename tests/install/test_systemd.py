@@ -116,6 +116,7 @@ class Activated(Daemon):
                 stdout=log,
                 stderr=log,
                 pass_fds=(self._held.fileno(),),
+                env=self.environment(),
                 start_new_session=True,
             )
         seen = len(self.events("ready"))
@@ -219,7 +220,9 @@ def activator(daemon: Daemon, port: int) -> Iterator[Part]:
     class SocketActivate(Part):
         def command(self):
             words = ["systemd-socket-activate", f"--listen={LOOPBACK}:{port}", "--fdname=hybridgrey.socket"]
-            return [*words, f"--setenv=PATH={os.environ['PATH']}", *daemon.command()]
+            given = daemon.environment()
+            kept = (f"--setenv={name}={given[name]}" for name in ("PATH", "STATE_DIRECTORY"))
+            return [*words, *kept, *daemon.command()]
 
         def ready(self):
             return "Listening on" in self.log_text()
@@ -264,7 +267,7 @@ def test_manager_hears_all_its_life(tmp_path):
         class Watched(Daemon):
             def environment(self):
                 notify = f"@hybridgrey-test-{os.getpid()}"
-                return {**os.environ, "NOTIFY_SOCKET": notify, "WATCHDOG_USEC": "400000"}
+                return {**super().environment(), "NOTIFY_SOCKET": notify, "WATCHDOG_USEC": "400000"}
 
         settings = {"store": {"url": "redis://127.0.0.1:1"}}
         with Watched(settings) as daemon:
@@ -298,7 +301,7 @@ def test_hung_daemon_does_not_ping():
 
         class Watched(Daemon):
             def environment(self):
-                return {**os.environ, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "400000"}
+                return {**super().environment(), "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "400000"}
 
         with Watched({"store": {"url": "redis://127.0.0.1:1"}}) as daemon:
             next(one for one in messages(manager) if one == ["WATCHDOG=1"])
@@ -316,7 +319,7 @@ def test_a_manager_that_does_not_read():
 
         class Watched(Daemon):
             def environment(self):
-                return {**os.environ, "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "400000"}
+                return {**super().environment(), "NOTIFY_SOCKET": f"@{name}", "WATCHDOG_USEC": "400000"}
 
         with (
             Watched({"store": {"url": "redis://127.0.0.1:1"}}),

@@ -95,6 +95,32 @@ def test_answers(looped, behaviour, wanted, cached):
         assert bool(by.cache.get(packed(CLIENT))) is cached
 
 
+def test_answers_are_read_as_soon_as_the_last_is_there(looped, dns_server):
+    """Nobody waits for them, and an idle client is not to hold its questions and datagrams."""
+    dns_server.zone("other.test", delay=0.05)
+    by = resolver(looped, place(dns_server), names=["bl.test", "other.test"])
+    with contextlib.closing(asked(by)) as found:
+        looped.until(lambda: len(found.answers) == 2)
+        assert found.answers["bl.test"].codes
+        assert not found._exchange.open
+        assert not carriers(found)
+        assert {zone.name for zone, _ in found.heard} == {"bl.test", "other.test"}
+    assert not looped.broken
+
+
+def test_a_bug_in_reading_costs_one_client(looped, dns_server):
+    by = resolver(looped, place(dns_server))
+    with contextlib.closing(asked(by)) as found, contextlib.closing(asked(by, CLIENTS[0])) as other:
+
+        def broken() -> None:
+            raise RuntimeError("a bug")
+
+        found._exchange.when_whole(broken)
+        with pytest.raises(RuntimeError, match="a bug"):
+            looped.until(lambda: False)
+        looped.until(lambda: other.answers)
+
+
 @pytest.mark.parametrize("lossy", [False, True])
 def test_forty_clients_at_once(looped, dns_server, lossy):
     """All have the answers that each has by itself, retransmitted where they got lost."""

@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hybridgrey.clientaddress import ClientReader
 from hybridgrey.filter.counting import Counts
+from hybridgrey.filter.reason import reason_of
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists import zones
 from hybridgrey.metrics import prometheus, series
@@ -597,7 +598,8 @@ def test_lists_of_a_client_that_leaves(
     counts = Counts(shared.meter(shared.counters.lease()), policy, lists)
     for number in range(3):
         rejected = Verdict(policy[1], (Hit("bl.test", (BL,), 1),)) if number < refused else Verdict(None)
-        counts.decided(client, Decision(rejected))
+        decision = Decision(rejected)
+        counts.decided(client, decision, decision.outcome, reason_of(decision))
     counts.left(client)
     found = samples(shared)
     assert {

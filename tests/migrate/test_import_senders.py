@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 import time
 import tomllib
 from dataclasses import replace
@@ -20,20 +18,12 @@ from hybridgrey.migrate.restore import Memory, Restorer
 from hybridgrey.policy.match import Index, Kind, parse_entry
 from hybridgrey.store.connection import Store
 from parts.base import wait_until
+from parts.forked import run
 from parts.greylisters import Postgrey, Sqlgrey
 from parts.greyterms import GreyTerms
-from parts.redisserver import Redis
 
-PROGRAM = [sys.executable, "-c", "from hybridgrey.cli import main; main()"]
 DELAY = 300
 TERMS = GreyTerms()
-
-
-@pytest.fixture(scope="module")
-def redis():
-    """A Redis for all tests of this module."""
-    with Redis() as server:
-        yield server
 
 
 @pytest.fixture
@@ -55,8 +45,7 @@ class World:
 
     def run(self, *args, **options):
         """The finished program ``hybridgrey import …``."""
-        command = [*PROGRAM, "import", *map(str, args), "-c", str(self.path)]
-        return subprocess.run(command, capture_output=True, text=True, check=False, **options)
+        return run("import", *args, "-c", self.path, **options)
 
     def counts(self, *args, **options):
         """What the program says of its work."""
@@ -371,9 +360,7 @@ def test_whitelists_are_rules(tmp_path):
         "/^mx\\d+\\.example\\.net$/\n192.0.4.0-192.0.5.255\n192.0.6.x\n192.0.7.9/24\n"
     )
     (tmp_path / "whitelist_recipients").write_text("postmaster@\nabuse@example.org\nexample.net\n")
-    done = subprocess.run(
-        [*PROGRAM, "import", "postgrey", str(tmp_path)], capture_output=True, text=True, check=False
-    )
+    done = run("import", "postgrey", tmp_path)
     assert done.returncode == 0, done.stderr
     rules = tomllib.loads(done.stdout)["rule"]
     assert rules[0]["clients"] == [
@@ -398,9 +385,9 @@ def test_upstream_names(tmp_path, name):
     (tmp_path / name).write_text("192.0.2.1\n")
     (tmp_path / "postgrey_whitelist_recipients").write_text("abuse@\n")
     (tmp_path / "postgrey_whitelist_clients~").write_text("192.0.2.2\n")
-    command = [*PROGRAM, "import", "postgrey"]
     for paths in ([tmp_path], [tmp_path / name, tmp_path / "postgrey_whitelist_recipients"]):
-        done = subprocess.run([*command, *map(str, paths)], capture_output=True, text=True, check=True)
+        done = run("import", "postgrey", *paths)
+        assert done.returncode == 0
         rules = tomllib.loads(done.stdout)["rule"]
         assert [r.get("clients") or r["recipients"] for r in rules] == [["192.0.2.1"], ["abuse@", "abuse+*@"]]
 
@@ -536,10 +523,5 @@ def test_store_down(tmp_path):
     path.write_text('[store]\nurl = "redis://127.0.0.1:1/0"\n')
     dump = Path(tmp_path / "dump")
     dump.write_text(f"192.0.2.1 <a@b> <c@d> {int(time.time())} AUTO\n")
-    done = subprocess.run(
-        [*PROGRAM, "import", "milter-greylist", str(dump), "-c", str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run("import", "milter-greylist", dump, "-c", path)
     assert (done.returncode, len(done.stderr.splitlines())) == (69, 1)

@@ -18,7 +18,6 @@ from hybridgrey.hand.correspondents import PREFIX
 from hybridgrey.migrate import sentmail
 from hybridgrey.migrate.sentmail import Gathered, Gathering, SentMail, Written
 from parts.commandline import run
-from parts.redisserver import Redis
 
 LOGIN = "postfix/submission/smtpd[7]: 4A1: client=h.example[192.0.2.5], sasl_method=PLAIN, sasl_username=ann"
 PICKUP = "postfix/pickup[7]: 4A1: uid=1000 from=<ann>"
@@ -172,12 +171,6 @@ def test_a_sender_has_so_many_new_ones_in_a_day():
 
 
 # The command.
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as server:
-        yield server
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from parts import postfix, sendmail
 from parts.base import ENGINE
 from parts.daemon import DEFAULTS
 from parts.rbldnsd import Rbldnsd
+from parts.redisserver import Redis
 from parts.unbound import Unbound
 
 BOTH = {
@@ -82,6 +83,13 @@ def mta(request, engine):
     require(module.missing())
     # Asked for only now: what cannot be tested need not be started.
     with part(request.getfixturevalue("daemon").spec) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redis(engine):
+    """A store for the daemons of a module, an empty one for each engine."""
+    with Redis() as running:
         yield running
 
 

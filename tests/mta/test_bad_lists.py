@@ -13,7 +13,6 @@ from parts.base import LOOPBACK, free_port
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.postfix import Postfix
-from parts.redisserver import Redis
 
 pytestmark = [pytest.mark.mta, pytest.mark.usefixtures("with_postfix")]
 
@@ -48,12 +47,6 @@ UNREADABLE = {
     "garbage.test": {"garbage": True},
     "tcp-hangs.test": {"truncate": True, "truncate_hangs": True, "listed": LISTED},
 }
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 def settings(redis, *nameservers, reject="bad.test", accept="good.test", timeout="1s"):

@@ -29,12 +29,6 @@ PASS, BLOCKED, DELAYED = "250 ", "554 5.7.1 ", "450 4.2.0 "
 
 
 @pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def dns():
     with Rbldnsd({"bl.test": ip4set(LISTED)}) as running:
         yield running

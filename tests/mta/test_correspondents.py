@@ -68,12 +68,6 @@ def dns():
         yield server
 
 
-@pytest.fixture(scope="module")
-def redis(engine):
-    with Redis() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _empty(redis):
     with redis.client() as client:

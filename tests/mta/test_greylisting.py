@@ -10,19 +10,12 @@ import pytest
 from mta.talk import rcpt, send
 from parts.daemon import Daemon
 from parts.postfix import Postfix
-from parts.redisserver import Redis
 
 pytestmark = pytest.mark.mta
 
 DELAY, WINDOW = 2, 5
 GREY = re.compile(r"450 4\.2\.0 Greylisted, please try again in (\d+) seconds?")
 SENDER = "news@sender.example"
-
-
-@pytest.fixture(scope="module")
-def redis(engine):
-    with Redis() as running:
-        yield running
 
 
 def settings(redis, **greylist):

@@ -25,15 +25,8 @@ from mta.cases import (
 from mta.talk import rcpt
 from parts.daemon import Daemon
 from parts.postfix import Postfix
-from parts.redisserver import Redis
 
 pytestmark = pytest.mark.mta
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from mta.talk import opened, rcpt
 from parts.base import wait_until
 from parts.daemon import Daemon
 from parts.postfix import Postfix
-from parts.redisserver import Redis
 
 pytestmark = [pytest.mark.mta, pytest.mark.usefixtures("with_postfix")]
 
@@ -23,12 +22,6 @@ SOCKET = "hybridgrey/milter.sock"
 SENDER = "a@y.example"
 GREY = "450 4.2.0 Greylisted, please try again in"
 CHROOTED, FREE = "n - y - - smtpd", "n - n - - smtpd"
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 def settings(redis, mta, **more):

@@ -8,7 +8,6 @@ from mta.talk import opened, plain, rcpt
 from parts.base import free_port, wait_until
 from parts.daemon import Daemon
 from parts.postfix import Postfix, own_spelling
-from parts.redisserver import Redis
 
 pytestmark = [pytest.mark.mta, pytest.mark.usefixtures("with_postfix")]
 
@@ -33,12 +32,6 @@ def test_a_daemon_that_never_ran(action, wanted):
             assert mta.sink.wait("b@x.example")
         told = f"connect to Milter service {spec}: Connection refused"
         wait_until(lambda: told in mta.log_text(), told)
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 def settings(redis):

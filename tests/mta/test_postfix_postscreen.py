@@ -11,7 +11,6 @@ from mta.talk import opened, plain, rcpt
 from parts.base import wait_until
 from parts.daemon import Daemon
 from parts.postfix import HousedPostfix
-from parts.redisserver import Redis
 
 pytestmark = [pytest.mark.mta, pytest.mark.usefixtures("with_postfix")]
 
@@ -70,12 +69,6 @@ class Filtered:
             self.daemon.__exit__(*error)
         finally:
             self.mta.__exit__(*error)
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

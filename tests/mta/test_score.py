@@ -11,7 +11,6 @@ from mta.conftest import MTAS, require
 from mta.talk import opened, plain, send
 from parts import rspamd, sendmail, spamd
 from parts.daemon import Daemon
-from parts.redisserver import Redis
 from parts.rspamd import Rspamd
 from parts.spamd import GTUBE, ScriptedSpamd, Spamd
 
@@ -24,12 +23,6 @@ RULES = [
 ]
 ENGINES = ["libmilter", "native"]
 REAL = {"spamd": (spamd.missing, Spamd), "rspamd": (rspamd.missing, Rspamd)}
-
-
-@pytest.fixture(scope="module")
-def redis():
-    with Redis() as running:
-        yield running
 
 
 def settings(redis, scanner, **more):

@@ -77,12 +77,6 @@ def settings(redis, nameserver, **more):
     }
 
 
-@pytest.fixture(scope="module")
-def redis(engine):
-    with Redis() as running:
-        yield running
-
-
 @pytest.fixture(autouse=True)
 def _empty(redis):
     with redis.client() as client:

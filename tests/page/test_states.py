@@ -114,24 +114,26 @@ def test_observing(browser, redis, dns):
 
 
 HURT = "<img src=x onerror=window.hurt=1><script>window.hurt=1</script>"
-POISON = [
-    b"not JSON",
-    b"[]",
-    b'{"t": "soon", "client": "192.0.2.1"}',
-    b'{"t": 1e308, "client": "192.0.2.1"}',
-    json.dumps(
-        {"t": time.time(), "mx": HURT, "client": HURT, "sender": "\u202eevil", "lists": {HURT: [HURT]}}
-    ),
-    json.dumps({"t": time.time(), "client": "x" * 100_000, "rule": HURT, "reply": HURT, "outcome": HURT}),
-    json.dumps({"t": time.time(), "client": "192.0.2.1", "lists": "none", "wait_ms": {}, "state": []}),
-]
+
+
+def hostile(now: float) -> list[bytes | str]:
+    """Verdicts, or what stands in their place."""
+    return [
+        b"not JSON",
+        b"[]",
+        b'{"t": "soon", "client": "192.0.2.1"}',
+        b'{"t": 1e308, "client": "192.0.2.1"}',
+        json.dumps({"t": now, "mx": HURT, "client": HURT, "sender": "\u202eevil", "lists": {HURT: [HURT]}}),
+        json.dumps({"t": now, "client": "x" * 100_000, "rule": HURT, "reply": HURT, "outcome": HURT}),
+        json.dumps({"t": now, "client": "192.0.2.1", "lists": "none", "wait_ms": {}, "state": []}),
+    ]
 
 
 def poison(server: Redis) -> None:
     """What somebody else might write to the store."""
     now = time.time()
     with server.client() as client:
-        lines = b"\n".join(one if isinstance(one, bytes) else one.encode() for one in POISON)
+        lines = b"\n".join(one if isinstance(one, bytes) else one.encode() for one in hostile(now))
         (ours,) = chunks.cut([json.dumps({"t": now, "client": "192.0.2.9"}).encode()])
         squeeze = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=chunks._DICTIONARY)
         forged = b"1 7 1.0 9999999999.0 " + squeeze.compress(lines) + squeeze.flush()

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
@@ -73,7 +74,7 @@ class Host:
         """Whether it answers; for a moment of a reload nobody does."""
         try:
             return self.get("/healthz") == b"ok\n"
-        except OSError:
+        except (OSError, HTTPException):  # or the old keeper ends in the middle of an answer
             return False
 
     def totals(self, span: str = "hour") -> dict[str, int]:

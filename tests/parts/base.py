@@ -24,6 +24,8 @@ from typing import Self
 ENGINE = os.environ.get("HYBRIDGREY_ENGINE", "auto")
 """What the daemons of tests run on that do not choose themselves: `auto`, `libmilter` or `native`."""
 LOOPBACK = "127.0.0.1"
+_WORKER = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 
 
 class PartError(AssertionError):
@@ -42,10 +44,10 @@ def wait_until(condition: Callable[[], object], what: str, timeout: float = 20.0
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A port on `host` that is free for UDP and TCP at this moment."""
+    """A port on `host` that is free for UDP and TCP at this moment; no other worker of pytest takes it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for _ in range(200):
-        port = random.randint(10000, 32000)
+        port = random.randrange(10000 + _WORKER, 32000, _WORKERS)
         with contextlib.ExitStack() as stack:
             try:
                 for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM):

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from parts import refusingdns
 from parts.base import ENGINE, LOOPBACK, Part, PartError, accepts, free_port, wait_until
 from parts.namespace import Namespace
 
@@ -28,8 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "workers": 2,
     "drain_timeout": "5s",
     "greylist": {"delay": "2s"},
-    # A port where nobody listens: SPF is asked for whoever is greylisted, and no test asks the world.
-    "dns": {"timeout": "1s", "nameservers": ["127.0.0.1:1"]},
+    "dns": {"timeout": "1s"},
     "metrics": {"listen": ""},
     "log": {"level": "debug", "format": "json"},
 }
@@ -98,6 +98,7 @@ class Daemon(Part):
             self.address = str(unix if isinstance(unix, Path) else self.directory / "milter.sock")
         self.config = self.directory / "hybridgrey.toml"
         self.crashes = crashes
+        self._starts = 0
         self.configure(settings or {}, files)
 
     def configure(self, settings: Settings, files: Mapping[str, str] | None = None) -> None:
@@ -108,8 +109,16 @@ class Daemon(Part):
         self.config.write_text(toml(self.settings))
 
     def defaults(self) -> Settings:
-        """What the tests' daemons have if nothing else is said."""
-        return DEFAULTS
+        """What the tests' daemons have if nothing else is said.
+
+        SPF is asked for whoever is greylisted, and no test asks the world.
+        """
+        return merged(DEFAULTS, {"dns": {"nameservers": [refusingdns.address()]}})
+
+    def environment(self) -> dict[str, str]:
+        """With the folder of state where it is on a host that has no ``/var/lib/hybridgrey``."""
+        pid_file = self.directory / self.settings.get("pid_file", "hybridgrey.pid")
+        return {**super().environment(), "STATE_DIRECTORY": str(pid_file.parent)}
 
     @property
     def spec(self) -> str:
@@ -127,9 +136,15 @@ class Daemon(Part):
         ]
         return self._namespace.inside(command) if self._namespace else command
 
+    def start(self) -> None:
+        self._starts = len(self.events("ready"))  # the log goes on where the last start has left it
+        super().start()
+
     def ready(self) -> bool:
         # What listens in a namespace is not seen from outside.
-        return bool(self.events("ready")) and (self._namespace is not None or accepts(self.address))
+        return len(self.events("ready")) > self._starts and (
+            self._namespace is not None or accepts(self.address)
+        )
 
     def events(self, name: str = "") -> list[dict[str, Any]]:
         """The log lines of one event, or all, oldest first."""

@@ -1,4 +1,4 @@
-"""The command as a process that is forked from here: as `commandline`, without half a second of imports.
+"""The command as a process that is forked from here: as `commandline`, where no server or thread is about.
 
 A process of its own all the same: its streams are files, it ends with a status, and nothing that it does
 comes back. What must show how the program starts (imports, closed streams, terminals) starts it anew.
@@ -9,8 +9,9 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -36,7 +37,7 @@ def run(
         given.seek(0)
         pid = os.fork()
         if pid == 0:
-            _become(arguments, (given, output, error), cwd, env)
+            become(arguments, (given, output, error), cwd, env)
         _, status = os.waitpid(pid, 0)
         texts = [_text(stream) for stream in (output, error)]
     return CompletedProcess(arguments, os.waitstatus_to_exitcode(status), *texts)
@@ -47,8 +48,8 @@ def _text(stream: IO[bytes]) -> str:
     return stream.read().decode()
 
 
-def _become(
-    arguments: list[str], streams: tuple[IO[bytes], ...], cwd: Path | None, env: Mapping[str, str] | None
+def become(
+    arguments: list[str], streams: Sequence[IO[bytes]], cwd: Path | None, env: Mapping[str, str] | None
 ) -> NoReturn:
     """What a new interpreter would do; never comes back to the test."""
     status = 70  # EX_SOFTWARE, should nobody say better
@@ -63,6 +64,7 @@ def _become(
         if env is not None:
             os.environ.clear()
             os.environ.update(env)
+            time.tzset()
         sys.argv = ["hybridgrey", *arguments]
         status = _status()
         sys.stdout.flush()

@@ -131,6 +131,9 @@ class MilterPeer:
         self.socket = socket.socket(family, socket.SOCK_STREAM)
         self.socket.settimeout(timeout)
         self.socket.connect(address)
+        if family != socket.AF_UNIX:
+            # Macros and command are two packets: the second would wait 40 ms for the first one's ACK.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.wanted_macros: dict[str, list[str]] = {}
         self._negotiate(version, actions, protocol)
 

@@ -19,7 +19,7 @@ from functools import cache
 from pathlib import Path
 
 from parts.commandline import Done
-from parts.daemon import DEFAULTS, Daemon, Settings
+from parts.daemon import Daemon, Settings
 
 COMMIT = "565d35b56d32a4536d6332c884bcf0061699fd9e"
 ROOT = Path(__file__).parent.parent.parent
@@ -67,7 +67,7 @@ class PreviousDaemon(Daemon):
     """Its daemon; what runs is checked, for a wrong path would make every test pass."""
 
     def defaults(self) -> Settings:
-        return {key: value for key, value in DEFAULTS.items() if key != "engine"}
+        return {key: value for key, value in super().defaults().items() if key != "engine"}
 
     def command(self) -> list[str | Path]:
         return [sys.executable, "-c", _MAIN, "run", "-c", self.config]

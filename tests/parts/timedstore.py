@@ -14,7 +14,7 @@ from parts.redisserver import Redis
 
 BEGIN = 1_767_225_600
 OWN_CLOCK = "redis.call('TIME')[1]"
-MOST_ARGUMENTS = 9
+MOST_ARGUMENTS = 10
 
 
 class Valkey(Redis):
@@ -33,6 +33,8 @@ class Timed:
         self.used: Sequence[bytes] = ()
         self.script = Script(SCRIPT.text.replace(OWN_CLOCK, f"ARGV[{MOST_ARGUMENTS + 1}]"))
         self.client = server.client()
+        # As if keys were on several servers: it runs the greylist's script and no other.
+        self.where = None
 
     def run(
         self, _script: Script, keys: Sequence[bytes], args: Arguments, _seconds: float | None = None

@@ -86,7 +86,9 @@ def test_notifier_without_a_manager_is_silent():
     assert notifier.watchdog_interval == 0.0
 
 
-@pytest.mark.parametrize(("pid", "interval"), [("", 15.0), (str(os.getpid()), 15.0), ("1", 0.0)])
+@pytest.mark.parametrize(
+    ("pid", "interval"), [("", 15.0), (str(os.getpid()), 15.0), ("1", 0.0)], ids=["any", "this", "another"]
+)
 def test_watchdog_is_for_the_process_it_names(pid, interval):
     """WATCHDOG_PID of another process is not ours to answer; half of the time is left as a margin."""
     environ = {"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": pid}

@@ -305,7 +305,7 @@ def test_a_bug_elsewhere_costs_one_connection(world, monkeypatch):
         raise RuntimeError("a bug")
 
     with monkeypatch.context() as patch:
-        patch.setattr(native_engine.Peer, "_opened", broken)
+        patch.setattr(native_engine.Peer, "_handle", broken)
         assert world.talk(bad, CONNECT) is None
     assert world.talk(good, MAIL + RCPT) == CONTINUE
     assert ("connection", "a bug") in world.sessions.errors

@@ -20,33 +20,6 @@ WRITE = Script("redis.call('SET', KEYS[1], ARGV[1]) return {1}")
 TIMEOUT = 0.4
 
 
-@pytest.fixture(scope="module")
-def secured():
-    with Redis(tls=True, user="grey", password="p@ss:w/rd%41") as part:  # to be escaped in URLs
-        yield part
-
-
-@pytest.fixture
-def server():
-    with Redis() as part:
-        yield part
-
-
-class Changes:
-    """What the store told its owner."""
-
-    def __init__(self):
-        self.seen = []
-
-    def __call__(self, available, reason):
-        self.seen.append((available, reason))
-
-
-@pytest.fixture
-def changes():
-    return Changes()
-
-
 @pytest.fixture
 def store(server, changes):
     with contextlib.closing(Store.open(server.unix_url, TIMEOUT, on_change=changes)) as store:

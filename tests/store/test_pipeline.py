@@ -14,28 +14,10 @@ from hybridgrey.store import pipeline
 from hybridgrey.store.connection import Script, Store, StoreError
 from parts.base import LOOPBACK, free_port
 from parts.looped import Looped
-from parts.redisserver import Redis
-from store.test_connection import ECHO, TIMEOUT, WRITE, Changes, secured_urls
+from store.test_connection import ECHO, TIMEOUT, WRITE, secured_urls
 
 KINDS = ["redis", "redis with database", "unix", "unix with database", "rediss", "rediss by name"]
 BIG = Script("return {tonumber(ARGV[1]), #ARGV[2]}")
-
-
-@pytest.fixture(scope="module")
-def secured():
-    with Redis(tls=True, user="grey", password="p@ss:w/rd%41") as part:  # to be escaped in URLs
-        yield part
-
-
-@pytest.fixture
-def server():
-    with Redis() as part:
-        yield part
-
-
-@pytest.fixture
-def changes():
-    return Changes()
 
 
 @pytest.fixture

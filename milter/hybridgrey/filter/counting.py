@@ -8,12 +8,15 @@ those that the admin would see with all time in the world.  Put together by `ass
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
-from hybridgrey.filter.reason import reason_of
+import orjson
+
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.meter import Meter
-from hybridgrey.metrics.ring import RingWriter, packed
+from hybridgrey.metrics.ring import RECORD_MAX, RingWriter, packed
+from hybridgrey.outcome import Outcome, Reason
 from hybridgrey.policy.judge import Action, Answer, Rule
 from hybridgrey.policy.pattern import Pattern
 
@@ -30,6 +33,8 @@ _ACTIONS = {
 }
 # Lists give few different codes, and what they mean is found once; a hostile list gives ever new ones.
 _MOST_MEANINGS = 4096
+# Bytes that a record's time and its punctuation take at most.
+MOST_OF_TIME: Final = 64
 
 
 class _Tally:
@@ -56,6 +61,7 @@ class Counts:
         self._meter = meter
         self._ring = ring
         self._mx = mx
+        self._place = orjson.dumps({"mx": mx})[1:-1]
         self.records = ring is not None
         self._labels = {zone.name: zone.label for zone in zones}
         self._patterns = {bit: _patterns(rules, actions) for bit, actions in _ACTIONS.items()}
@@ -63,18 +69,19 @@ class Counts:
         self._tallies: dict[Client, _Tally] = {}
         self._meanings: dict[tuple[str, tuple[bytes, ...]], int] = {}
 
-    def decided(self, client: Client, decision: Decision) -> None:
+    def decided(self, client: Client, decision: Decision, outcome: Outcome, reason: Reason) -> None:
         """Count a verdict and what the greylist said."""
         verdict, touch, error = decision.verdict, decision.touch, decision.store_error
         meter, rule, action = self._meter, verdict.rule, verdict.action
-        name, reason = rule.name if rule else None, reason_of(decision).value
-        meter.decided(name, action.value, decision.outcome, decision.waited, reason)
+        # Not `value`, which is a function in Python; here and below.
+        name = rule.name if rule else None
+        meter.decided(name, action._value_, outcome, decision.waited, reason._value_)
         tally = None
         if client.lookup is not None:
             tally = self._tallies.get(client) or self._tallies.setdefault(client, _Tally())
             tally.judged += 1
         if touch is not None:
-            meter.greylisted(touch.state.value, touch.age, decision.stored)
+            meter.greylisted(touch.state._value_, touch.age, decision.stored)
         elif error:
             meter.store_failed()
         elif tally is not None and action is Action.REJECT and verdict.hits:
@@ -82,12 +89,16 @@ class Counts:
         for noted in verdict.noted:
             meter.noted(noted.name)
 
-    def recorded(self, event: dict[str, object], decision: Decision, at: float) -> None:
-        """Leave a verdict to the keeper."""
+    def recorded(self, event: dict[str, object], written: bytes | None, at: float) -> None:
+        """Leave a verdict to the keeper; `written`: the members of the event as JSON, if there is that."""
         if self._ring is not None:
-            event["t"] = at
-            event["mx"] = self._mx
-            self._ring.write(packed(event))
+            if written is not None and len(written) + len(self._place) < RECORD_MAX - MOST_OF_TIME:
+                record = b'{"t":%b,%b,%b}' % (repr(at).encode(), self._place, written)
+            else:
+                event["t"] = at
+                event["mx"] = self._mx
+                record = packed(event)
+            self._ring.write(record)
 
     def opened(self) -> None:
         """Count a connection."""

@@ -23,11 +23,12 @@ from hybridgrey.address import endpoint_text
 from hybridgrey.config.load import Config
 from hybridgrey.content import scanner
 from hybridgrey.content.scanner import Scanned
-from hybridgrey.filter.awaited import Call, Steps
+from hybridgrey.filter.awaited import Steps
 from hybridgrey.filter.blocking import Blocking
 from hybridgrey.filter.pending import described
 from hybridgrey.filter.reply import printable
 from hybridgrey.filter.screen import Client, Decision, InPools, Screen
+from hybridgrey.greylist.peek import Peek
 from hybridgrey.greylist.triplets import Greylist, Touch
 from hybridgrey.hand.correspondents import Correspondents
 from hybridgrey.hand.entries import Entry
@@ -97,27 +98,6 @@ class Explanation:
     def passes(self) -> bool:
         """Whether the recipient is let through now."""
         return not self.reply
-
-
-class Peek:
-    """A greylist that is only looked at (`screen.Triplets`)."""
-
-    def __init__(self, greylist: Greylist) -> None:
-        self._greylist = greylist
-
-    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
-        """What an attempt would meet now."""
-        return self._greylist.glance(client, sender, recipient, delay)
-
-    glance = attempt
-
-    def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
-        """The same for a client that SPF proves."""
-        return self._greylist.glance_by_domain(domain, sender, recipient, delay, network)
-
-    def hand_over(self, _client: str, _sender: str, _recipient: str, _domain: Touch) -> Call | None:
-        """Nothing is changed."""
-        return None
 
 
 class _NoMacros:

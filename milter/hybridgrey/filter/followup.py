@@ -21,6 +21,7 @@ from hybridgrey.envelope import Mailbox
 from hybridgrey.filter.reason import reason_of
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone, code_text
+from hybridgrey.outcome import Outcome, Reason
 from hybridgrey.policy.conditions import Spf, Unknown
 from hybridgrey.policy.judge import Answer
 from hybridgrey.trouble.reporter import Report
@@ -40,11 +41,14 @@ class Counting(Protocol):
     records: bool
     """Whether `recorded` is of use."""
 
-    def decided(self, client: Client, decision: Decision) -> None:
+    def decided(self, client: Client, decision: Decision, outcome: Outcome, reason: Reason) -> None:
         """One recipient was judged."""
 
-    def recorded(self, event: dict[str, object], decision: Decision, at: float) -> None:
-        """What is known of a verdict; the dictionary is the callee's."""
+    def recorded(self, event: dict[str, object], written: bytes | None, at: float) -> None:
+        """What is known of a verdict; the dictionary is the callee's.
+
+        `written`: the members of `event` as JSON, where somebody has put them into words already.
+        """
 
     def opened(self) -> None:
         """An MTA has connected."""
@@ -164,15 +168,15 @@ class Events:
 
     def _judged(self, judged: Judged) -> None:
         counts, decision = self._counts, judged.decision
-        counts.decided(judged.client, decision)
+        outcome, reason = decision.outcome, reason_of(decision)
+        counts.decided(judged.client, decision, outcome, reason)
         if self.told:
-            event = self._event(judged)
-            if self._logged:
-                self._lines.add("info", "verdict", event, judged.at)
+            event = self._event(judged, outcome, reason)
+            written = self._lines.add("info", "verdict", event, judged.at) if self._logged else None
             if counts.records:
-                counts.recorded(event, decision, judged.at)
+                counts.recorded(event, written, judged.at)
 
-    def _event(self, judged: Judged) -> dict[str, object]:
+    def _event(self, judged: Judged, outcome: Outcome, reason: Reason) -> dict[str, object]:
         """The event ``verdict`` of DESIGN section 7."""
         _, client, answers, queue_id, helo, sender, recipient, decision = judged
         verdict, reply, touch = decision.verdict, decision.reply, decision.touch
@@ -185,11 +189,12 @@ class Events:
             "sender": sender.text,
             "recipient": recipient.text,
             "rule": rule.name if rule else None,
-            "action": verdict.action.value,
-            "outcome": decision.outcome.value,
-            "reason": reason_of(decision).value,
+            # Not `value`, which is a function in Python.
+            "action": verdict.action._value_,
+            "outcome": outcome._value_,
+            "reason": reason._value_,
             "lists": self._listings(answers),
-            "state": touch.state.value if touch else None,
+            "state": touch.state._value_ if touch else None,
             "age": touch.age if touch else None,
             "wait_ms": round(decision.waited * 1000, 1),
             "enforced": self._enforced,
@@ -239,6 +244,14 @@ class InTurns(Events):
         """Tell all that has happened in a turn of the loop."""
         if self._waiting:
             self._settle()
+
+    def opened(self, _sessions: int) -> None:
+        """As in Events."""
+        self._counts.opened()
+
+    def closed(self, _sessions: int) -> None:
+        """As in Events."""
+        self._counts.closed()
 
     def _see_to_it(self, *, now: bool) -> None:
         if now:

@@ -46,8 +46,18 @@ Said = Callable[[bytes | None, Carried | None, str | None, Mailbox, Mailbox], By
 class Triplets(Protocol):
     """The greylist, as far as a verdict needs it."""
 
-    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
-        """The call of an attempt; `Touch.read` takes the reply."""
+    def attempt(
+        self,
+        client: str,
+        sender: str,
+        recipient: str,
+        delay: int,
+        expected: tuple[bytes, bytes] | None = None,
+    ) -> Call:
+        """The call of an attempt; `Touch.read` takes the reply.
+
+        `expected`: where the store has mail that is expected; who can answers that too (`Touch.expected`).
+        """
 
     def glance(self, client: str, sender: str, recipient: str, delay: int) -> Call:
         """The call that says what an attempt would mean now, changing nothing."""
@@ -230,12 +240,14 @@ class Judgement:
         touch = self.touch
         if touch is None or touch.accepted:
             return
-        expected = self._parts.expected
+        expected, hoped = self._parts.expected, touch.expected
         try:
             if self._parts.sender_pools:
                 touch = yield from self._by_domain(touch, self._delay(verdict))
             if not touch.accepted and expected is not None:
-                self.expected = expected.read((yield from self._call(expected.ask(self._to))))
+                if hoped is None:
+                    hoped = expected.read((yield from self._call(expected.ask(self._to))))
+                self.expected = hoped
         except StoreError as error:
             # What is known already stands: it is delayed.
             self.store_error = str(error)
@@ -243,8 +255,9 @@ class Judgement:
     def _attempt(self, verdict: Verdict) -> Steps[None]:
         """Ask for the network: of most recipients the only question, so it takes no detour."""
         mail = self.mail
-        client, sender = mail.client.source.listed, mail.sender.key
-        call = self._parts.greylist.attempt(client, sender, self._to.key, self._delay(verdict))
+        client, sender, parts = mail.client.source.listed, mail.sender.key, self._parts
+        place = None if parts.expected is None else parts.expected.place(self._to)
+        call = parts.greylist.attempt(client, sender, self._to.key, self._delay(verdict), place)
         self._looked = True
         asked = time.monotonic()
         try:

@@ -6,6 +6,7 @@
 --       4 waiting triplets of the client's address by slots of time, which are an eighth of the retry window:
 --         for each slot, parted by blanks, 10 digits when it begins (Unix seconds) and 8 digits how many had
 --         their first attempt in it. Most addresses have one slot only, and that is an integer, too
+--       5 the hash of expected mail (see expected.lua), if it is to be looked at too
 -- ARGV  1 delay  2 retry window  3 lifetime (all seconds)  4 auto-allow threshold, 0 = never
 --       5 what is asked:
 --         0 an attempt
@@ -14,8 +15,9 @@
 --         3 no attempt: take over what the triplet's other key says, 8 and 9; earns no credit
 --       6 credit interval (seconds), 0 = each pass counts  7 most waiting triplets of an address, 0 = no bound
 --       8 seconds since the first attempt as the triplet's other key knows it, 0 = it does not (may be left out)
---       9 "1" = the triplet has passed by its other key (for 3 only)
--- Gives {state, seconds left, age}; states as in triplets.py.
+--       9 "1" = the triplet has passed by its other key (for 3 only)  10 the recipient's field in key 5
+-- Gives {state, seconds left, age}; states as in triplets.py. With key 5 a delay has a fourth: whether mail for the
+-- recipient is expected, 1 or 0.
 --
 -- A triplet has two keys: by the client's network, and by the sender's domain where SPF proves the client. Each
 -- is a client of its own here, with a count and a credit; 8 and 9 are how one learns of the other.
@@ -48,6 +50,17 @@ local function write(...)
   if not look then redis.call(...) end
 end
 
+-- What an attempt is told that would be delayed.
+local function delayed(state, left, age)
+  local hoped
+  if KEYS[5] then
+    local value = redis.pcall('HGET', KEYS[5], ARGV[10])
+    local ends = type(value) == 'string' and tonumber(string.match(value, '^(%d+) ') or '') or 0
+    hoped = ends > now and 1 or 0
+  end
+  return {state, left, age, hoped}
+end
+
 local first = integer(KEYS[1])
 local passes = math.max(0, integer(KEYS[2]))
 
@@ -73,7 +86,7 @@ if since > 0 and since <= window and (fresh or since > age) then
 end
 if not fresh and age < delay and mode ~= TAKE_OVER then
   if first ~= before then write('SET', KEYS[1], first, 'EX', math.max(1, window - age)) end
-  return {EARLY, delay - age, age}
+  return delayed(EARLY, delay - age, age)
 end
 
 -- From here on something is counted; what most attempts do not need is not even defined for them.
@@ -152,17 +165,17 @@ if mode == TAKE_OVER then
   return {passed and KNOWN or EARLY, 0, now - first}
 end
 
-if fresh and mode == KEEP_NOTHING then return {NEW, math.max(1, delay), 0} end
+if fresh and mode == KEEP_NOTHING then return delayed(NEW, math.max(1, delay), 0) end
 
 if fresh then
   if most > 0 then
     local slots, total = waiting()
     -- What is there already needs no room, so only what is not is turned away.
-    if first == 0 and total >= most then return {FULL, math.max(1, delay), 0} end
+    if first == 0 and total >= most then return delayed(FULL, math.max(1, delay), 0) end
     note(slots, now, 1)
   end
   write('SET', KEYS[1], now, 'EX', window)
-  return {NEW, math.max(1, delay), 0}
+  return delayed(NEW, math.max(1, delay), 0)
 end
 
 write('SET', KEYS[1], -first, 'EX', lifetime)

@@ -87,17 +87,21 @@ class Touch(NamedTuple):
     `seconds_left`: until a retry passes, 1 to the delay; 0 when accepted. `age`: seconds since the triplet's
     first attempt, which for PASSED is the delay that the mail suffered; 0 for NEW and FULL, and for NETWORK
     when there is no such triplet. FULL: refused like NEW and not remembered, for too many triplets of the
-    client's address wait already.
+    client's address wait already. `expected`: whether mail for the recipient is, None where nobody asked.
     """
 
     state: State
     seconds_left: int
     age: int
+    expected: bool | None = None
 
     @classmethod
     def read(cls, reply: Sequence[int]) -> Touch:
         """What the script has answered. Raises StoreError for what it does not answer."""
         try:
+            if len(reply) == 4:
+                state, left, age, hoped = reply
+                return cls(_STATES[state], left, age, hoped == 1)
             state, left, age = reply
             return cls(_STATES[state], left, age)
         except (ValueError, IndexError, TypeError):
@@ -191,13 +195,28 @@ class Greylist:
         """What `touch` would answer now, changing nothing. Raises StoreError."""
         return Touch.read(self._store.run(*self.glance(client, sender, recipient, delay)))
 
-    def attempt(self, client: str, sender: str, recipient: str, delay: int) -> Call:
-        """The call that notes an attempt and says what it means; `delay` in seconds."""
-        return self._call(client, sender, recipient, delay, 0)
+    def attempt(
+        self,
+        client: str,
+        sender: str,
+        recipient: str,
+        delay: int,
+        expected: tuple[bytes, bytes] | None = None,
+    ) -> Call:
+        """The call that notes an attempt and says what it means; `delay` in seconds.
+
+        `expected` is the key and the field by which mail for the recipient is expected (`hand.expected`): the
+        answer says so, if one server has all keys; `Touch.expected` is None if it does not.
+        """
+        call = self._call(client, sender, recipient, delay, _ATTEMPT)
+        if expected is None or self._store.where is None:
+            return call
+        key, field = expected
+        return call._replace(keys=(*call.keys, key), args=(*call.args, 0, 0, field))
 
     def glance(self, client: str, sender: str, recipient: str, delay: int) -> Call:
         """The call that says what an attempt would mean now, changing nothing."""
-        return self._call(client, sender, recipient, delay, 1)
+        return self._call(client, sender, recipient, delay, _LOOK)
 
     def attempt_by_domain(self, domain: str, sender: str, recipient: str, delay: int, network: Touch) -> Call:
         """The call that notes an attempt of a client that SPF proves to be the domain's.

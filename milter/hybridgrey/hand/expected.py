@@ -2,8 +2,8 @@
 
 Somebody waits for a login code or the link that resets a password; an admin says so with ``hybridgrey
 expect``. It is read from the store when a recipient would be delayed, and only then: so it holds on all
-hosts as soon as the command returns, and costs nothing else.  It lets pass and earns nothing: the triplet
-goes on waiting.
+hosts as soon as the command returns.  Where one server has all keys, the greylist's script looks at it in the
+same call.  It lets pass and earns nothing: the triplet goes on waiting.
 
 A recipient is found by the key that the greylist has for it (`Mailbox.key`).  With a ``key_secret`` that
 is stored as its HMAC.
@@ -48,6 +48,10 @@ class Expected:
     def ask(self, recipient: Mailbox) -> Call:
         """The call that says whether mail for a recipient is expected; `read` takes the reply."""
         return Call(_SCRIPT, (KEY,), (b"ask", self._field(recipient)))
+
+    def place(self, recipient: Mailbox) -> tuple[bytes, bytes]:
+        """Where the store has it: the key of a hash, and a field."""
+        return KEY, self._field(recipient)
 
     @staticmethod
     def read(reply: Sequence[object]) -> bool:

@@ -102,7 +102,7 @@ class Channel:
                 if exchange is None:
                     continue
                 if exchange is not _NOBODY and exchange.deliver(server, datagram):
-                    if exchange.waiter is not None:
+                    if exchange.wakes:
                         woken.append(exchange)
                 elif self._suspicious():
                     break
@@ -112,7 +112,11 @@ class Channel:
             # ICMP: whose question it was nobody knows.
             self._tell(error)
         for exchange in woken:
-            exchange.wake()
+            try:
+                exchange.wake()
+            except Exception as error:
+                # A bug: one client's.
+                self._channels.broken(error)
 
     def _suspicious(self) -> bool:
         """Whether the datagram that answers nothing was one too many."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar
 
 from hybridgrey.lists import question
@@ -90,11 +90,14 @@ class Exchange(Generic[Subject]):
         self._form = form
         self._sockets: dict[int, socket.socket] = {}
         # How many nameservers have answered a question with an error, by its id.
-        self._refusals: dict[bytes, int] = {}
+        self._refusals: dict[bytes, int] | None = None
         # Nameservers in the order in which they are asked; the first of them.
         self._turns = servers.turns(now) if servers.troubled else servers.usual
         self._first = self._turns[0]
         self._retry_step = RETRY_AFTER
+
+    def when_whole(self, _read: Callable[[], None]) -> None:
+        """Have all answers read as soon as they are there, once; here nobody looks before somebody waits."""
 
     @property
     def deaf(self) -> bool:
@@ -165,6 +168,8 @@ class Exchange(Generic[Subject]):
     def _asks_another(self, server: int, ident: bytes, ask: bytes) -> bool:
         """Whether an error is not yet the answer, because another nameserver may know better."""
         servers = len(self._servers)
+        if self._refusals is None:
+            self._refusals = {}
         refusals = self._refusals[ident] = self._refusals.get(ident, 0) + 1
         if self.ended or refusals >= servers:
             return False

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import socket
 import time
+from functools import lru_cache
 from typing import Final
 
 from hybridgrey.lists import question
@@ -29,12 +30,19 @@ VERDICT, TEXT, CHECK = range(3)
 LISTS_ANYBODY: Final = "lists any address, and so perhaps the world"
 
 
+@lru_cache(maxsize=1024)
+def _denial(milliseconds: int) -> Answer:
+    """A denial that took so long: one for all clients, for nearly every list denies nearly every client."""
+    return Answer(seconds=milliseconds / 1000)
+
+
 class Findings:
     """What is known of one client, and the questions about it that are under way.
 
     `answers` is by zone, as `Facts` wants it; `texts` has TXT records of lists that have the client.
     An answer's `seconds` go from CONNECT to when it was read, so they are the list's own time only if we
-    had to wait for it.  `heard` is what came in answer to these questions, not from the cache.
+    had to wait for it, or somebody read it at once; those of a denial are whole milliseconds.  `heard` is
+    what came in answer to these questions, not from the cache.
     """
 
     __slots__ = (
@@ -104,7 +112,8 @@ class Findings:
     def _take_denial(self, zone: Zone, ttl: int, error: str) -> None:
         """Use what nearly every list says of nearly every client, or the error that it has instead."""
         now, name, lists = time.monotonic(), zone.name, self._resolver.lists
-        answer = self.answers[name] = Answer((), error, now - self.started)
+        answer = Answer((), error, now - self.started) if error else _denial(int((now - self.started) * 1000))
+        self.answers[name] = answer
         self.heard.append((zone, answer))
         lists.run[name] = 0
         if error or lists.troubled:

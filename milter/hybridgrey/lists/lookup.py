@@ -84,6 +84,7 @@ class Lookup(Findings):
                 wanted.append((zone, zone.tail))
         if wanted:
             self._exchange.ask(question.reversed_name(self._client), wanted, VERDICT)
+            self._exchange.when_whole(self.peek)
         if quoted and not self.texts:
             self._find_text(quoted)
 

@@ -2,13 +2,14 @@
 
 It differs from `exchange` in the sockets only: when a question is asked, sent again or given up, and what a
 reply means, is the same code.  Datagrams come from the loop that reads the sockets, which has looked at their
-id and question; they wait here until somebody asks for them, and their questions stay open until then.
+id and question; they wait here until somebody asks for them, and their questions stay open until then.  Who
+does not wait is told when the last one has come: read, answers take less room.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, Protocol
 
 from hybridgrey.lists import question
@@ -48,7 +49,7 @@ class Carriers(Protocol):
 class SharedExchange(Exchange[Subject], Generic[Subject]):
     """See the module.  `waiter` is woken, once, when something has come."""
 
-    __slots__ = ("_carriers", "_inbox", "_used", "waiter")
+    __slots__ = ("_carriers", "_inbox", "_reader", "_used", "waiter")
 
     def __init__(
         self, carriers: Carriers, servers: Nameservers, now: float, form: Form = question.LISTS
@@ -59,6 +60,20 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
         self._used: list[Carrier] = []
         self._inbox: list[tuple[int, bytes]] = []
         self.waiter: Waiter | None = None
+        self._reader: Callable[[], None] | None = None
+
+    def when_whole(self, read: Callable[[], None]) -> None:
+        """As in Exchange."""
+        self._reader = read
+
+    @property
+    def wakes(self) -> bool:
+        """Whether somebody is to be woken for what has come."""
+        return self.waiter is not None or self._to_be_read
+
+    @property
+    def _to_be_read(self) -> bool:
+        return self._reader is not None and len(self._inbox) >= len(self.open)
 
     @property
     def deaf(self) -> bool:
@@ -147,6 +162,9 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
         if waiter is not None:
             self.waiter = None
             waiter.wake()
+        elif self._to_be_read and (read := self._reader) is not None:
+            self._reader = None
+            read()
 
     def receive(self) -> Iterator[Came[Subject]]:
         """As in Exchange."""
@@ -171,10 +189,13 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
     def release(self) -> None:
         """As in Exchange: the sockets are others' too, and stay."""
         self._used.clear()
+        # A dictionary keeps the room for what was in it.
+        self.open = {}
 
     def close(self) -> None:
         """As in Exchange."""
         for ident in self.open:
             self._let_go(ident)
         self._inbox.clear()
+        self._reader = None
         super().close()

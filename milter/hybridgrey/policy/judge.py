@@ -207,11 +207,17 @@ def judge(policy: Policy, facts: Facts) -> Verdict | Awaited:
     wanted = _NOTHING
     if policy.asking & maybe:
         sure, maybe, unclear, wanted = _weighed(policy, facts)
-    for i, rule in _members(policy.rules, maybe):
+    rules = policy.rules
+    # As `_members`, which here would cost a third of the rest.
+    while maybe:
+        lowest = maybe & -maybe
+        maybe ^= lowest
+        i = lowest.bit_length() - 1
+        rule = rules[i]
         holds, hits, zones = _lists(rule, answers) if rule.lists else _NO_LISTS
         if holds is False:
             continue
-        settled = holds and sure >> i & 1
+        settled = holds and sure & lowest
         if rule.action is Action.NONE:
             if settled:
                 noted.append(rule)
@@ -227,8 +233,8 @@ def judge(policy: Policy, facts: Facts) -> Verdict | Awaited:
     outcome = _outcome(decided, doubt)
     while undecided:
         last = undecided[-1][0]
-        if _outcome(policy.rules[last], bool(unclear >> last & 1)) != outcome:
-            return _awaited(policy.rules, undecided, facts.sure, wanted, verdict)
+        if _outcome(rules[last], bool(unclear >> last & 1)) != outcome:
+            return _awaited(rules, undecided, facts.sure, wanted, verdict)
         undecided.pop()
     return verdict
 

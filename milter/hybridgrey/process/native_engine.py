@@ -65,8 +65,7 @@ class Peer:
         "_connection",
         "_engine",
         "_fd",
-        "_recv",
-        "_send",
+        "_macro",
         "_session",
         "_sessions",
         "_sock",
@@ -81,8 +80,8 @@ class Peer:
         self._sessions = engine.sessions
         self._sock = sock
         self._fd = sock.fileno()
-        self._recv, self._send = sock.recv, sock.send
-        self._connection = Connection(engine.sessions.terms)
+        self._connection = connection = Connection(engine.sessions.terms)
+        self._macro = connection.macro
         self._session: Session | None = None
         self._task: Task[Reply | None] | None = None
         self._turning = False
@@ -96,7 +95,7 @@ class Peer:
         watched = self._watched
         if ready & watched & READ or watched == READ:
             try:
-                data = self._recv(CHUNK)
+                data = self._sock.recv(CHUNK)
             except BlockingIOError:
                 return
             except OSError:
@@ -115,16 +114,16 @@ class Peer:
     def _turn(self, data: bytes) -> None:
         """Take what has come, do what can be done, send what there is to say."""
         connection = self._connection
+        self._turning = True
         try:
             if data:
                 connection.receive(data)
-            self._turning = True
             while True:
                 self._handle(connection)
                 output = connection.output
                 if not output:
                     break
-                connection.sent(self._send(output))
+                connection.sent(self._sock.send(output))
                 if connection.output or len(output) < MOST_OUTPUT:
                     # The rest when the MTA has read; or nothing was held back for lack of room.
                     break
@@ -146,12 +145,13 @@ class Peer:
             self._engine.loop.change(self._fd, wanted)
 
     def _handle(self, connection: Connection) -> None:
-        while (event := connection.next_event()) is not None:
+        next_event = connection.next_event
+        while (event := next_event()) is not None:
             _HANDLERS[event.__class__](self, event)
             if self._task is not None:
                 return
             if connection.due:
-                connection.reply(replies.CONTINUE)
+                connection.go_on()
 
     def close(self) -> None:
         """The end, whoever has made it."""
@@ -159,7 +159,7 @@ class Peer:
         if self not in engine.peers:
             return
         engine.peers.discard(self)
-        engine.loop.release(self._fd, self._sock.close)
+        engine.loop.release(self._fd, self._sock.close, alone=True)
         task, self._task = self._task, None
         if task is not None:
             task.close()
@@ -173,11 +173,9 @@ class Peer:
     # -- the steps
 
     def _opened(self) -> Session:
-        session = self._session
-        if session is None:
-            # After QUIT_NC an MTA goes on with a new client without a new negotiation.
-            session = self._session = Session()
-            self._sessions.open(session)
+        # After QUIT_NC an MTA goes on with a new client without a new negotiation.
+        session = self._session = Session()
+        self._sessions.open(session)
         return session
 
     def _leave(self) -> None:
@@ -189,7 +187,7 @@ class Peer:
         self._opened()
 
     def _connect(self, event: events.Connect) -> None:
-        session = self._opened()
+        session = self._session or self._opened()
         where = event.address if event.family in "46" else _UNKNOWN
         name = event.host.decode("utf-8", "surrogateescape")
         try:
@@ -198,21 +196,22 @@ class Peer:
             self._sessions.failed("connect", e)
 
     def _helo(self, event: events.Helo) -> None:
-        session = self._opened()
+        session = self._session or self._opened()
         try:
             self._sessions.hello(session, event.name.decode("utf-8", "surrogateescape"))
         except Exception as e:
             self._sessions.failed("hello", e)
 
     def _mail(self, event: events.Mail) -> None:
-        session = self._opened()
+        session = self._session or self._opened()
         try:
             self._sessions.mail(session, self, event.path)
         except Exception as e:
             self._sessions.failed("envfrom", e)
 
     def _rcpt(self, event: events.Rcpt) -> None:
-        steps = self._sessions.recipient(self._opened(), self, event.path)
+        session = self._session or self._opened()
+        steps = self._sessions.recipient(session, self, event.path)
         task = self._task = Task(self._engine.waits, steps, self._judged, self._not_judged)
         task.begin()
 
@@ -232,7 +231,10 @@ class Peer:
             self.failed(e)
 
     def _say(self, step: str, reply: Reply | None) -> None:
-        self._connection.reply(replies.CONTINUE if reply is None else self._refusal(step, reply))
+        if reply is None:
+            self._connection.go_on()
+        else:
+            self._connection.reply(self._refusal(step, reply))
 
     def _not_judged(self, error: Exception) -> None:
         self._sessions.failed("envrcpt", error)
@@ -253,7 +255,7 @@ class Peer:
         agreement = self._connection.agreement
         # Headers that an MTA sends all the same are not for us.
         if field in _OURS and agreement is not None and agreement.actions & wire.CHANGE_HEADERS:
-            session = self._opened()
+            session = self._session or self._opened()
             try:
                 self._sessions.header(session, self, field.decode(), event.value)
             except Exception as e:
@@ -266,7 +268,7 @@ class Peer:
             self._connection.reply(replies.SKIP if agreement.steps & wire.CAN_SKIP else replies.CONTINUE)
 
     def _end(self, event: events.EndOfMessage) -> None:
-        session = self._opened()
+        session = self._session or self._opened()
         if session.message is None:
             self._say("eom", self._ended(session))
             return
@@ -284,7 +286,7 @@ class Peer:
             return None
 
     def _scored(self, reply: Reply | None) -> None:
-        self._answer("eom", self._ended(self._opened()) if reply is None else reply)
+        self._answer("eom", self._ended(self._session or self._opened()) if reply is None else reply)
 
     def _not_scored(self, error: Exception) -> None:
         self._sessions.failed("eom", error)
@@ -308,7 +310,7 @@ class Peer:
 
     def getsymval(self, name: str, /) -> str | None:
         """As in `macros.Symbols`."""
-        value = self._connection.macro(_wire_name(name))
+        value = self._macro(_wire_name(name))
         return None if value is None else value.decode()
 
     def addheader(self, name: str, value: str, index: int = -1, /) -> None:

@@ -33,7 +33,8 @@ class Connection:
     """The state of one connection.
 
     `output`: bytes to send. `due`: the letter of the command whose reply is awaited, or 0. `closed`: the MTA
-    has quit, or broken the protocol. `agreement`: what was negotiated, None before.
+    has quit, or broken the protocol. `agreement`: what was negotiated, None before. `macro`: gives a macro's
+    value at the event that was taken last, None if the MTA has sent none (see `Macros.get`).
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Connection:
         "agreement",
         "closed",
         "due",
+        "macro",
         "output",
     )
 
@@ -62,6 +64,7 @@ class Connection:
         self._largest = wire.LARGEST + 1
         self._plan: Plan = {}
         self._macros = Macros()
+        self.macro = self._macros.get
         # The stage from which on macros are to be forgotten.
         self._over: int | None = None
         self.agreement: Agreement | None = None
@@ -102,6 +105,10 @@ class Connection:
         if self._over is not None:
             self._macros.forget(self._over)
             self._over = None
+        if self._at == len(self._data) and not self._more:
+            # An idle connection is to hold no memory.
+            self._data, self._at = b"", 0
+            return None
         try:
             return self._next()
         except ProtocolError:
@@ -109,28 +116,33 @@ class Connection:
             raise
 
     def _next(self) -> Event | None:
+        data, at = self._data, self._at
+        size = len(data)
         while True:
-            data, at = self._data, self._at
-            if len(data) - at < self._need:
+            if size - at < self._need:
                 if not self._join():
                     return None
+                data, at = self._data, 0
+                size = len(data)
                 continue
             length, letter = _head(data, at)
             end = at + 4 + length
-            if end > len(data) or not 0 < length <= self._largest:
+            if end > size or not 0 < length <= self._largest:
                 self._await(length)
                 continue
-            self._at, self._need = end, _LEAST
+            payload = data[at + 5 : end]
+            self._at = at = end
+            self._need = _LEAST
             found = self._plan.get(letter)
             if found is None:
-                return self._other(letter, data[at + 5 : end])
+                return self._other(letter, payload)
             read, follows, stage = found
             if read is None:
-                self._macros.take(data[at + 5 : end])
+                self._macros.take(payload)
                 continue
             if stage >= 0:
                 self._macros.begin(stage)
-            event = read(data[at + 5 : end])
+            event = read(payload)
             if follows:
                 self._follow(follows, letter)
             if event is not None:
@@ -149,9 +161,6 @@ class Connection:
     def _join(self) -> bool:
         """Make one piece of the input; False if what is wanted next has not come."""
         if not self._more or self._held() < self._need:
-            # An idle connection is to hold no memory.
-            if self._at == len(self._data):
-                self._data, self._at = b"", 0
             return False
         self._data = self._data[self._at :] + self._more
         self._at = 0
@@ -176,6 +185,13 @@ class Connection:
         return Negotiate(made.version, made.actions, made.steps)
 
     # -- output
+
+    def go_on(self) -> None:
+        """Answer the command whose reply is due, with "continue"."""
+        if self.due == wire.END_OF_MESSAGE:
+            self._over = FOR_MAIL
+        self.due = 0
+        self.output += replies.CONTINUE
 
     def sent(self, count: int) -> None:
         """The first `count` bytes of `output` have gone."""
@@ -238,9 +254,3 @@ class Connection:
         if not self.due:
             raise NotAllowedError("no reply is due")
         self.output += replies.PROGRESS
-
-    # -- state
-
-    def macro(self, name: bytes) -> bytes | None:
-        """A macro's value at the event that was taken last; None if the MTA has sent none."""
-        return self._macros.get(name)

@@ -26,20 +26,25 @@ _STAGES = {
     wire.END_OF_MESSAGE: FOR_END_OF_MESSAGE,
 }
 _NONE: list[bytes | dict[bytes, bytes] | None] = [None] * len(_STAGES)
+# The stages from each one down to the first.
+_FROM = tuple(tuple(range(stage, -1, -1)) for stage in range(len(_STAGES)))
 # A command of these stages ends what was sent for later ones.
 _ENDS_LATER = FOR_RCPT
 _SHORT = len("{i}")
 
 
 class Macros:
-    """The macros of one connection, by stage; lists are taken apart when one is first asked for."""
+    """The macros of one connection, by stage; lists are taken apart when one of them is first looked at.
 
-    __slots__ = ("_fresh", "_now", "_sent")
+    Those of CONNECT each time: hardly any is asked for, and an idle connection is to hold little.
+    """
+
+    __slots__ = ("_fresh", "_latest", "_sent")
 
     def __init__(self) -> None:
         self._sent = _NONE.copy()
-        # All of them, those of a later stage over those of an earlier one; None: to be put together.
-        self._now: dict[bytes, bytes] | None = None
+        # The latest stage that may have any.
+        self._latest = 0
         # A bit for each stage whose macros have come and whose command has not.
         self._fresh = 0
 
@@ -49,25 +54,26 @@ class Macros:
         if stage is not None:
             self._sent[stage] = payload
             self._fresh |= 1 << stage
-            self._now = None
+            if stage > self._latest:
+                self._latest = stage
 
     def begin(self, stage: int) -> None:
         """The command of a stage has come."""
         fresh = self._fresh
-        self._now = None
         if not fresh >> stage & 1:
             self._sent[stage] = None
         if stage <= _ENDS_LATER:
             self._fresh = fresh & (1 << stage) - 1
-            stage += 1
-            self._sent[stage:] = _NONE[stage:]
+            if self._latest > stage:
+                self.forget(stage + 1)
         else:
             self._fresh = fresh & ~(1 << stage)
 
     def forget(self, stage: int) -> None:
         """End the macros of a stage and of later ones."""
-        self._sent[stage:] = _NONE[stage:]
-        self._now = None
+        if self._latest >= stage:
+            self._sent[stage:] = _NONE[stage:]
+            self._latest = max(stage - 1, 0)
 
     def get(self, name: bytes) -> bytes | None:
         """A macro's value, of the latest stage that has it; None if the MTA has sent none.
@@ -75,35 +81,22 @@ class Macros:
         Names are as the MTA sends them, `{client_addr}`, `i`; those of one letter also with braces or
         without (smfi_getsymval).
         """
-        now = self._now
-        if now is None:
-            now = self._together()
-        value = now.get(name)
-        if value is None and len(name) <= _SHORT:
-            return now.get(_other_form(name))
-        return value
-
-    def _together(self) -> dict[bytes, bytes]:
-        """All of them in one, for several are asked for at each command."""
-        now: dict[bytes, bytes] = {}
-        for stage, sent in enumerate(self._sent):
-            if sent is None:
+        sent = self._sent
+        short = len(name) <= _SHORT
+        for stage in _FROM[self._latest]:
+            told = sent[stage]
+            if told is None:
                 continue
-            if isinstance(sent, bytes):
-                sent = self._sent[stage] = _taken_apart(sent)
-            if stage == FOR_CONNECT:
-                # Before any other has come an idle connection holds them once.
-                now = sent
-                continue
-            if now is self._sent[FOR_CONNECT]:
-                now = now.copy()
-            for name in sent:
-                if len(name) <= _SHORT:
-                    # Of an earlier stage, by its other name.
-                    now.pop(_other_form(name), None)
-            now.update(sent)
-        self._now = now
-        return now
+            if isinstance(told, bytes):
+                told = _taken_apart(told)
+                if stage != FOR_CONNECT:
+                    sent[stage] = told
+            value = told.get(name)
+            if value is None and short:
+                value = told.get(_other_form(name))
+            if value is not None:
+                return value
+        return None
 
 
 def _other_form(name: bytes) -> bytes:

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from cli.report.world import NOW, World, day_of_log
+from cli.report.world import World, day_of_log
 from hybridgrey.report.bins import DAY
 from parts.redisserver import Redis
 
@@ -31,8 +31,10 @@ def logs(world):
     made = []
     for back, name in ((1, "mail.log"), (2, "mail.log.1"), (3, "mail.log.2.gz")):
         path = world.folder / name
-        text = "".join(day_of_log(NOW - back * DAY, on=back == 1)).encode()
-        path.write_bytes(gzip.compress(text, mtime=NOW - (back - 1) * DAY) if name.endswith("gz") else text)
-        os.utime(path, (NOW - (back - 1) * DAY,) * 2)
+        text = "".join(day_of_log(world.now - back * DAY, on=back == 1)).encode()
+        path.write_bytes(
+            gzip.compress(text, mtime=world.now - (back - 1) * DAY) if name.endswith("gz") else text
+        )
+        os.utime(path, (world.now - (back - 1) * DAY,) * 2)
         made += ["--mail-log", path]
     return made

@@ -7,10 +7,6 @@ import hashlib
 import re
 from datetime import UTC, datetime
 
-from cli.report.world import (
-    NOW,
-    switched,
-)
 from hybridgrey.history.layout import key
 from hybridgrey.report import graphs
 from hybridgrey.report.bins import HOUR
@@ -40,7 +36,7 @@ def test_html_is_self_contained(world, logs):
 
 def test_html_has_the_numbers(world):
     """All that is drawn stands in tables too."""
-    world.write(switched())
+    world.write(world.switched())
     text = page_of(world)
     rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t[hd]>", row) for row in re.findall(r"<tr>.*?</tr>", text)]
     assert ["zen.spamhaus.org", f"{1700 * 240:,}", f"{1200 * 240:,}", "71%"] in rows
@@ -53,7 +49,7 @@ def test_html_has_the_numbers(world):
 
 def test_html_in_a_browser(world, logs, browser):
     """A real browser shows it light, dark and on a phone without a complaint, and axe-core finds no fault."""
-    world.write(switched())
+    world.write(world.switched())
     page_of(world, *logs)
     url = (world.folder / "report.html").as_uri()
     for name, options in (("light", {}), ("dark", {"scheme": "dark"}), ("phone", {"size": PHONE})):
@@ -70,7 +66,7 @@ def test_html_in_a_browser(world, logs, browser):
 
 def test_hostile_history(world):
     """Names that are markup or a formula, absurd counts and damage are shown as text or passed over."""
-    hour = NOW - 2 * HOUR
+    hour = world.now - 2 * HOUR
     labels = [
         "<script>alert(1)</script>",
         "$x^2$ \\frac",
@@ -86,7 +82,8 @@ def test_hostile_history(world):
         for one in client.scan_iter("*:hour:*"):
             client.hset(one, "99 outcome:accept:enforced", "nan")
             client.hset(one, b"\xff\xff", b"\xff")
-        client.set(key("minute", "mx1.example.org", f"{datetime.fromtimestamp(NOW, UTC):%Y-%m-%dT%H}"), "x")
+        moment = datetime.fromtimestamp(world.now, UTC)
+        client.set(key("minute", "mx1.example.org", f"{moment:%Y-%m-%dT%H}"), "x")
         client.zadd(key("marks"), {b"{": hour, b"[1]": hour})
     text = page_of(world)
     assert "<script" not in text

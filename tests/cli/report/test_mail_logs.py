@@ -12,22 +12,16 @@ import time
 
 import pytest
 
-from cli.report.world import (
-    NOW,
-    REJECT,
-    accepted,
-    day_of_log,
-    log_line,
-    rates,
-)
+from cli.report.world import REJECT, accepted, day_of_log, log_line, rates
 from hybridgrey.report.bins import DAY, HOUR
+from parts.commandline import measured
 
 
 def test_mail_logs_alone(world, logs):
     """From logs alone come all four graphs; our first reply in them is the moment."""
     document = world.document(*logs)
     assert (document["sources"], document["notes"]) == (["mail logs"], [])
-    assert document["switched_on"] == pytest.approx(NOW - DAY, abs=60)
+    assert document["switched_on"] == pytest.approx(world.now - DAY, abs=60)
     assert document["end"] - document["start"] == pytest.approx(3 * DAY, abs=1200)
     found = rates(document)
     assert found["accepted"] == (pytest.approx(2 / 600, rel=0.05), pytest.approx(1 / 600, rel=0.05))
@@ -39,11 +33,13 @@ def test_mail_logs_alone(world, logs):
 
 def test_mail_log_before_the_history(world, logs):
     """Logs of the time before and the history after make one graph, and the history gives the moment."""
-    world.write((moment, "outcome:reject:enforced", 60) for moment in range(NOW - DAY + 600, NOW, 600))
-    # The test runs up to an hour and a suite's length after NOW, in which there is no mail.
-    document = world.document(*logs[2:], "--until", f"{max(1, int(time.time()) - NOW)}s")
+    world.write(
+        (moment, "outcome:reject:enforced", 60) for moment in range(world.now - DAY + 600, world.now, 600)
+    )
+    # It is up to an hour since then, in which there is no mail.
+    document = world.document(*logs[2:], "--until", f"{max(1, int(time.time()) - world.now)}s")
     assert document["sources"] == ["the store's history", "mail logs"]
-    assert document["switched_on"] == NOW - DAY + 600
+    assert document["switched_on"] == world.now - DAY + 600
     found = rates(document)
     assert found["accepted"] == (pytest.approx(2 / 600, rel=0.05), 0.0)
     assert found["rejected"] == (0.0, pytest.approx(0.1, rel=0.05))
@@ -52,17 +48,17 @@ def test_mail_log_before_the_history(world, logs):
 
 def test_the_filter_is_older_than_the_history(world, logs):
     """Where logs have our replies from their beginning on, the history's beginning is not the moment."""
-    world.write((moment, "outcome:reject:enforced", 60) for moment in range(NOW - HOUR, NOW, 600))
+    world.write((moment, "outcome:reject:enforced", 60) for moment in range(world.now - HOUR, world.now, 600))
     document = world.document(*logs[:2])
     assert document["switched_on"] is None
     assert rates(document)["rejected"] == (None, None)
-    assert world.document(*logs)["switched_on"] == pytest.approx(NOW - DAY, abs=60)
+    assert world.document(*logs)["switched_on"] == pytest.approx(world.now - DAY, abs=60)
 
 
 def test_since_does_not_move_the_moment(world, logs):
     """The moment lies before what is drawn, and is not its beginning."""
     document = world.document(*logs, "--since", "12h")
-    assert document["switched_on"] == pytest.approx(NOW - DAY, abs=60)
+    assert document["switched_on"] == pytest.approx(world.now - DAY, abs=60)
     assert document["per_second"]["accepted"]["total"] < 100
 
 
@@ -81,11 +77,11 @@ def test_logs_outlive_the_store(world, logs, redis):
 def test_a_log_of_two_years(world):
     """A log without years that was never rotated is read from its right beginning; a pipe cannot be."""
     path = world.folder / "mail.log"
-    months = range(NOW - 700 * DAY, NOW, 20 * DAY)
+    months = range(world.now - 700 * DAY, world.now, 20 * DAY)
     text = "".join(log_line(moment, REJECT) for moment in months)
     path.write_text(text)
     document = world.document("--mail-log", path)
-    assert document["start"] == pytest.approx(NOW - 700 * DAY, abs=DAY)
+    assert document["start"] == pytest.approx(world.now - 700 * DAY, abs=DAY)
     assert document["per_second"]["rejected"]["total"] == 35
     assert any("not known when it was switched on" in note for note in document["notes"])
     done = world.run("-o", world.folder / "x.svg", "--mail-log", "-", text=text)
@@ -95,7 +91,7 @@ def test_a_log_of_two_years(world):
 
 def test_standard_input(world):
     """A log may come through a pipe."""
-    text = "".join(day_of_log(NOW - DAY, on=False))
+    text = "".join(day_of_log(world.now - DAY, on=False))
     done = world.run("--json", "-o", world.folder / "x.svg", "--mail-log", "-", text=text)
     assert json.loads(done.output)["per_second"]["accepted"]["total"] == 288
 
@@ -104,7 +100,7 @@ def test_standard_input(world):
 def test_packed_logs(world, pack):
     """A packed log is read whatever its name; one cut off is one line."""
     path = world.folder / "mail.log.1"
-    path.write_bytes(pack("".join(day_of_log(NOW - DAY, on=False)).encode()))
+    path.write_bytes(pack("".join(day_of_log(world.now - DAY, on=False)).encode()))
     assert world.document("--mail-log", path)["per_second"]["accepted"]["total"] == 288
     path.write_bytes(path.read_bytes()[:-20])
     done = world.run("-o", world.folder / "x.svg", "--mail-log", path)
@@ -149,7 +145,9 @@ def test_the_cause_is_named(world, content, words, said):
 def test_greylisting_texts_of_ones_own(world):
     """--greylist-text has more refusals counted as greylisting; one that is no expression is an error."""
     path = world.folder / "mail.log"
-    path.write_text(log_line(NOW - DAY, REJECT.partition(": 5")[0] + ": 450 4.7.1 <b@x>: come back tomorrow"))
+    path.write_text(
+        log_line(world.now - DAY, REJECT.partition(": 5")[0] + ": 450 4.7.1 <b@x>: come back tomorrow")
+    )
     assert world.document("--mail-log", path)["per_second"]["greylisted"]["total"] == 0
     document = world.document("--mail-log", path, "--greylist-text", "Come Back")
     assert document["per_second"]["greylisted"]["total"] == 1
@@ -161,7 +159,7 @@ def test_a_pipe_with_a_name(world):
     """A log may come from the shell's <(zcat ...), which can be read once only."""
     path = world.folder / "pipe"
     os.mkfifo(path)
-    text = "".join(day_of_log(NOW - DAY, on=False))
+    text = "".join(day_of_log(world.now - DAY, on=False))
     writer = threading.Thread(target=path.write_text, args=(text,))
     writer.start()
     document = world.document("--mail-log", path)
@@ -174,14 +172,17 @@ def test_memory_is_bounded(world):
     path = world.folder / "mail.log"
     with path.open("w") as file:
         for number in range(125_000):
-            file.write(accepted(NOW - 150_000 + number, number))
-            file.write(log_line(NOW - 150_000 + number, "postfix/smtpd[1]: disconnect from x[192.0.2.1]") * 2)
-        file.write("x" * 50_000_000 + "\n" + log_line(NOW, REJECT))
-    done = world.run("--json", "-o", world.folder / "x.svg", "--mail-log", path)
+            file.write(accepted(world.now - 150_000 + number, number))
+            file.write(
+                log_line(world.now - 150_000 + number, "postfix/smtpd[1]: disconnect from x[192.0.2.1]") * 2
+            )
+        file.write("x" * 50_000_000 + "\n" + log_line(world.now, REJECT))
+    words = ("--json", "-o", world.folder / "x.svg", "--mail-log", path)
+    done, memory = measured("report", "-c", world.config, *words)
     document = json.loads(done.output)
     assert document["per_second"]["accepted"]["total"] == 125_000
     assert document["per_second"]["rejected"]["total"] == 1
-    assert done.memory < 250 * 2**20
+    assert memory < 250 * 2**20
 
 
 def test_garbage_logs(world):
@@ -191,7 +192,7 @@ def test_garbage_logs(world):
     done = world.run("-o", world.folder / "x.svg", "--mail-log", noise)
     assert (done.status, len(done.error.splitlines())) == (1, 1)
     cut = world.folder / "cut.gz"
-    cut.write_bytes(gzip.compress("".join(day_of_log(NOW - DAY, on=True)).encode())[:-20])
+    cut.write_bytes(gzip.compress("".join(day_of_log(world.now - DAY, on=True)).encode())[:-20])
     done = world.run("-o", world.folder / "x.svg", "--mail-log", cut)
     assert (done.status, len(done.error.splitlines())) == (1, 1)
     assert str(cut) in done.error

@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 
-from cli.report.world import (
-    NOW,
-)
 from hybridgrey.history.records import Batch
 from hybridgrey.history.writer import Writer
 from hybridgrey.report.bins import DAY, HOUR
@@ -38,14 +35,14 @@ def test_observed_from_the_store(world):
         "outcome:strange:observed": 9,
         "rule:x": 9,
     }
-    moment = NOW - 2 * HOUR
+    moment = world.now - 2 * HOUR
     world.write((moment, series, number) for series, number in counts.items())
     world.write([(moment, "outcome:accept:observed", 10)], host="mx2.example.org")
     world.write([(moment - 30 * DAY, "outcome:accept:observed", 100)])
     store = Store.open(world.redis.unix_url, 5.0)
     day = f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%d}"
     tops = {(day, "network/reject"): {"192.0.2.0/24": 3}, (day, "domain/delay"): {"example.org": 2}}
-    Writer(store, "mx1.example.org", "tops").write(1, Batch(tops=tops), NOW)
+    Writer(store, "mx1.example.org", "tops").write(1, Batch(tops=tops), world.now)
     store.close()
     document = json.loads(observed(world, "--json", "--since", "1d").output)
     assert (document["source"], document["verdicts"], document["enforced"]) == ("history", 21, 3)
@@ -72,7 +69,7 @@ def test_observed_from_the_store(world):
 
 def test_observed_prefers_a_log(world):
     """What comes through a pipe is read; an empty pipe and a terminal leave the store's history."""
-    world.write([(NOW - HOUR, "outcome:accept:observed", 10)])
+    world.write([(world.now - HOUR, "outcome:accept:observed", 10)])
     event = {"event": "verdict", "ts": "2026-01-31T10:00:00.000Z", "action": "accept"}
     document = json.loads(observed(world, "--json", text=json.dumps(event)).output)
     assert (document["source"], document["verdicts"]) == ("log", 1)

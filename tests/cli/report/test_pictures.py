@@ -8,17 +8,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from cli.report.world import (
-    NOW,
-    SVG,
-    day_of_log,
-    switched,
-)
+from cli.report.world import SVG, day_of_log
 from hybridgrey.report import comparison, graphs
 from hybridgrey.report.bins import DAY, HOUR
 from hybridgrey.report.comparison import ListRejects, Proof
 from hybridgrey.report.maillog import ACCEPTED, GREYLISTED, REJECTED, SPAM
-from parts.commandline import in_terminal, run
+from parts.commandline import in_terminal, measured
 
 
 @pytest.mark.parametrize(
@@ -47,7 +42,7 @@ def test_errors(world, words, status, said):
 
 def test_the_file_that_was_there_stays_when_nothing_can_be_written(world):
     """A folder that is missing is one line; a report that was there is replaced as a whole."""
-    world.write(switched())
+    world.write(world.switched())
     done = world.run("-o", world.folder / "missing/report.svg")
     assert (done.status, len(done.error.splitlines())) == (1, 1)
     path = world.folder / "report.svg"
@@ -65,30 +60,31 @@ def test_without_matplotlib(world, tmp_path):
     block.mkdir()
     (block / "matplotlib.py").write_text("raise ModuleNotFoundError('none', name='matplotlib')")
     environment = {"PYTHONPATH": str(block)}
-    done = world.run("-o", world.folder / "x.svg", environment=environment)
+    report = ("report", "-c", world.config)
+    done, _ = measured(*report, "-o", world.folder / "x.svg", environment=environment)
     assert (done.status, len(done.error.splitlines())) == (69, 1)
     assert "install it, or hybridgrey with its extra, hybridgrey[report]" in done.error
-    world.write(switched())
-    assert run("report", "-c", world.config, "observed", environment=environment).status == 0
+    world.write(world.switched())
+    assert measured(*report, "observed", environment=environment)[0].status == 0
 
 
 def test_without_a_home(world):
     """Where matplotlib may keep nothing it complains of that to nobody."""
-    world.write(switched())
+    world.write(world.switched())
     done = world.run("-o", world.folder / "x.svg", environment={"MPLCONFIGDIR": "/proc/none"})
     assert (done.status, done.error) == (0, "")
 
 
 def test_text(world):
     """What is printed has the means in a table, and in a terminal no trace of the progress stays."""
-    world.write(switched())
+    world.write(world.switched())
     done = world.run("-o", world.folder / "report.html")
     lines = [" ".join(line.split()) for line in done.output.splitlines()]
     assert lines[0].startswith(f"{world.folder}/report.html: ")
     (row,) = (line for line in lines if line.startswith("Accepted"))
     assert re.fullmatch(r"Accepted [\d,]+ 1 0\.\d+ 86,\d+ [\d,]+ \N{MINUS SIGN}70%", row), row
     assert "Spam identified later is not shown: that takes mail logs, given with --mail-log." in lines
-    (world.folder / "mail.log").write_text("".join(day_of_log(NOW - DAY, on=True)) * 30)
+    (world.folder / "mail.log").write_text("".join(day_of_log(world.now - DAY, on=True)) * 30)
     words = ("--mail-log", world.folder / "mail.log", "-o", world.folder / "report.png")
     done = in_terminal("report", "-c", world.config, *words)
     assert done.status == 0
@@ -115,7 +111,7 @@ def test_svg(world, logs):
 
 def test_png(world):
     """The PNG is one, large enough for a slide, and has the colours of the graphs."""
-    world.write(switched())
+    world.write(world.switched())
     world.document(name="report.png")
     data = (world.folder / "report.png").read_bytes()
     assert data.startswith(b"\x89PNG\r\n\x1a\n")

@@ -14,20 +14,22 @@ from hybridgrey.report.bins import DAY, HOUR
 from hybridgrey.store.connection import Store
 from parts.commandline import run
 
-NOW = int(time.time()) // HOUR * HOUR
-ON = NOW - 10 * DAY  # the moment of the switch
 SVG = "{http://www.w3.org/2000/svg}"
 
 
 class World:
-    """A configuration, a store with or without history, and the command."""
+    """A configuration, a store with or without history, and the command.
+
+    `now` is the beginning of this hour, `on` the moment of the switch.
+    """
 
     def __init__(self, folder, redis):
         self.folder = folder
         self.redis = redis
         self.config = folder / "hg.toml"
         self.config.write_text(f'[store]\nurl = "{redis.unix_url}"\n')
-        self.batches = 0
+        self.now = int(time.time()) // HOUR * HOUR
+        self.on = self.now - 10 * DAY
 
     def write(self, counts=(), host="mx1.example.org", marks=()):
         """Counts (moment, series, number) as a daemon of that host would have written them."""
@@ -38,7 +40,7 @@ class World:
             for step in Step:
                 row = batch.counts.setdefault((step, int(moment) // step * step), {})
                 row[series] = row.get(series, 0) + number
-        writer.write(1, batch, NOW)
+        writer.write(1, batch, self.now)
         store.close()
 
     def run(self, *words, **options):
@@ -51,20 +53,19 @@ class World:
         assert (done.status, done.error) == (0, ""), done
         return json.loads(done.output)
 
-
-def switched(host="mx1.example.org", factor=1):
-    """Ten days of observing, then ten of enforcing: counts by the hour."""
-    for hour in range(NOW - 20 * DAY, NOW, HOUR):
-        moment = hour + 600
-        if hour < ON:
-            for what, number in (("accept", 900), ("reject", 1800), ("delay", 900)):
-                yield moment, f"outcome:{what}:observed", number * factor
-        else:
-            for what, number in (("accept", 1080), ("reject", 1800), ("delay", 720), ("tempfail", 36)):
-                yield moment, f"outcome:{what}:enforced", number * factor
-            yield moment, "list_reject:zen.spamhaus.org:sole", 1200 * factor
-            yield moment, "list_reject:zen.spamhaus.org:shared", 500 * factor
-            yield moment, "list_reject:bl.mailspike.net:shared", 500 * factor
+    def switched(self, factor=1):
+        """Ten days of observing, then ten of enforcing: counts by the hour."""
+        for hour in range(self.now - 20 * DAY, self.now, HOUR):
+            moment = hour + 600
+            if hour < self.on:
+                for what, number in (("accept", 900), ("reject", 1800), ("delay", 900)):
+                    yield moment, f"outcome:{what}:observed", number * factor
+            else:
+                for what, number in (("accept", 1080), ("reject", 1800), ("delay", 720), ("tempfail", 36)):
+                    yield moment, f"outcome:{what}:enforced", number * factor
+                yield moment, "list_reject:zen.spamhaus.org:sole", 1200 * factor
+                yield moment, "list_reject:zen.spamhaus.org:shared", 500 * factor
+                yield moment, "list_reject:bl.mailspike.net:shared", 500 * factor
 
 
 def rates(document):

@@ -23,6 +23,7 @@ from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
 from hybridgrey.history.view import Terms
 from hybridgrey.lists import zones
+from hybridgrey.metrics import series
 from hybridgrey.metrics.series import DELAY_BUCKETS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page import data as page_data
@@ -767,7 +768,7 @@ def test_tops(data: page_data.Data) -> None:
 def test_now(data: page_data.Data) -> None:
     """Each list of the configuration with its health, and how this host does."""
     now: Any = data.answer("lists", {})
-    assert (now["host"], now["observe"], now["problems"]) == ("mx1", True, [])
+    assert (now["host"], now["observe"], now["problems"], now["notes"]) == ("mx1", True, [], [])
     assert [one["list"] for one in now["lists"]] == [
         "bl.mailspike.net",
         "zen.spamhaus.org",
@@ -775,6 +776,10 @@ def test_now(data: page_data.Data) -> None:
         "list.dnswl.org",
     ]
     assert {(one["suspended"], one["seconds"]) for one in now["lists"]} == {(False, None)}
+    for index in range(len(data._zones)):
+        data._shared.flags.health[index] = series.HEALTH.index("silent")
+    now = data.answer("lists", {})
+    assert (now["problems"], now["notes"]) == ([], [series.NO_LIST_WORKS])
 
 
 def test_latest_and_way(data: page_data.Data, past: Past) -> None:

@@ -64,6 +64,8 @@ class Scanner:
         self._breaker = Breaker(limit=LIMIT, pause=PAUSE, clock=now)
         self.count: Callable[[float | None], None] = _uncounted
         """Told of each message: the seconds to its score, None if there is none."""
+        self.told: Callable[[bool, bool], None] = _untold
+        """Told of each try: whether there is a score, and whether the scanner is left alone from now on."""
 
     @property
     def down(self) -> bool:
@@ -95,16 +97,22 @@ class Scanner:
             return self._failed(str(error), began)
         self._breaker.succeeded()
         self._reporter.recovered(KIND)
+        self.told(True, self._breaker.open)
         return Scanned(score, seconds=self._now() - began, spam=spam)
 
     def _failed(self, error: str, began: float) -> Scanned:
         self._breaker.failed(error)
         self._reporter.failing(KIND, error=error)
+        self.told(False, self._breaker.open)
         return Scanned(UNKNOWN, error, self._now() - began)
 
 
 def _uncounted(_seconds: float | None) -> None:
     """Nobody counts."""
+
+
+def _untold(_worked: bool, _left_alone: bool) -> None:
+    """Nobody is told."""
 
 
 def of(config: Config, reporter: Report) -> Scanner | None:

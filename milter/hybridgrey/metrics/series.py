@@ -22,6 +22,10 @@ HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
 """What the test points of a list say of it, the worse the later (`health.State`)."""
 NO_LIST_WORKS = "no list works: nothing is rejected or allowed by lists"
 """What is said first, everywhere, when `none_works`."""
+SCANNER_DOWN = "the content scanner does not work: no message has a score"
+"""What is said, everywhere, while it does not (`shared.Scanning`)."""
+NOTES = (NO_LIST_WORKS, SCANNER_DOWN)
+"""What is no fault of the daemon's: mail goes on, and whoever looks is told."""
 NO_RULE = "(none)"
 """The rule label of a recipient that no rule matched."""
 
@@ -37,6 +41,8 @@ DELAY_BUCKETS = (
 CAPACITY = 16_384
 """Cells of one slot: about 1,000 lists with their histograms. Untouched ones take no memory."""
 
+PASSING = 2
+"""Cells at the begin of each slot that say something of its process only as long as it lives."""
 SCRAP = 16
 """Cells at the end of each slot that nobody reads, for what has no series; wider than any family."""
 NOWHERE = CAPACITY - SCRAP
@@ -67,8 +73,9 @@ class Family:
 def _families() -> tuple[Family, ...]:
     counter, gauge, histogram = "counter", "gauge", "histogram"
     return (
-        # First, so that its cell is the first one of each slot: see Counters.release.
+        # First, so that their cells are the first of each slot: see Counters.release.
         Family("sessions_open", "SMTP sessions open now", gauge),
+        Family("scanner_left_alone", "Workers that leave a failing scanner alone between tries", gauge),
         Family("sessions", "SMTP sessions seen", counter),
         Family("verdicts", "Recipients judged", counter, ("rule", "action", "enforced")),
         Family(

@@ -259,7 +259,8 @@ class Data:
             "now": self._clock(),
             "workers": shared.board.alive,
             "observe": self._host.observes,
-            "problems": [*([series.NO_LIST_WORKS] if shared.flags.none_works else []), *self._health()],
+            "notes": shared.notes,
+            "problems": list(self._health()),
             "lists": [
                 {
                     "list": label,

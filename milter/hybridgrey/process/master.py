@@ -198,7 +198,9 @@ class Master:
     def _reap(self) -> None:
         for generation in self._all():
             for child, status in generation.reap():
-                self._world.troubles.gone(child.pid)
+                # At the end nobody is left to see it work, and that is no news.
+                if not self._stopping:
+                    self._world.troubles.gone(child.pid)
                 self._ended(generation, child, status)
         self._retired = [generation for generation in self._retired if generation.children]
         self._show()

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hybridgrey import folders
+
 ENOUGH_FILES = 4096
 """A session takes one descriptor, and its lookup one more; below this a burst of clients can run dry."""
 
@@ -53,6 +55,25 @@ def drop(to: Account | None) -> None:
     os.setgroups(list(to.groups))
     os.setresgid(to.gid, to.gid, to.gid)
     os.setresuid(to.uid, to.uid, to.uid)
+
+
+def act_as(uid: int) -> str:
+    """Open and connect as this user from now on, if we are root and it is not; its name, "" else.
+
+    For a command that goes by what the user says.  Only the effective ids change: who gives the command stays
+    known.  Raises OSError.
+    """
+    if os.geteuid() != 0 or folders.is_root(uid):
+        return ""
+    try:
+        entry = pwd.getpwuid(uid)
+        name, gid, groups = entry.pw_name, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError:
+        name, gid, groups = f"uid {uid}", uid, [uid]
+    os.setgroups(groups)
+    os.setegid(gid)
+    os.seteuid(uid)
+    return name
 
 
 def warnings(files: Sequence[Path], by: Account | None) -> tuple[str, ...]:

@@ -19,8 +19,8 @@ const MOST_REASONS = 8;
 const WORDS = { accept: "let in", reject: "rejected", tempfail: "turned away for now", delay: "put off" };
 const AT_ONCE = {
   known: ["let in at once: such mail has come back before", "reason:known"],
-  network: ["let in at once: the sender’s network has proved itself", "reason:network"],
-  domain: ["let in at once: the sender’s domain has proved itself", "reason:domain"],
+  network: ["let in at once: the client’s network passes as a whole", "reason:network"],
+  domain: ["let in at once: the sender’s domain passes as a whole", "reason:domain"],
   expected: ["let in at once: it was expected", "reason:expected"],
   other: ["let in, for it could not be greylisted (the store was down, say)", "outcome:accepted"],
 };

@@ -108,6 +108,7 @@ def _become(
         statefolder.prepare(folder, account, _names_in(folder, config))
     pid_file = _claim(config, account)
     files = privileges.raise_file_limit()
+    privileges.set_priority(config.nice)
     warnings = privileges.warnings(config.files, account)
     privileges.drop(account)
     for warning in warnings:

@@ -1,7 +1,8 @@
-"""What the daemon may do: the account it runs as and how many files it may open."""
+"""What the daemon may do: the account it runs as, how many files it may open, its priority."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -135,3 +136,16 @@ def raise_file_limit() -> int:
             # macOS has an infinite hard limit that it does not grant; the soft one is what we have
             return soft
     return hard if hard != resource.RLIM_INFINITY else ENOUGH_FILES
+
+
+def set_priority(nice: int) -> None:
+    """Take a priority (nice(2), -20 to 19), as far as we may, and unless somebody else has given us one."""
+    if os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def step_back() -> None:
+    """Give up a priority above the usual: nobody waits for what this process does."""
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)

@@ -61,6 +61,9 @@ class Reason(StrEnum):
     TOGETHER = "one reply"
 
 
+LET_IN_EARLY: Final = frozenset({Reason.POOL, Reason.CORRESPONDENT, Reason.DOMAIN, Reason.EXPECTED})
+"""Why mail is let in that greylisting would have delayed: its client was not known by its own mail."""
+
 _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.POOL: "in the pool of a big sender",
     Reason.CORRESPONDENT: "we have written to the sender",
@@ -73,8 +76,8 @@ _SENTENCES: Final[Mapping[Reason, str]] = {
     Reason.EARLY: "came back too early",
     Reason.FULL: "too many first attempts of this client wait",
     Reason.KNOWN: "has passed before",
-    Reason.NETWORK: "its network has proved itself",
-    Reason.DOMAIN: "the sender's domain has proved itself",
+    Reason.NETWORK: "its network passes as a whole",
+    Reason.DOMAIN: "the sender's domain passes as a whole",
     Reason.UNFINISHED: "the message never came to its end",
     Reason.ALONE: "is to come alone, for the message of another recipient is scanned",
     Reason.TOGETHER: "the message of another recipient is delayed",

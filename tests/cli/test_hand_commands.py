@@ -190,7 +190,8 @@ def test_with_a_secret_entries_stay_readable(server, write):
 
 @pytest.mark.parametrize(
     "command", [("allow", "192.0.2.1"), ("block", "192.0.2.1"), ("unlist", "192.0.2.1"), ("entries",),
-                ("expect", "a@example.org"), ("expect", "--list")]
+                ("expect", "a@example.org"), ("expect", "--list"), ("correspondents",),
+                ("correspondents", "a@example.org"), ("correspondents", "--forget", "a@example.org")]
 )  # fmt: skip
 def test_a_store_that_is_down_is_said(write, command):
     """One line, without its password, and a status that is not 0."""

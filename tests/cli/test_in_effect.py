@@ -2,6 +2,8 @@
 
 import json
 import os
+import pwd
+import socket
 import stat
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from parts.fakedns import FakeDns
 from parts.redisserver import Redis
 
 FRIEND = "192.0.2.1"
+NOBODY = 65534
 COPY = "hg.in-effect"
 NO_MORE = 'listen = "inet:\nworkers = many\n'
 
@@ -236,3 +239,43 @@ def test_default_places(world, kind):
         break_config(part)
         done = run("greylist", "list", "-c", part.config)
         assert (done.status, "configuration in effect" in done.error) == (0, True), done.error
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, whom an account could lead astray")
+@pytest.mark.parametrize("words", ["greylist list", "entries", "log", "report observed", "expect --list"])
+def test_root_goes_where_the_account_may(daemon, words):
+    """A copy that an account has written leads root to no socket that is not the account's to reach."""
+    place = daemon.directory / "root.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        place.chmod(0o600)
+        server.listen()
+        server.setblocking(False)
+        url = daemon.settings["store"]["url"]
+        daemon.copy.write_text(daemon.copy.read_text().replace(url, f"unix://{place}"))
+        break_config(daemon)
+        done = run(*words.split(), "-c", daemon.config)
+        assert done.status == 69, "root's own copy is believed"
+        server.accept()[0].close()
+        for one in (daemon.copy.parent, daemon.copy):
+            os.chown(one, NOBODY, NOBODY)
+        done = run(*words.split(), "-c", daemon.config)
+        assert (done.status, done.output) == (69, "")
+        assert f"by the configuration in effect, as {pwd.getpwuid(NOBODY).pw_name}, whose it is" in done.error
+        assert "Permission denied" in done.error
+        with pytest.raises(BlockingIOError):
+            server.accept()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+def test_who_says_it_stays_known(daemon, world):
+    """An entry by hand is that of the admin, though it is made as the account."""
+    server, _ = world
+    Path(server.unix_url.removeprefix("unix://")).parent.chmod(0o755)
+    Path(server.unix_url.removeprefix("unix://")).chmod(0o777)
+    for one in (daemon.copy.parent, daemon.copy):
+        os.chown(one, NOBODY, NOBODY)
+    break_config(daemon)
+    assert run("block", "203.0.113.9", "-c", daemon.config, environment={"SUDO_USER": "alice"}).status == 0
+    (entry,) = run("entries", "--json", "-c", daemon.config).lines
+    assert json.loads(entry)["who"] == "alice"

@@ -38,7 +38,7 @@ WORDS = [
     (NEW | {"reason": "early", "age": 42}, 'came back too early, after 42 s, rule "the rest"'),
     (PASSED, 'passed after 312 s, rule "the rest"'),
     (PASSED | {"reason": "known"}, 'has passed before, rule "the rest"'),
-    (PASSED | {"reason": "network"}, 'its network has proved itself, rule "the rest"'),
+    (PASSED | {"reason": "network"}, 'its network passes as a whole, rule "the rest"'),
     (PASSED | {"reason": "store down", "state": None, "age": None}, 'store down, rule "the rest"'),
     (PASSED | {"reason": "no rule", "rule": None}, "no rule matched"),
     (PASSED | {"reason": "authenticated", "rule": "local"}, 'logged in, rule "local"'),

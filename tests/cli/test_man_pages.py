@@ -114,6 +114,7 @@ NEGATIVE = (
     "greylist show",
     "greylist forget",
     "hybridgrey entries",
+    "hybridgrey correspondents",
     "report observed --since 2d",
     "hybridgrey zones",
     "hybridgrey pools",

@@ -3,18 +3,22 @@
 import json
 import signal
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
 from hybridgrey.cli import liveness
+from hybridgrey.content.scanner import LIMIT
+from hybridgrey.metrics.series import SCANNER_DOWN
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.commandline import in_terminal, run
 from parts.daemon import Daemon, toml
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
 from parts.redisserver import Redis
+from parts.spamd import ScriptedSpamd
 
 RULES = [
     {"name": "blocked", "dns": ["bl.test"], "action": "reject"},
@@ -280,6 +284,71 @@ def test_a_resolver_that_knows_no_list():
             (one,) = json.loads(run("status", "-c", daemon.config, "--json").output)["lists"]
     assert any("votes, test point wrong" in line for line in done.lines), done.output
     assert (one["health"], one["suspended"]) == ("warning", False)
+
+
+def scored(daemon, count):
+    """Messages of new senders, whose score is wanted."""
+    for number in range(count):
+        with MilterPeer(daemon.address) as peer:
+            peer.connect("unknown", "192.0.2.1")
+            peer.helo()
+            peer.mail(f"<{number}@example.org>")
+            peer.rcpt("<b@example.net>")
+            peer.content({"Subject": "x"})
+            peer.quit()
+
+
+def test_the_content_scanner():
+    """It is said whether it works; once it is left alone for its failures, as a warning, with status 0."""
+    with Redis() as server, ScriptedSpamd(1.5) as spamd:
+        settings = {
+            "workers": 1,
+            "store": {"url": server.unix_url},
+            "content": {"scanner": spamd.spec},
+            "metrics": {"listen": f"{LOOPBACK}:{free_port()}"},
+            "rule": [{"name": "spam", "score": ">=4", "action": "greylist"}],
+        }
+        url = f"http://{settings['metrics']['listen']}"
+
+        def scanner():
+            return json.loads(run("status", "--json", "--url", url).output)["scanner"]
+
+        def told(start):
+            return next((line for line in run("status", "--url", url).lines if line.startswith(start)), "")
+
+        with Daemon(settings) as daemon:
+            assert (scanner()["works"], scanner()["scores"]) == (None, 0)
+            assert told("not asked yet, 0 scores, 0 messages without a score")
+            scored(daemon, 2)
+            found = scanner()
+            assert (found["works"], found["scores"], found["failures"], found["left_alone"]) == (
+                True,
+                2,
+                0,
+                0,
+            )
+            assert told("works, 2 scores, mean ")
+            spamd.answer = b"nonsense"
+            scored(daemon, LIMIT)
+            found = scanner()
+            assert (found["works"], found["failures"], found["left_alone"], found["workers"]) == (
+                False,
+                3,
+                1,
+                1,
+            )
+            assert found["failing_since"] == pytest.approx(time.time(), abs=60)
+            done = run("status", "--url", url)
+            assert done.status == 0
+            assert done.lines[0] == f"warning: {url}: {SCANNER_DOWN}"
+            assert "left alone between tries by 1 of 1 worker" in told(
+                "warning: does not work, failing since "
+            )
+            settings["rule"] = [{"name": "rest", "action": "greylist"}]
+            daemon.configure(settings)
+            daemon.reload()
+            wait_until(lambda: scanner() is None, "the new keeper")
+            assert SCANNER_DOWN not in run("status", "--url", url).output
 
 
 def test_password():

@@ -288,6 +288,7 @@ def test_no_friends_is_nobody(tmp_path, condition, stranger):
 
 # Warnings.
 
+NOT_ASKED = 'is not asked for the sake of a rule with action "none"'
 WARNINGS = [
     # file, what is said of it
     (rule("clients = ['192.0.2.1']\naction = 'accept'", ""), ["rule: no rule decides on everybody else"]),
@@ -369,8 +370,13 @@ WARNINGS = [
     ),
     # Spamhaus's own have a label that is built in.
     (rule(f"dns = ['{LIST_KEY}.zen.dq.spamhaus.net']\naction = 'reject'"), []),
-    ("[metrics]\nlisten = '0.0.0.0:9893'", ["metrics.listen: whoever reaches this address reads the page"]),
-    ("[metrics]\nlisten = '[::]:9893'", ["metrics.listen: whoever reaches this address reads the page"]),
+    ("[metrics]\nlisten = '0.0.0.0:9893'", ["metrics.listen: whoever reaches this address reads the counts"]),
+    ("[metrics]\nlisten = '[::]:9893'", ["metrics.listen: whoever reaches this address reads the counts"]),
+    ("listen = 'inet:8893@0.0.0.0'", ["listen: listens on all interfaces"]),
+    ("listen = 'inet:8893'", ["listen: listens on all interfaces"]),
+    ("listen = 'inet6:8893@[::]'", ["listen: listens on all interfaces"]),
+    ("listen = 'inet:8893@192.0.2.1'", []),
+    ("listen = 'unix:m.sock'", []),
     ("[metrics]\nlisten = '192.0.2.1:9893'\npassword = 'sesame, open'", []),
     ("[metrics]\nlisten = '127.0.0.9:9893'", []),
     ("[metrics]\nlisten = ''", []),
@@ -395,6 +401,16 @@ WARNINGS = [
     (rule("spf = ['pass']\naction = 'accept'"), ["rule 1: spf: spammers have such results too"]),
     (rule("spf = ['pass']\nsenders = ['a.x']\naction = 'accept'"), []),
     (rule("spf = ['fail']\naction = 'reject'"), []),
+    (rule("spf = ['fail']\naction = 'none'"), [f"rule 1: spf: {NOT_ASKED}: it never notes"]),
+    (
+        rule("spf = ['fail']\naction = 'none'", rule("spf = ['fail']\naction = 'reject'")),
+        [f"rule 1: spf: {NOT_ASKED}: it notes only mail of which another rule asks it"],
+    ),
+    (
+        rule("correspondent = true\nby_hand = 'allow'\nspf = ['pass']\naction = 'none'"),
+        [f"rule 1: spf: {NOT_ASKED}", f"rule 1: correspondent: {NOT_ASKED}"],
+    ),
+    (rule("dns = ['a.x']\naction = 'none'"), []),
     (rule("pools = ['a.example']\naction = 'greylist'", ""), ["rule: no rule decides on everybody else"]),
     (rule("spf = ['!pass']\naction = 'greylist'", ""), ["rule: no rule decides on everybody else"]),
     (

@@ -80,10 +80,10 @@ def test_rspamd(answer: bytes, wanted: float | str) -> None:
 def check(dialect: Dialect, answer: bytes, wanted: float | str) -> None:
     if isinstance(wanted, str):
         with pytest.raises(ScanError) as caught:
-            dialect.score(answer)
+            dialect.read(answer)
         assert str(caught.value) == wanted
     else:
-        assert dialect.score(answer) == wanted
+        assert dialect.read(answer).score == wanted
         assert dialect.complete(answer) or b"chunked" in answer
         assert not any(dialect.complete(answer[:end]) for end in range(len(answer)))
 
@@ -97,9 +97,33 @@ def test_no_answer_does_harm(dialect: Dialect, head: bytes, rest: bytes) -> None
     """Whatever comes, there is a finite score or a ScanError."""
     dialect.complete(head + rest)
     try:
-        assert math.isfinite(dialect.score(head + rest))
+        assert math.isfinite(dialect.read(head + rest).score)
     except ScanError as error:
         assert str(error).isprintable()
+
+
+OPINIONS = [
+    # what it says; whether that is spam
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: True ; 15.0 / 5.0\r\n\r\n", True),
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: Yes ; 15.0 / 5.0\r\n\r\n", True),
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: False ; 1.0 / 5.0\r\n\r\n", False),
+    (Spamd(), b"SPAMD/1.5 0 EX_OK\r\nspam: no;3/5\r\n\r\n", False),
+    (Spamd(), b"SPAMD/1.1 0 EX_OK\r\nSpam: Perhaps ; 5.0 / 5.0\r\n\r\n", None),
+    (Rspamd(), http({"score": 20, "action": "reject"}), True),
+    (Rspamd(), http({"score": 8, "action": "add header"}), True),
+    (Rspamd(), http({"score": 8, "action": "rewrite subject"}), True),
+    (Rspamd(), http({"score": 5, "action": "greylist"}), False),
+    (Rspamd(), http({"score": 5, "action": "soft reject"}), False),
+    (Rspamd(), http({"score": 1, "action": "no action"}), False),
+    (Rspamd(), http({"score": 1}), None),
+    (Rspamd(), http({"score": 1, "action": ["reject"]}), None),
+]
+
+
+@pytest.mark.parametrize(("dialect", "answer", "spam"), OPINIONS, ids=range(len(OPINIONS)))
+def test_whether_it_is_spam(dialect: Dialect, answer: bytes, spam: bool | None) -> None:
+    """By the scanner's own measure, where it has one."""
+    assert dialect.read(answer).spam is spam
 
 
 ENVELOPE = Envelope(

@@ -213,8 +213,10 @@ def test_no_thread_to_look_a_name_up(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_breaker() -> None:
     """After three failures in a row nobody is asked, but for one try in each pause; a success ends that."""
     later, told = [0.0], Told()
+    tries: list[tuple[bool, bool]] = []
     with ScriptedSpamd(b"nonsense") as server:
         scanner = made(server.spec, reporter=told, now=lambda: time.monotonic() + later[0])
+        scanner.told = lambda worked, left_alone: tries.append((worked, left_alone))
         for _ in range(scanners.LIMIT):
             assert not scanner.down
             assert scan(scanner).error == "no answer of spamd's"
@@ -231,6 +233,7 @@ def test_the_breaker() -> None:
         assert not scanner.down
         assert scan(scanner).score == 1.0
     assert told.told == ["scanner no answer of spamd's"] * 4 + ["scanner ok"] * 2
+    assert tries == [(False, False)] * 2 + [(False, True)] * 2 + [(True, False)] * 2
 
 
 def test_what_is_too_large_is_not_sent() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from mta.conftest import require
-from parts import mxrow
+from parts import engines, mxrow
 from parts.mxrow import Row
 
 DELAY = 4.0
@@ -21,5 +21,6 @@ OWN = {"mx3": {"store": {"on_failure": "tempfail"}}}
 @pytest.fixture(scope="package")
 def row():
     require(mxrow.missing())
-    with Row(SETTINGS, OWN) as running:
+    own = {mx: {**OWN.get(mx, {}), "engine": engines.at("field", mx)} for mx in mxrow.MX_HOSTS}
+    with Row(SETTINGS, own) as running:
         yield running

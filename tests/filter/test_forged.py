@@ -209,6 +209,35 @@ def test_what_is_taken_out_backwards_leaves_the_others(fields):
     assert left == [pair for pair in fields if not forged.FIELDS[pair[0]](pair[1], NAME)]
 
 
+@pytest.mark.parametrize("field", forged.FIELDS)
+@pytest.mark.parametrize("size", [10, 1000, forged.LOOKED_AT])
+def test_no_more_is_looked_at(field, size):
+    """What stands behind so many bytes of such fields is taken out, whatever it says; others' before stay."""
+    tally = forged.Tally()
+    others = b"other.test; dkim=pass".ljust(size)
+    number = forged.LOOKED_AT // len(others)
+    for _ in range(number):
+        tally.note(field, others, NAME)
+    assert tally.count == 0
+    tally.note(field, others, NAME)
+    tally.note("x-greylist", b"by hybridgrey at mx1.example.test", NAME)
+    tally.note(field, b"mx1.example.test; dkim=pass", NAME)
+    assert tally.count == 3
+
+
+READ = st.text('mx1.exaplt \\()"\u00ad\ufdfa\uff08\uff09\u2474\u3000\u0300é;<', max_size=60)
+
+
+@given(READ, st.sampled_from(["", NAME, f"by hybridgrey at {NAME}"]), READ)
+def test_noise_in_short_is_read_the_same(before, name, after):
+    """One character for a run of noise changes no reading, not behind a backslash or in a comment either."""
+    text = before + name + after
+    short, plain = forged._readable(text), forged._plain(text)
+    for reading in (lambda one: one, lambda one: forged._INNERMOST.sub("", one), forged._without_comments):
+        bare = [forged._NOISE.sub("", forged._SPACE.sub(" ", reading(one))) for one in (short, plain)]
+        assert bare[0] == bare[1]
+
+
 def test_more_than_anybody_honest_has():
     """The number to take out is bounded, and that there were more is known; others' are counted on."""
     tally = forged.Tally()

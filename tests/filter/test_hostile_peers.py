@@ -23,7 +23,7 @@ COMMANDS += [b"DCj\0mx\0", b"DR", b"K", b"U\0", b"Lx\0y\0", b"Bbody", b"Q"]
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with FakeDns() as dns, Redis() as redis:
         dns.zone("bl.test", listed={"192.0.2.99": "127.0.0.2"})
         settings = {

@@ -13,7 +13,7 @@ LISTED = "192.0.2.99"
 
 
 @pytest.fixture(scope="module")
-def daemon():
+def daemon(engine):
     with FakeDns() as dns, Redis() as redis:
         dns.zone("bl.test", listed={LISTED: "127.0.0.2"})
         dns.zone("wl.test", listed={"192.0.2.7": "127.0.5.2"})

@@ -34,7 +34,7 @@ def world():
 
 
 @pytest.fixture(scope="module")
-def daemon(world):
+def daemon(world, engine):
     with Daemon(world) as made:
         yield made
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
+from pathlib import Path
 
 import dns.message
 import dns.query
@@ -13,13 +15,15 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from parts import refusingdns
+from parts import engines, refusingdns
 from parts.base import LOOPBACK, PartError, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.rbldnsd import Rbldnsd, ip4set, ip6trie
 from parts.redisserver import Redis
 from parts.unbound import Unbound
+
+TESTS = Path(__file__).parents[1]
 
 
 def ask(server: FakeDns, name: str, kind: str = "A", timeout: float = 5) -> dns.message.Message:
@@ -195,6 +199,18 @@ def test_fakedns_frees_its_port():
         port = server.port
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as again:
         again.bind(("127.0.0.1", port))
+
+
+def test_engines_are_chosen_for_what_there_is():
+    """Each row of the table is about a module or a test that exists, in a suite that reads the table."""
+    for row in engines.TABLE:
+        suite, name = row.split("/")
+        assert "parts.engines" in (TESTS / suite / "conftest.py").read_text(), suite
+        tests = re.compile(rf"^def {name}\(", re.MULTILINE)
+        modules = sorted((TESTS / suite).glob("*.py"))
+        assert name in {path.stem for path in modules} or any(tests.search(p.read_text()) for p in modules), (
+            row
+        )
 
 
 def test_a_nameserver_that_refuses_is_there_for_all():

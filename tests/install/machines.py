@@ -10,6 +10,7 @@ from parts.milterpeer import MilterPeer
 
 PATIENCE = 60.0
 PID_FILE = "/run/test.pid"
+LOG = "/var/log/test.log"
 
 
 def with_systemd() -> CleanRoot:
@@ -23,9 +24,9 @@ def with_systemd() -> CleanRoot:
 
 
 def start(machine: CleanRoot, user: str, program: str, *words: str) -> str:
-    """Run a program as a user of its own; its process id."""
+    """Run a program as a user of its own, what it says in `LOG`; its process id."""
     command = ["start-stop-daemon", "--start", "--background", "--make-pidfile", "--pidfile", PID_FILE]
-    machine.run(*command, "--chuid", user, "--startas", program, "--", *words)
+    machine.run(*command, "--output", LOG, "--chuid", user, "--startas", program, "--", *words)
     return machine.path(PID_FILE).read_text().strip()
 
 

@@ -94,6 +94,14 @@ def shorten_delay(machine: CleanRoot) -> None:
     config.write_text(text.replace('delay = "5m"', 'delay = "1s"'))
 
 
+def choose_native(machine: CleanRoot) -> None:
+    """Another change of the admin's: the engine that the package does not start with."""
+    config = machine.path(CONFIG)
+    text = config.read_text()
+    assert '\nengine = "auto"' in text
+    config.write_text(text.replace('\nengine = "auto"', '\nengine = "native"'))
+
+
 def install(machine: CleanRoot, package: Path) -> None:
     """Install without a network; the admin's conffiles stay, as unattended upgrades have it."""
     machine.copy(package, "/tmp/package.deb")
@@ -286,6 +294,8 @@ def _serves_confined(machine: CleanRoot) -> None:
     wait_until(lambda: "reloaded" in _journal(machine), "the reload is told", PATIENCE)
     problems = [line for line in _journal(machine) if line in ("worker failed", "keeper task failed")]
     assert problems == []
+    told = machine.run("journalctl", "-u", "hybridgrey.service", "-o", "cat").stdout
+    assert ('"engine":"libmilter"' in told, '"engine":"native"' in told) == (True, False)
 
 
 def _journal(machine: CleanRoot) -> list[str]:
@@ -371,21 +381,29 @@ def _nothing_left(machine: CleanRoot) -> None:
 
 
 def test_life_without_systemd(package):
-    """The same with the init script: installed, upgraded with its triplets, removed, purged; never root."""
+    """With the init script and native: installed, upgraded with its triplets, removed, purged; never root."""
     first, second = package
     with CleanRoot("bare") as machine:
         set_runlevel(machine)
         install(machine, first)
         shorten_delay(machine)
+        choose_native(machine)
         machine.run("service", "hybridgrey", "reload")
+        assert _served(machine) == ["libmilter", "native"]
         pass_greylist("192.0.2.1", "a@example.org", machine)
         pid = machine.path("/run/hybridgrey.pid").read_text().strip()
         for process in family(machine, pid):
             assert "0" not in status(machine, process, "Uid")
         install(machine, second)
         assert machine.path("/run/hybridgrey.pid").read_text().strip() != pid
+        assert _served(machine) == ["libmilter", "native", "native"]
         assert is_known("192.0.2.1", "a@example.org", machine)
         machine.run("dpkg", "--remove", "hybridgrey")
         assert not serves(machine)
         machine.run("dpkg", "--purge", "hybridgrey")
         _nothing_left(machine)
+
+
+def _served(machine: CleanRoot) -> list[str]:
+    """The engines that the daemon's log names, one for each start and reload."""
+    return re.findall(r'"engine":"(\w+)"', machine.path("/var/log/hybridgrey/hybridgrey.log").read_text())

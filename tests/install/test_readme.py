@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
 
 from install.machines import with_systemd
-from parts import cleanroot, debianpackage, guides
+from parts import cleanroot, debianpackage, distribution, guides
 from parts.base import LOOPBACK, wait_until
 from parts.cleanroot import CleanRoot
 from parts.fakedns import FakeDns
+from parts.milterpeer import MilterPeer
 from parts.smtp import Answer, Client
 
 WHY_NOT = cleanroot.missing() or debianpackage.missing()
@@ -22,6 +25,7 @@ pytestmark = [
 ]
 
 PLACE = "/root/hybridgrey"
+OPT = "/opt/hybridgrey/bin/hybridgrey"
 UNKNOWN, LISTED = "192.0.2.10", "192.0.2.20"
 LISTS = ("bl.mailspike.net", "zen.spamhaus.org", "rep.mailspike.net", "list.dnswl.org")
 # A negative result, 1, is an answer, too
@@ -35,6 +39,44 @@ printf 'postfix postfix/%s\\n' 'main_mailer_type select Internet Site' 'mailname
 apt-get -qq install --yes --no-install-recommends postfix
 useradd --create-home ann
 """
+
+
+@pytest.fixture
+def bare():
+    """A machine with nothing but Debian's Python, the tree, and a folder in the place of the Python index."""
+    with CleanRoot("bare") as running:
+        distribution.tree(running.path(PLACE))
+        house = running.path("/root/house")
+        shutil.copytree(distribution.house(), house)
+        for wheel in house.glob(f"{distribution.COMPILED}-*.whl"):
+            wheel.unlink()
+        source = distribution.compiled()
+        running.copy(source, f"/root/house/{source.name}")
+        running.path("/etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /root/house\n")
+        # Whoever types the commands says yes
+        running.path("/etc/apt/apt.conf.d/99yes").write_text('APT::Get::Assume-Yes "true";\n')
+        running.copy(Path("/etc/resolv.conf"), "/etc/resolv.conf")
+        running.run("apt-get", "-qq", "update", timeout=cleanroot.MAKING, network=False)
+        yield running
+
+
+def test_with_pip(bare):
+    """Each line of the block for pip as it stands, libmilter's engine compiled; then mail is judged."""
+    (block,) = [one.text for one in guides.blocks("install") if one.guide == "README.md"]
+    *setting_up, last = block.splitlines()
+    assert last == f"{OPT} run"
+    for line in setting_up:
+        bare.run("bash", "-c", f"cd {PLACE} && {line}", timeout=cleanroot.MAKING, network=False)
+    bare.run("sh", "-c", f"{last} >/tmp/log 2>&1 &")
+    log = bare.path("/tmp/log")
+    wait_until(lambda: '"event":"ready"' in log.read_text(), "the daemon is ready", 60)
+    assert '"engine":"libmilter"' in log.read_text()
+    with bare.within(lambda: MilterPeer((LOOPBACK, 8893), timeout=60)) as peer:
+        peer.connect("unknown", UNKNOWN)
+        peer.helo()
+        peer.mail()
+        assert peer.rcpt().code == "450"
+    assert "greylist" in bare.run(OPT, "status").stdout
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
 from parts.prometheus import JOB, SCRAPE_LABELS, Prometheus, Series, reads
 from parts.redisserver import Redis
+from parts.spamd import ScriptedSpamd
 
 CONTRIB = Path(__file__).parents[2] / "contrib"
 DASHBOARD = CONTRIB / "grafana" / "hybridgrey.json"
@@ -43,6 +44,11 @@ SETTINGS = {
         {"name": "the rest", "action": "greylist"},
     ],
 }
+
+SCORED = [
+    {"name": "spam", "recipients": ["scored@example.test"], "score": ">=4", "action": "greylist"},
+    {"name": "not spam", "recipients": ["scored@example.test"], "action": "accept"},
+]
 
 ZONES = {
     "bl.test": {"listed": {"192.0.2.1": "127.0.0.2"}},
@@ -87,6 +93,8 @@ def attempt(daemon: Daemon, client: str, sender: str, recipient: str = "<b@examp
         peer.helo("mail.example.org")
         peer.mail(f"<{sender}>")
         peer.rcpt(recipient)
+        if "scored" in recipient:
+            peer.content({"Subject": "x"})
 
 
 def mail(hosts: dict[str, Daemon], ended: threading.Event) -> None:
@@ -98,6 +106,7 @@ def mail(hosts: dict[str, Daemon], ended: threading.Event) -> None:
             for client in ("127.0.0.1", "192.0.2.1", "198.51.100.1", "203.0.113.1"):
                 attempt(daemon, client, "a@example.org")
             attempt(daemon, "203.0.113.2", "a@example.org", "<full@example.test>")
+            attempt(daemon, "172.16.0.1", "a@example.org", "<scored@example.test>")
         one, *_ = hosts.values()
         waiting.append((f"10.{count >> 8 & 255}.{count & 255}.1", f"{'abcdefgh'[count % 8]}@example.org"))
         attempt(one, *waiting[-1])
@@ -129,7 +138,7 @@ def under_mail(hosts: dict[str, Daemon]) -> Iterator[None]:
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
     """Two hosts on one Redis, the second one in observe mode; the store has failed once."""
-    with FakeDns() as dns, Redis() as redis, contextlib.ExitStack() as stack:
+    with FakeDns() as dns, Redis() as redis, ScriptedSpamd(5.0) as spamd, contextlib.ExitStack() as stack:
         # Answers that the cache has are not counted, so they last but a second.
         for name, behaviour in ZONES.items():
             dns.zone(name, ttl=1, negative_ttl=1, **behaviour)
@@ -138,6 +147,7 @@ def world() -> Iterator[World]:
             address = f"{LOOPBACK}:{free_port()}"
             table = {"mode": mode, "store": {"url": redis.url}, "metrics": {"listen": address}}
             own = {**SETTINGS, **table, "dns": {"nameservers": [dns.address], "timeout": "500ms"}}
+            own |= {"content": {"scanner": spamd.spec}, "rule": [*SCORED, *SETTINGS["rule"]]}
             hosts[address] = stack.enter_context(Daemon(own))
         prometheus = stack.enter_context(Prometheus(list(hosts), ALERTS))
         with under_mail(hosts):

@@ -407,6 +407,54 @@ def test_store_memory_is_what_the_keeper_found(shared: Shared) -> None:
     assert [samples(shared)[name] for name in names] == [5e9, 6e9]
 
 
+SCANNER = [f"hybridgrey_scanner_{name}{{}}" for name in ("wanted", "up", "left_alone")]
+# What workers say, as (worker, there is a score, it leaves it alone from now on), or a worker that ends.
+SCANNED: dict[str, tuple[list[tuple[int, bool, bool] | int], tuple[float | None, ...], bool]] = {
+    "nobody has asked": ([], (1, None, 0), False),
+    "a score": ([(0, True, False)], (1, 1, 0), False),
+    "a failure or two": ([(0, True, False), (0, False, False), (1, False, False)], (1, 1, 0), True),
+    "never a score": ([(0, False, False)], (1, 1, 0), True),
+    "left alone": ([(0, True, False), (0, False, True)], (1, 0, 1), True),
+    "by both": ([(0, False, True), (1, False, True)], (1, 0, 2), True),
+    "back": ([(0, False, True), (0, True, False)], (1, 1, 0), False),
+    "back, as one has found": ([(0, False, True), (1, False, True), (0, True, False)], (1, 1, 1), False),
+    "who left it alone has ended": ([(0, False, True), 0], (1, 1, 0), True),
+}
+
+
+@pytest.mark.parametrize("name", SCANNED)
+def test_the_scanner_is_as_the_workers_found_it(shared: Shared, name: str) -> None:
+    """It does not work from when one leaves it alone until one has a score; then a note says so."""
+    said, shown, since = SCANNED[name]
+    assert [samples(shared).get(one) for one in SCANNER] == [0, None, 0]
+    shared.board.scans_with("spamd:unix:/s")
+    slots = [shared.counters.lease() for _ in range(2)]
+    for one in said:
+        if isinstance(one, int):
+            shared.counters.release(slots[one])
+            continue
+        worker, worked, left_alone = one
+        shared.board.scanned(worked)
+        shared.meter(slots[worker]).left_alone(left_alone)
+    found = samples(shared)
+    assert tuple(found.get(one) for one in SCANNER) == shown
+    assert ("hybridgrey_scanner_failing_since_timestamp_seconds{}" in found) is since
+    assert shared.notes == ([series.SCANNER_DOWN] if shown[1] == 0 else [])
+
+
+def test_another_scanner_has_no_past(shared: Shared) -> None:
+    """After a reload that names another one nothing is known of it; the same one stays as it was."""
+    shared.board.scans_with("spamd:unix:/s")
+    shared.board.scanned(False)
+    shared.board.scans_with("spamd:unix:/s")
+    assert shared.board.scanning is not None
+    assert shared.board.scanning.since > 0
+    shared.board.scans_with("spamd:unix:/other")
+    assert shared.board.scanning == (0, 0)
+    shared.board.scans_with("")
+    assert shared.board.scanning is None
+
+
 STORE = ("hybridgrey_store_up{}", "hybridgrey_store_keys{}")
 
 
@@ -476,6 +524,11 @@ def test_names_and_labels_are_the_documented_ones(shared: Shared) -> None:
         "hybridgrey_records_lost": (),
         "hybridgrey_scan_failures": (),
         "hybridgrey_scan_seconds": (),
+        "hybridgrey_scanned_early": (),  # as they are counted
+        "hybridgrey_scanner_failing_since_timestamp_seconds": (),
+        "hybridgrey_scanner_left_alone": (),
+        "hybridgrey_scanner_up": (),
+        "hybridgrey_scanner_wanted": (),
         "hybridgrey_sessions": (),
         "hybridgrey_sessions_open": (),
         "hybridgrey_start_time_seconds": (),

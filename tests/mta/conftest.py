@@ -3,59 +3,18 @@
 from __future__ import annotations
 
 import os
-from unittest import mock
 
 import pytest
 
 from mta.cases import ZONES
 from parts import postfix, sendmail
-from parts.base import ENGINE
-from parts.daemon import DEFAULTS
+from parts.engines import engine as engine  # for all tests of the suite, as is the next
+from parts.engines import pytest_generate_tests as pytest_generate_tests
 from parts.rbldnsd import Rbldnsd
 from parts.redisserver import Redis
 from parts.unbound import Unbound
 
-BOTH = {
-    "test_correspondents",
-    "test_dialogues",
-    "test_forged_headers",
-    "test_lifecycle",
-    "test_odd_text",
-    "test_open_connections",
-    "test_postfix_protocol",
-    "test_sender_pools",
-    "test_sessions",
-    "test_store_down",
-    "test_stores",
-}
-"""What depends on how sessions are carried: run with each engine."""
-NATIVE = {
-    "test_addresses",
-    "test_greylisting",
-    "test_hierarchy",
-    "test_postfix_default_action",
-    "test_postfix_opendkim",
-    "test_postfix_sessions",
-    "test_sendmail_field",
-}
-"""Run with the native engine, others with what `auto` chooses; all with HYBRIDGREY_ENGINE if it is set."""
 MTAS = {"postfix": (postfix, postfix.Postfix), "sendmail": (sendmail, sendmail.Sendmail)}
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """The engines of a module."""
-    name = metafunc.module.__name__.rpartition(".")[2]
-    if ENGINE == "auto" and name in BOTH | NATIVE:
-        engines = ["libmilter", "native"] if name in BOTH else ["native"]
-        metafunc.parametrize("engine", engines, indirect=True, scope="module")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def engine(request):
-    """The engine of the daemons that say nothing of it themselves."""
-    wanted = getattr(request, "param", ENGINE)
-    with mock.patch.dict(DEFAULTS, engine=wanted):
-        yield wanted
 
 
 def require(reason: str) -> None:

@@ -21,7 +21,6 @@ RULES = [
     {"name": "ok", "recipients": ["ok@x.example"], "action": "accept"},
     {"name": "spam", "score": ">=14", "action": "greylist"},
 ]
-ENGINES = ["libmilter", "native"]
 REAL = {"spamd": (spamd.missing, Spamd), "rspamd": (rspamd.missing, Rspamd)}
 
 
@@ -41,9 +40,9 @@ def scanner():
         yield running
 
 
-@pytest.fixture(scope="module", params=ENGINES)
-def daemon(request, redis, scanner):
-    with Daemon(settings(redis, scanner, engine=request.param), unix=True) as running:
+@pytest.fixture(scope="module")
+def daemon(redis, scanner, engine):
+    with Daemon(settings(redis, scanner), unix=True) as running:
         yield running
 
 

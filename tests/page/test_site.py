@@ -23,6 +23,7 @@ from hybridgrey.history.layout import Step
 from hybridgrey.history.records import Mark
 from hybridgrey.history.view import Terms
 from hybridgrey.lists import zones
+from hybridgrey.metrics import series
 from hybridgrey.metrics.series import DELAY_BUCKETS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page import data as page_data
@@ -573,6 +574,10 @@ class Past:
         self._ask("marks")
         return [Mark(end - 5, "mx1", "start", "a\nb"), Mark(end - 4, "mx2", "start", "")]
 
+    def logs_read(self, hosts: Sequence[str] | None = None) -> dict[str, int]:
+        self._ask("logs")
+        return dict.fromkeys(hosts or ("mx1", "mx\n2"), 1700000000)
+
     def tops(
         self, start: float, end: float, hosts: Sequence[str] | None = None, limit: int = 20
     ) -> Mapping[str, list[tuple[str, int]]]:
@@ -632,6 +637,9 @@ def test_history_of_all_and_of_one(data: page_data.Data) -> None:
     one: Any = data.answer("history", {"span": "hour", "host": "mx2"})
     assert (sum(one["outcomes"]["reject"]), [mark["host"] for mark in one["marks"]]) == (1, ["mx2"])
     assert every["trouble"] == ""
+    assert [log["host"] for log in every["logs"]] == [r"mx\n2", "mx1"]
+    assert [log["host"] for log in one["logs"]] == ["mx2"]
+    assert (every["unkept"], one["later"]["early"]) == ("", 0)
 
 
 def test_entries_by_hand_are_bounded_and_clean(data: page_data.Data) -> None:
@@ -655,7 +663,7 @@ def test_the_store_is_asked_seldom(data: page_data.Data, past: Past) -> None:
     for _ in range(50):
         for name in ("history", "tops", "latest"):
             data.answer(name, {})
-    assert sorted(past.asked) == ["counts 60 None", "hosts", "latest", "marks", "tops"]
+    assert sorted(past.asked) == ["counts 60 None", "hosts", "latest", "logs", "marks", "tops"]
 
 
 def test_memory_is_bounded_and_one_asks_at_a_time() -> None:
@@ -760,7 +768,7 @@ def test_tops(data: page_data.Data) -> None:
 def test_now(data: page_data.Data) -> None:
     """Each list of the configuration with its health, and how this host does."""
     now: Any = data.answer("lists", {})
-    assert (now["host"], now["observe"], now["problems"]) == ("mx1", True, [])
+    assert (now["host"], now["observe"], now["problems"], now["notes"]) == ("mx1", True, [], [])
     assert [one["list"] for one in now["lists"]] == [
         "bl.mailspike.net",
         "zen.spamhaus.org",
@@ -768,6 +776,10 @@ def test_now(data: page_data.Data) -> None:
         "list.dnswl.org",
     ]
     assert {(one["suspended"], one["seconds"]) for one in now["lists"]} == {(False, None)}
+    for index in range(len(data._zones)):
+        data._shared.flags.health[index] = series.HEALTH.index("silent")
+    now = data.answer("lists", {})
+    assert (now["problems"], now["notes"]) == ([], [series.NO_LIST_WORKS])
 
 
 def test_latest_and_way(data: page_data.Data, past: Past) -> None:

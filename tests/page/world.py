@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import urlencode
 from urllib.request import ProxyHandler, build_opener
 
+from parts import engines
 from parts.base import LOOPBACK, accepts, free_port, wait_until
 from parts.commandline import run
 from parts.daemon import Daemon
@@ -114,6 +115,7 @@ class World:
 
 def settings(redis: Redis, dns: FakeDns, name: str, port: int, password: str) -> Mapping[str, Any]:
     return {
+        "engine": engines.at("page", name),
         "hostname": name,
         "store": {"url": redis.unix_url},
         "dns": {"nameservers": [dns.address]},

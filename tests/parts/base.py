@@ -76,6 +76,15 @@ def open_to_all(folder: Path) -> None:
             one.chmod(0o755)
 
 
+def descriptors(pid: int) -> list[str]:
+    """What a process has open, as /proc names it, such as ``socket:[123]``."""
+    found = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            found.append(str(link.readlink()))
+    return found
+
+
 def accepts(address: tuple[str, int] | str) -> bool:
     """Whether somebody accepts connections at a (host, port) or a unix path."""
     family = socket.AF_UNIX if isinstance(address, str) else socket.AF_INET
@@ -177,7 +186,8 @@ class Part:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-            raise PartError(f"{type(self).__name__} did not end in {timeout:g} s; killed") from None
+        # Not from the except: what a test failed of before it is shown beside this.
+        raise PartError(f"{type(self).__name__} did not end in {timeout:g} s; killed")
 
     def kill(self) -> None:
         """End the process at once, as a crash would."""

@@ -42,6 +42,29 @@ def build() -> tuple[Path, Path]:
 
 
 @cache
+def compiled() -> Path:
+    """The source of what may be compiled."""
+    pip = (PYTHON, "-m", "pip", "-qq", "--disable-pip-version-check")
+    folder = _folder() / "compiled"
+    _run(
+        *pip, "download", "--no-deps", "--no-build-isolation", "--no-binary", COMPILED, "-d", folder, COMPILED
+    )
+    (source,) = folder.iterdir()
+    return source
+
+
+def tree(to: Path) -> None:
+    """Copy what a clone has, and the libraries of the page if they are fetched."""
+    for line in _run("git", "-C", ROOT, "ls-files", "-z").split("\0"):
+        if line and (ROOT / line).is_file():
+            (to / line).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / line, to / line)
+    vendor = "milter/hybridgrey/page/static/vendor"
+    if (ROOT / vendor).exists():
+        shutil.copytree(ROOT / vendor, to / vendor, dirs_exist_ok=True)
+
+
+@cache
 def house() -> Path:
     """A folder with everything that installs both without an index; PartError when more needs a compiler."""
     folder = _folder() / "house"

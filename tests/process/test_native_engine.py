@@ -311,6 +311,13 @@ def test_a_bug_elsewhere_costs_one_connection(world, monkeypatch):
     assert ("connection", "a bug") in world.sessions.errors
 
 
+@pytest.mark.parametrize("said", [RCPT, MAIL + RCPT])
+def test_a_recipient_without_a_client(world, said):
+    """It is judged all the same: a CONNECT that was lost evades nothing, and keeps no MTA waiting."""
+    assert world.talk(world.peer(), said) == CONTINUE
+    assert "recipient" in world.sessions.steps
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 import pytest
+from structlog.testing import capture_logs
 
 from hybridgrey.config import load
+from hybridgrey.lists.resolv import nameservers
 from hybridgrey.metrics.shared import Board
 from hybridgrey.policy.rule import Pools
 from hybridgrey.process import pools, statefiles
 from hybridgrey.process.pools import Current, Resolving
 from hybridgrey.spf import poolstate
+from hybridgrey.spf.cache import Cache
 from parts.base import LOOPBACK, free_port, wait_until
 from parts.commandline import run as command
 from parts.daemon import Daemon, toml
@@ -31,12 +35,15 @@ class Reports:
     """What was told, and is not over."""
 
     kinds: dict[str, dict] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
 
     def failing(self, kind, **fields):
         self.kinds[kind] = fields
+        self.told.append(f"{kind} failing")
 
     def recovered(self, kind):
-        self.kinds.pop(kind, None)
+        if self.kinds.pop(kind, None) is not None:
+            self.told.append(f"{kind} recovered")
 
 
 @pytest.fixture
@@ -65,14 +72,20 @@ class Host:
         self.worker = Current(self.names, self.bulletin, pools.widths(self.config))
         by = pools.carrier(self.config, timeout=0.3)
         self.keeper = Resolving(
-            self.names, by, self.bulletin, self.board, self.reports, path=pools.place(self.config)
+            self.names,
+            by,
+            self.bulletin,
+            self.board,
+            self.reports,
+            path=pools.place(self.config),
+            nameservers=nameservers(self.config.dns.nameservers),
         )
 
     def round(self, *, due=True):
         """A round of the keeper's, of all domains if they are to be due."""
         if due:
             self.keeper._due = dict.fromkeys(self.keeper._due, 0.0)
-            self.keeper._carrier.cache = type(self.keeper._carrier.cache)()
+            self.keeper._carrier.cache = Cache()
         self.keeper.round(NEVER)
         self.worker.tick()
 
@@ -134,10 +147,10 @@ def test_when_it_is_asked_again(dns, tmp_path, ttl, least, most):
 
 
 def test_a_failure_is_tried_again_ever_later(dns, tmp_path):
-    """After about one, two, four minutes, up to an hour."""
+    """After about one, two, four minutes, up to 25."""
     dns.zone(A, rcode="SERVFAIL")
     host = Host(dns, tmp_path)
-    for seconds in (60, 120, 240, 480, 960, 1920, 3600, 3600):
+    for seconds in (60, 120, 240, 480, 960, 1500, 1500):
         host.round()
         assert host.keeper._due[A] - time.monotonic() == pytest.approx(seconds, rel=0.15)
     assert list(host.reports.kinds) == [f"pool:{A}"]
@@ -160,11 +173,92 @@ def test_what_was_good_stays(dns, tmp_path):
     assert again.of() == Pools(frozenset({A}), frozenset({B}))
     again.round()
     assert again.of() == Pools(frozenset({A}), frozenset({B}))
-    assert set(again.reports.kinds) == {f"pool:{A}", f"pool:{B}"}
+    assert set(again.reports.kinds) == {"pools"}
     dns.zones = {}
     third = Host(dns, tmp_path)
     third.round()
     assert third.reports.kinds == {}
+
+
+ALL_FAIL = {
+    "refused": {"rcode": "REFUSED"},
+    "broken": {"rcode": "SERVFAIL"},
+    "no such name": {"rcode": "NXDOMAIN"},
+    "silent": {"silent": True},
+}
+
+
+@pytest.mark.parametrize("how", ALL_FAIL)
+def test_none_resolves(dns, tmp_path, how):
+    """It is one trouble, with the cause; resolved they are said to be when they are, each asked at once."""
+    dns.zone("test", **ALL_FAIL[how])
+    names = [f"{letter}.test" for letter in "abcde"]
+    host = Host(dns, tmp_path, *names)
+    with capture_logs() as said:
+        host.round()
+        host.round()
+    assert said == []
+    assert host.reports.told == ["pools failing", "pools failing"]
+    told = host.reports.kinds["pools"]
+    assert "another nameserver" in told["reason"]
+    assert (told["domains"], told["nameservers"]) == (5, dns.address)
+    assert host.of() == (Pools() if how == "no such name" else unknown(*names))
+    dns.zones = {}
+    for name in names[1:]:
+        spf(dns, name, "ip4:192.0.2.0/24 -all")
+    host.reports.told.clear()
+    host.keeper._due[names[2]] = 0.0
+    host.keeper._carrier.cache = Cache()
+    with capture_logs() as said:
+        for _ in range(3):
+            host.round(due=False)
+    assert host.reports.told == ["pools recovered", f"pool:{names[0]} failing"]
+    assert [one["event"] for one in said] == ["pools are resolved"]
+    assert (said[0]["domains"], said[0]["networks"]) == (4, 4)
+    assert host.of() == within(*names[1:])
+
+
+def test_none_resolves_any_more(dns, tmp_path):
+    """When the first domain fails the others are asked: one trouble, though their times are not over."""
+    for name in (A, B, "c.test"):
+        spf(dns, name, "ip4:192.0.2.0/24 -all")
+    host = Host(dns, tmp_path, A, B, "c.test")
+    host.round()
+    dns.zone("test", rcode="REFUSED")
+    host.keeper._due[B] = 0.0
+    host.keeper._carrier.cache = Cache()
+    host.round(due=False)
+    assert host.reports.told == ["pools failing"]
+    assert host.board.pools.problems == 3
+    assert host.of() == within(A, B, "c.test")
+
+
+def test_one_domain_fails_alone(dns, tmp_path):
+    """Another one that works says that it is not the nameserver; once told, it is not asked again."""
+    for name in (A, B, "c.test"):
+        spf(dns, name, "ip4:192.0.2.0/24 -all")
+    host = Host(dns, tmp_path, A, B, "c.test")
+    host.round()
+    dns.zone(B, rcode="SERVFAIL")
+    dns.queries.clear()
+    for _ in range(3):
+        host.keeper._due[B] = 0.0
+        host.keeper._carrier.cache = Cache()
+        host.round(due=False)
+    assert set(host.reports.told) == {f"pool:{B} failing"}
+    others = [query.name for query in dns.queries if not query.name.startswith(B)]
+    assert len(others) == 1
+
+
+def test_a_round_that_is_broken_off_tells_nothing(dns, tmp_path):
+    """Who is stopped has not found that none resolves."""
+    dns.zone("test", rcode="REFUSED")
+    host = Host(dns, tmp_path, A, B)
+    stopped = threading.Event()
+    stopped.set()
+    host.keeper._resolve(A)
+    host.keeper.round(stopped)
+    assert host.reports.told == []
 
 
 def test_a_confirmation_outlives_a_reload(dns, tmp_path):
@@ -299,6 +393,17 @@ def test_a_daemon_from_its_first_start_on(dns, tmp_path, engine):
         assert "1 not resolved yet" in status()
 
 
+def test_a_daemon_whose_nameserver_knows_no_domain(dns):
+    """One line for all of them, none that they are resolved; `status` says it in words."""
+    own = settings(dns.address, f"{LOOPBACK}:{free_port()}")
+    with Daemon(own, files={"pools": f"{A}\n{B}\nc.test\n"}) as daemon:
+        (told,) = daemon.await_events("pools failing")
+        assert told["error"] == f"no record of {A}"
+        shown = command("status", "-c", daemon.config).lines
+        assert "warning: none can be resolved now (see hybridgrey pools), 3 domains, 0 networks" in shown
+        assert not daemon.events("pool failing") + daemon.events("pools are resolved")
+
+
 def test_no_rule_names_a_pool(dns, tmp_path):
     """Nothing is asked, kept or shown."""
     rules = [{"name": "rest", "action": "greylist"}]
@@ -323,6 +428,12 @@ def test_the_command(dns, tmp_path):
     assert next(line for line in shown.lines if line.startswith(A)).split()[1:3] == ["2", "1"]
     host.round()
     assert "ago" in command("pools", "-c", file).output
+    dns.zone("test", rcode="REFUSED")
+    shown = command("pools", "-c", file)
+    assert shown.lines[0] == "warning: none of 2 pools can be resolved"
+    assert f"they were asked through {dns.address}: check [dns] nameservers" in shown.error
+    assert json.loads(command("pools", "-c", file, "--json").output)["none_resolves"] is True
+    del dns.zones["test"]
     alone = command("pools", "-c", file, "--networks", A.upper())
     assert alone.lines == ["192.0.2.0/24", "203.0.113.0/24", "2001:db8::/32"]
     assert alone.status == 0

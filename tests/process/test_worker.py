@@ -10,12 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from hybridgrey.process import worker
 from parts.baredaemon import BareDaemon, alive, answer, children
 from parts.base import accepts, free_port, has_ipv6, wait_until
+from parts.daemon import Daemon
 from parts.milterpeer import MilterPeer
 
 
@@ -201,3 +203,18 @@ def test_threads_are_started_with_small_stacks():
         library.pthread_attr_getstacksize(attributes, ctypes.byref(size))
         os._exit(size.value != 1 << 20)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may raise a priority")
+@pytest.mark.parametrize(("given", "wanted", "found"), [(0, -10, -10), (0, 0, 0), (3, -10, 3), (-2, 5, -2)])
+def test_priority(given, wanted, found, engine):
+    """A worker does not queue with the MTA's processes; what somebody has set stays; the keeper has time."""
+
+    class Niced(Daemon):
+        def command(self):
+            return ["nice", "-n", str(given - os.getpriority(os.PRIO_PROCESS, 0)), *super().command()]
+
+    with Niced({"workers": 1, "nice": wanted, "engine": engine}) as daemon:
+        names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in children(daemon.pid)}
+        assert os.getpriority(os.PRIO_PROCESS, names["hg-worker"]) == found
+        assert os.getpriority(os.PRIO_PROCESS, names["hg-keeper"]) == max(found, 0)

@@ -190,6 +190,21 @@ def test_unused_steps(letter, flag, command):
     assert not connection.due
 
 
+@pytest.mark.parametrize(
+    ("wanted", "offered", "agreed"),
+    [
+        (wire.CHANGE_HEADERS, wire.CHANGE_HEADERS, 0),
+        (wire.CHANGE_HEADERS, wire.ADD_HEADERS, wire.NO_HEADERS),
+        (0, wire.CHANGE_HEADERS, wire.NO_HEADERS),
+    ],
+)
+def test_headers_that_cannot_be_changed(wanted, offered, agreed):
+    """What is looked at only to be changed is done without where that is not to be, and is not told."""
+    terms = Terms(actions=wanted, if_fixed=wire.NO_HEADERS)
+    made = terms.agree(struct.pack("!III", 6, offered, 0x1FFFFF))
+    assert (made.steps, made.unused, terms.wanted(made.actions)) == (agreed, agreed, agreed)
+
+
 def test_the_offer_comes_first_and_once():
     """Nothing is understood before the offer, and no second one."""
     for data in (connect(), mail(), ABORT, offer() + offer()):

@@ -23,7 +23,7 @@ from hybridgrey.store import embedded, machine
 from hybridgrey.store.binary import EmbeddedError, bundled_directory, find_binary
 from hybridgrey.store.connection import Script, Store
 from hybridgrey.store.embedded import MAX_SOCKET_PATH, EmbeddedServer
-from parts.base import wait_until
+from parts.base import descriptors, wait_until
 from parts.greyterms import GreyTerms
 from parts.redisserver import server_binary
 
@@ -165,7 +165,7 @@ def test_closed_to_others(server, directory):
     write(server, b"k", 1)
     assert mode(directory) == 0o700
     assert all(mode(path) & 0o077 == 0 for path in directory.rglob("*"))
-    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{server.pid}/fd").iterdir()}
+    inodes = descriptors(server.pid)
     tcp = [
         line.split()[9]
         for name in ("tcp", "tcp6")

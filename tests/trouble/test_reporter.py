@@ -81,8 +81,19 @@ COLLECTOR: list[tuple[str, list[Step], list[str]]] = [
     ),
     (
         "the only witness died",
-        [(0, 1, "fail", 1), (5, 1, "gone", 0), (59, 1, "-", 0), (60, 1, "-", 0)],
-        ["0 store failing", "60 store no longer reported as failing failures=1 seconds=60.0"],
+        [(0, 1, "fail", 1), (5, 1, "gone", 0), (64, 1, "-", 0), (65, 1, "-", 0)],
+        ["0 store failing", "65 store no longer reported as failing failures=1 seconds=65.0"],
+    ),
+    (
+        "an old trouble is not over because the daemon reloads or ends",
+        [(0, 1, "fail", 1), (0, 2, "fail", 1), (200, 1, "gone", 0), (210, 2, "gone", 0)]
+        + [(t, 3, "-", 0) for t in (269, 270)],
+        ["0 store failing", "270 store no longer reported as failing failures=2 seconds=270.0"],
+    ),
+    (
+        "nor when the next one sees it, too",
+        [(0, 1, "fail", 1), (200, 1, "gone", 0), (240, 2, "fail", 1), (400, 2, "-", 0)],
+        ["0 store failing", "400 store still failing failures=2 seconds=400.0"],
     ),
     (
         "the next worker goes on where the dead one was",
@@ -93,7 +104,7 @@ COLLECTOR: list[tuple[str, list[Step], list[str]]] = [
         "a success from before the last failure is no recovery from it",
         [(0, 1, "fail", 1), (1, 2, "fail", 1), (2, 1, "ok", 0), (5, 2, "fail", 1), (6, 2, "gone", 0)]
         + [(t, 1, "-", 0) for t in range(7, 67)],
-        ["0 store failing", "65 store no longer reported as failing failures=3 seconds=65.0"],
+        ["0 store failing", "66 store no longer reported as failing failures=3 seconds=66.0"],
     ),
     ("a recovery of nothing", [(0, 1, "ok", 0), (9, 1, "-", 0)], []),
     (

@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "unlist": "hybridgrey.cli.hand:unlist",
     "entries": "hybridgrey.cli.entries:entries_",
     "expect": "hybridgrey.cli.expect:expect",
+    "correspondents": "hybridgrey.cli.correspondents:correspondents",
     "import": "hybridgrey.cli.import_:import_",
     "report": "hybridgrey.cli.report:report",
     "log": "hybridgrey.cli.log:log",

@@ -12,7 +12,7 @@ from hybridgrey.config import store_url
 from hybridgrey.config.load import Config, ConfigError, load
 from hybridgrey.greylist.entries import Entries
 from hybridgrey.greylist.triplets import Greylist
-from hybridgrey.process import configcopy, stores
+from hybridgrey.process import configcopy, privileges, stores
 from hybridgrey.process.configcopy import NoCopyError
 from hybridgrey.store.connection import Store, StoreError
 from hybridgrey.store.embedded import EmbeddedServer
@@ -23,29 +23,35 @@ UNAVAILABLE = os.EX_UNAVAILABLE
 def configured(path: Path) -> Config:
     """The configuration; where its file is broken the one in effect, with a warning, if a daemon runs.
 
-    Else it ends with status 78 and all that is wrong.
+    Else it ends with status 78 and all that is wrong.  Where an account has written what is in effect, root
+    goes on as that account: a URL or a path in it is no way to what only root may reach.
     """
     try:
         return load(path)
     except ConfigError as error:
         problems = error.problems
     try:
-        config = configcopy.find(path)
+        config, owner = configcopy.find(path)
+        account = privileges.act_as(owner)
     except NoCopyError as error:
         told = (f"what is in effect cannot be read: {error}",) if str(error) else ()
         bad_config((*problems, *told))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    warn(f"{problems[0]}{more}; this is by the configuration in effect")
+    by = f", as {account}, whose it is" if account else ""
+    warn(f"{problems[0]}{more}; this is by the configuration in effect{by}")
     return config
 
 
 def configured_if_any(path: Path) -> Config | None:
-    """The configuration, or the one in effect, without a word when there is neither."""
+    """The configuration, or the one in effect, without a word when there is neither.
+
+    For who follows no URL or path of it.
+    """
     try:
         return load(path)
     except ConfigError:
         with contextlib.suppress(NoCopyError):
-            return configcopy.find(path)
+            return configcopy.find(path).config
     return None
 
 

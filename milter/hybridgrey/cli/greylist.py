@@ -252,7 +252,7 @@ def _pass_networks(
         return
     _check_counts(store)
     if len(meant) > 1 and not yes:
-        _confirm(f"Spare {len(meant):,} networks?")
+        confirm(f"Spare {len(meant):,} networks?")
     for network in meant:
         store.entries.allow(network_key(store.greylist, network), seconds)
 
@@ -302,7 +302,7 @@ def forget(config_path: Path, conditions: dict[str, Any], everything: bool, yes:
         if not yes:
             count = sum(1 for _entry in store.entries.find(query))
             if count > 1:
-                _confirm(f"Forget {count:,} entries?")
+                confirm(f"Forget {count:,} entries?")
         forgotten = sum(store.entries.forget(query))
     if lines:
         json_line({"forgotten": forgotten})
@@ -311,7 +311,7 @@ def forget(config_path: Path, conditions: dict[str, Any], everything: bool, yes:
     raise SystemExit(0 if forgotten else 1)
 
 
-def _confirm(question: str) -> None:
+def confirm(question: str) -> None:
     """Go on after a yes; end with status 1 after a no, or where nobody can be asked."""
     if not sys.stdin.isatty():
         fail(f"{question.removesuffix('?').lower()}: give --yes, for there is no terminal to ask on")

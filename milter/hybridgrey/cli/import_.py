@@ -1,4 +1,4 @@
-"""``hybridgrey import``: bring along Postfix's rules, other greylisters' senders, and whom we write to."""
+"""``hybridgrey import``: Postfix's rules, other greylisters' senders, and what mail logs tell."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from hybridgrey.cli import Group, import_correspondents, import_senders
+from hybridgrey.cli import Group, import_correspondents, import_senders, import_spam
 from hybridgrey.cli.output import as_json, fail
 from hybridgrey.config import textfile
 from hybridgrey.migrate import configfile, postfix
@@ -19,7 +19,7 @@ MAX_BYTES = 64 * 2**20
 
 @click.group("import", cls=Group)
 def import_() -> None:
-    """Bring along rules and known senders from other programs.
+    """Bring along rules and known senders from other programs, and what their logs tell.
 
     \b
     Examples:
@@ -27,10 +27,15 @@ def import_() -> None:
       postconf -n | hybridgrey import postfix -
       hybridgrey import postgrey --dry-run /var/lib/postgrey
       hybridgrey import correspondents --dry-run /var/log/mail.log*
+      hybridgrey import spam /var/log/mail.log
     """
 
 
-for _command in (*import_senders.COMMANDS, import_correspondents.import_correspondents):
+for _command in (
+    *import_senders.COMMANDS,
+    import_correspondents.import_correspondents,
+    import_spam.import_spam,
+):
     import_.add_command(_command)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -13,13 +12,12 @@ import click
 
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import UNAVAILABLE, as_written, open_store, store_trouble
-from hybridgrey.cli.logfiles import is_regular, last_change, lines_of, progress
+from hybridgrey.cli.logfiles import last_change, progress
+from hybridgrey.cli.maillogs import dated
 from hybridgrey.cli.output import as_json, fail, warn
 from hybridgrey.config.load import Config
 from hybridgrey.hand.correspondents import Brought, Correspondents
 from hybridgrey.migrate.sentmail import WANTED, Gathered, Gathering, SentMail
-from hybridgrey.report import logtime
-from hybridgrey.report.logtime import Clock
 from hybridgrey.store.connection import Store, StoreError
 
 _WORDS: Final = {
@@ -112,35 +110,6 @@ def _read(files: tuple[str, ...], bringing: _Bringing) -> None:
     """Read the logs, from the oldest to the newest.  Raises StoreError."""
     with progress(files) as told:
         for file in sorted(files, key=last_change):
-            clock = Clock(last_change(file), _years_back(file))
-            with lines_of(file, told) as lines:
-                for text, moment in _dated(lines, clock):
-                    bringing.take(text, moment)
-            if clock.excess:
-                fail(f"{file}: a log of more than a year without years in it must be given by its name")
+            for text, moment in dated(file, WANTED, told):
+                bringing.take(text, moment)
     bringing.finish()
-
-
-def _years_back(file: str) -> int:
-    """By how many years a log without years would be taken too late; it has to be read to know."""
-    years = 0
-    while is_regular(file):
-        clock = Clock(last_change(file), years)
-        with lines_of(file) as lines:
-            for _ in _dated(lines, clock):
-                pass
-        if not clock.excess:
-            break
-        years += clock.excess
-    return years
-
-
-def _dated(lines: Iterator[bytes], clock: Clock) -> Iterator[tuple[bytes, float]]:
-    """Lines that may tell something, without their time, and when that was; in Unix seconds."""
-    for line in lines:
-        if WANTED.search(line) is None:
-            continue
-        line = logtime.unpacked(line)
-        moment, start = clock.read(line)
-        if moment is not None:
-            yield line[start:], moment

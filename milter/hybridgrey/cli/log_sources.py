@@ -141,11 +141,7 @@ def _record(verdict: object) -> Record:
 
 def why_not_stored(config: Config) -> str:
     """Why the store has no verdicts; "" when it has."""
-    if not config.metrics.history:
-        return "[metrics] history is off"
-    if config.store.key_secret.get_secret_value():
-        return "with [store] key_secret no verdict is in the store"
-    return "" if Terms.of(config, "").verdicts else '[metrics] keep_verdicts is "0"'
+    return Terms.of(config, "").unkept
 
 
 class FromLogs:

@@ -19,7 +19,7 @@ from hybridgrey.config import durations
 
 COLOURS = {
     **dict.fromkeys(("accept", "passed", "known", "allowed", "network", "healthy", "ok", "matches"), "green"),
-    **dict.fromkeys(("reject", "suspended", "down"), "red"),
+    **dict.fromkeys(("reject", "suspended", "down", "not well"), "red"),
     **dict.fromkeys(
         ("greylist", "tempfail", "waiting", "new", "early", "full", "warning", "silent"), "yellow"
     ),

@@ -11,11 +11,14 @@ from typing import Any
 import click
 
 from hybridgrey import address
+from hybridgrey.address import endpoint_text
 from hybridgrey.cleaning import clean
 from hybridgrey.cli import config_option
 from hybridgrey.cli.access import configured
-from hybridgrey.cli.output import as_json, several, span, table
+from hybridgrey.cli.output import as_json, coloured, several, span, table, warn
+from hybridgrey.lists.resolv import nameservers
 from hybridgrey.process import pools
+from hybridgrey.process.pooltrouble import none_resolves
 from hybridgrey.spf.pools import Pool
 from hybridgrey.spf.poolstate import States
 
@@ -43,21 +46,29 @@ def pools_(config_path: Path, domains: tuple[str, ...], networks: bool, json_: b
     wanted = tuple(dict.fromkeys(map(address.host, domains))) or pools.domains(config)
     found = list(pools.resolved(pools.carrier(config), wanted))
     last = pools.last(config)
+    servers = nameservers(config.dns.nameservers)
+    none = none_resolves(sum(bool(pool.problem) for _, pool in found), len(found))
     if json_:
-        as_json({"pools": [_fields(domain, pool, last) for domain, pool in found]})
+        rows = [_fields(domain, pool, last) for domain, pool in found]
+        shown = [endpoint_text(*server) for server in servers]
+        as_json({"none_resolves": none, "nameservers": shown, "pools": rows})
     elif networks:
         for network in dict.fromkeys(network for _, pool in found for network in pool.networks):
             click.echo(network)
     elif not found:
         click.echo("no rule names a pool")
     else:
-        _print(found, last)
+        _print(found, last, none=none)
+    if none:
+        through = ", ".join(endpoint_text(*server) for server in servers)
+        warn(f"they were asked through {through}: check [dns] nameservers, or what stands between")
     raise SystemExit(any(pool.problem for _, pool in found))
 
 
-def _print(found: Sequence[tuple[str, Pool]], last: States) -> None:
-    networks = sum(len(pool.networks) for _, pool in found)
-    click.echo(f"{several(len(found), 'pool')}, {several(networks, 'network')}")
+def _print(found: Sequence[tuple[str, Pool]], last: States, *, none: bool) -> None:
+    count = several(len(found), "pool")
+    networks = several(sum(len(pool.networks) for _, pool in found), "network")
+    click.echo(f"{coloured('warning')}: none of {count} can be resolved" if none else f"{count}, {networks}")
     table(("domain", "IPv4", "IPv6", "resolved", "problem"), _rows(found, last))
 
 
@@ -65,7 +76,9 @@ def _rows(found: Sequence[tuple[str, Pool]], last: States) -> Iterator[tuple[str
     for domain, pool in found:
         four = sum(isinstance(network, IPv4Network) for network in pool.networks)
         state = last.get(domain)
-        since = f"{span(max(0.0, time.time() - state.at))} ago" if state else ""
+        # A bad answer to the first question is a state, too, but of nothing that was resolved.
+        known = state if state and (state.networks or not pool.problem) else None
+        since = f"{span(max(0.0, time.time() - known.at))} ago" if known else ""
         yield clean(domain), str(four), str(len(pool.networks) - four), since, clean(pool.problem)
 
 

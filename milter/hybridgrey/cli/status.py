@@ -17,7 +17,8 @@ from hybridgrey.cli import config_option, liveness
 from hybridgrey.cli.access import UNAVAILABLE, configured, configured_if_any
 from hybridgrey.cli.liveness import Host
 from hybridgrey.cli.output import as_json, coloured, fail, milliseconds, several, span, table, title
-from hybridgrey.metrics.series import HEALTH, NO_LIST_WORKS, RESULTS, STATES
+from hybridgrey.metrics.series import HEALTH, NOTES, RESULTS, STATES
+from hybridgrey.process.pooltrouble import none_resolves
 
 
 @click.command()
@@ -36,7 +37,7 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
     The daemon is asked at [metrics] listen of this host's configuration.  With --url other daemons are asked
     instead, and their counts are added up.  If a daemon wants a password, it is sent [metrics] password of
     this host's configuration.  Exit status 1 when a daemon is not well, 69 when none can be asked; a
-    daemon for which no list works is well, for mail goes on: that is said first, and by `zones`.
+    daemon for which no list works, or no content scanner, is well, for mail goes on: that is said first.
 
     \b
     Examples:
@@ -64,8 +65,8 @@ def status(config_path: Path, urls: tuple[str, ...], json_: bool) -> None:
         _print(hosts, total)
     if not answering:
         raise SystemExit(UNAVAILABLE)
-    # Mail goes on without lists: who restarts what is not well would gain nothing by it.
-    raise SystemExit(any(host.error or set(host.problems) - {NO_LIST_WORKS} for host in hosts))
+    # Mail goes on without lists and scores: who restarts what is not well would gain nothing by it.
+    raise SystemExit(any(host.error or set(host.problems).difference(NOTES) for host in hosts))
 
 
 def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
@@ -100,6 +101,7 @@ def _report(hosts: Sequence[Host], total: Host) -> dict[str, Any]:
             **_memory(hosts),
         },
         "pools": _pools(hosts),
+        "scanner": _scanner(hosts, total),
     }
 
 
@@ -135,8 +137,29 @@ def _pools(hosts: Sequence[Host]) -> dict[str, Any] | None:
     }
 
 
+def _scanner(hosts: Sequence[Host], total: Host) -> dict[str, Any] | None:
+    """The content scanners, those of all hosts as one; None where no rule asks one."""
+    using = [host for host in hosts if host.value("scanner_wanted")]
+    if not using:
+        return None
+    up = [host.samples[name] for host in using if (name := ("scanner_up", ())) in host.samples]
+    since = [host.value("scanner_failing_since_timestamp_seconds") for host in using]
+    return {
+        "works": all(up) if up else None,
+        "failing_since": min(filter(None, since), default=None),
+        "left_alone": int(total.value("scanner_left_alone")),
+        "workers": int(sum(host.value("workers") for host in using)),
+        "scores": int(total.value("scan_seconds_count")),
+        "failures": int(total.value("scan_failures_total")),
+        "seconds": _mean(total, "scan_seconds"),
+    }
+
+
 def _state(host: Host) -> str:
-    return "down" if host.error else "warning" if host.problems else "ok"
+    if host.error:
+        return "down"
+    well = not set(host.problems).difference(NOTES)
+    return "ok" if not host.problems else "warning" if well else "not well"
 
 
 def _mean(total: Host, name: str, **labels: str) -> float | None:
@@ -175,23 +198,12 @@ def _lists(total: Host) -> Iterator[dict[str, Any]]:
 
 
 def _print(hosts: Sequence[Host], total: Host) -> None:
-    for host in hosts:
-        if NO_LIST_WORKS in host.problems:
-            click.echo(f"{coloured('warning')}: {clean(host.url)}: {NO_LIST_WORKS}")
+    for note in NOTES:
+        for host in hosts:
+            if note in host.problems:
+                click.echo(f"{coloured('warning')}: {clean(host.url)}: {note}")
     report = _report(hosts, total)
-    names = ("url", "state", "mode", "version", "workers", "sessions_open", "sessions")
-    daemons = [[*(one[name] for name in names), _since(one["started"])] for one in report["hosts"]]
-    table(("host", "state", "mode", "version", "workers", "open", "sessions", "since"), daemons)
-    for host in hosts:
-        for problem in [host.error] if host.error else host.problems:
-            if problem == NO_LIST_WORKS:
-                continue
-            click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
-        if not host.reload_ok:
-            since = f" of {_since(host.loaded)}" if host.loaded else ""
-            click.echo(
-                f"note: {clean(host.url)}: the last reload failed, the configuration{since} is in effect"
-            )
+    _print_hosts(hosts, report["hosts"])
     title("Verdicts")
     verdicts = (
         (v["rule"], v["action"], v["count"], "" if v["enforced"] else "observed") for v in report["verdicts"]
@@ -206,6 +218,29 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         table(("list", *RESULTS, "mean", "health"), rows)
     title("Greylist")
     table(("state", "count"), report["greylist"].items())
+    _print_times(report)
+    for head, words in _sentences(report):
+        title(head)
+        click.echo(", ".join(words))
+
+
+def _print_hosts(hosts: Sequence[Host], rows: Sequence[Mapping[str, Any]]) -> None:
+    names = ("url", "state", "mode", "version", "workers", "sessions_open", "sessions")
+    daemons = [[*(one[name] for name in names), _since(one["started"])] for one in rows]
+    table(("host", "state", "mode", "version", "workers", "open", "sessions", "since"), daemons)
+    for host in hosts:
+        for problem in [host.error] if host.error else host.problems:
+            if problem in NOTES:
+                continue
+            click.echo(f"{coloured(_state(host))}: {clean(host.url)}: {clean(problem)}")
+        if not host.reload_ok:
+            since = f" of {_since(host.loaded)}" if host.loaded else ""
+            click.echo(
+                f"note: {clean(host.url)}: the last reload failed, the configuration{since} is in effect"
+            )
+
+
+def _print_times(report: Mapping[str, Any]) -> None:
     store = report["store"]
     title("Times")
     waits = (
@@ -214,12 +249,16 @@ def _print(hosts: Sequence[Host], total: Host) -> None:
         ("a passed mail was delayed", span(report["greylist_delay"]), ""),
     )
     table(("what", "mean", "note"), waits)
-    if store["reachable"] is not None:
-        title("Store")
-        click.echo(", ".join(_store(store)))
+
+
+def _sentences(report: Mapping[str, Any]) -> Iterator[tuple[str, Iterator[str]]]:
+    """What is told in words: of each its title, and the parts of the sentence."""
+    if report["store"]["reachable"] is not None:
+        yield "Store", _store(report["store"])
+    if report["scanner"]:
+        yield "Content scanner", _scans(report["scanner"])
     if report["pools"]:
-        title("Pools")
-        click.echo(", ".join(_pooled(report["pools"])))
+        yield "Pools", _pooled(report["pools"])
 
 
 def _store(store: Mapping[str, Any]) -> Iterator[str]:
@@ -231,14 +270,34 @@ def _store(store: Mapping[str, Any]) -> Iterator[str]:
         yield f"memory {_mebibytes(store['memory'])}{of}"
 
 
+def _scans(scanner: Mapping[str, Any]) -> Iterator[str]:
+    if scanner["works"] is None:
+        yield "not asked yet" if scanner["failing_since"] is None else "no score yet"
+    else:
+        yield "works" if scanner["works"] else f"{coloured('warning')}: does not work"
+    if scanner["failing_since"] is not None:
+        ago = span(max(0.0, time.time() - scanner["failing_since"]))
+        yield f"failing since {_since(scanner['failing_since'])} ({ago})"
+    if scanner["left_alone"]:
+        workers = several(scanner["workers"], "worker")
+        yield f"left alone between tries by {scanner['left_alone']} of {workers}"
+    yield several(scanner["scores"], "score")
+    if scanner["seconds"] is not None:
+        yield f"mean {milliseconds(scanner['seconds'])}"
+    yield f"{several(scanner['failures'], 'message')} without a score"
+
+
 def _pooled(pools: Mapping[str, Any]) -> Iterator[str]:
+    none = none_resolves(pools["failing"], pools["domains"])
+    if none:
+        yield f"{coloured('warning')}: none can be resolved now (see hybridgrey pools)"
     yield several(pools["domains"], "domain")
     yield several(pools["networks"], "network")
-    if pools["oldest"] is not None:
+    if pools["oldest"] is not None and (pools["networks"] or not none):
         yield f"the oldest resolved {span(max(0.0, time.time() - pools['oldest']))} ago"
     if pools["unknown"]:
         yield f"{coloured('warning')}: {pools['unknown']} not resolved yet"
-    if pools["failing"]:
+    if pools["failing"] and not none:
         yield f"{coloured('warning')}: {several(pools['failing'], 'problem')} (see hybridgrey pools)"
 
 

@@ -10,7 +10,9 @@ import ipaddress
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from ipaddress import IPv6Network
+from pathlib import Path
 
+from hybridgrey.config import sockets
 from hybridgrey.config.known_lists import PUBLIC_RESOLVERS, graded, public_label
 from hybridgrey.config.masking import key_like
 from hybridgrey.config.rules import Problem
@@ -19,6 +21,10 @@ from hybridgrey.policy.judge import REFUSING, Action, Policy, Rule, Verdict, jud
 from hybridgrey.policy.match import Entry, Network
 
 LOOPBACK = bytes((127, 0, 0, 1))
+_ANY = ("", "0.0.0.0", "::")
+
+# Conditions on what has to be asked for; entries by hand are in memory.
+_ASKED = ("spf", "correspondent", "score")
 
 # Files of clients may be long, and each pair is compared.
 MOST_COMPARED = 100
@@ -29,6 +35,7 @@ LONG_KEPT = 31 * 86400  # s
 def warnings(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
     """All warnings, those of the rules last."""
     yield from _accounts(settings)
+    yield from _listen(settings)
     yield from _nameservers(settings)
     yield from _metrics(settings)
     yield from _verdicts(settings)
@@ -50,6 +57,17 @@ def _exists(name: str, look_up: Callable[[str], object]) -> bool:
     return True
 
 
+def _listen(settings: Settings) -> Iterator[Problem]:
+    """A socket that is everybody's: a stranger on it says who has logged in, and from which address."""
+    address = sockets.parse_address(settings.listen, Path("/"))
+    if address.family != "unix" and address.host in _ANY:
+        text = (
+            "listens on all interfaces, and whoever connects is believed as the MTA is; name one address, "
+            "or let nobody but the MTA reach the port"
+        )
+        yield ("listen",), text
+
+
 def _nameservers(settings: Settings) -> Iterator[Problem]:
     for i, (host, _) in enumerate(settings.dns.nameservers):
         if host in PUBLIC_RESOLVERS:
@@ -61,7 +79,8 @@ def _metrics(settings: Settings) -> Iterator[Problem]:
     metrics = settings.metrics
     open_to_others = metrics.listen is not None and not _is_loopback(metrics.listen[0])
     if open_to_others and not metrics.password.get_secret_value():
-        yield ("metrics", "listen"), "whoever reaches this address reads the page; set [metrics] password"
+        text = "whoever reaches this address reads the counts, though not the page; set [metrics] password"
+        yield ("metrics", "listen"), text
 
 
 def _verdicts(settings: Settings) -> Iterator[Problem]:
@@ -126,6 +145,7 @@ def _rules(settings: Settings, rules: Sequence[Rule]) -> Iterator[Problem]:
             yield ("rule", number), text
             allowing = None
     yield from _too_much(rules)
+    yield from _noting(rules)
     yield from _translated(settings, rules)
     yield from _graded(rules)
     yield from _covered(rules)
@@ -151,6 +171,17 @@ def _too_much(rules: Sequence[Rule]) -> Iterator[Problem]:
             )
         if rule.spf is not None and rule.action is Action.ACCEPT and rule == replace(bare, spf=rule.spf):
             yield ("rule", number, "spf"), "spammers have such results too; add senders, or leave it to pools"
+
+
+def _noting(rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Rules that take note of what nobody asks for on their account."""
+    for number, rule in enumerate(rules):
+        for fact in _ASKED if rule.action is Action.NONE else ():
+            if getattr(rule, fact) is None:
+                continue
+            asked = any(one.action is not Action.NONE and getattr(one, fact) is not None for one in rules)
+            seen = "it notes only mail of which another rule asks it" if asked else "it never notes any mail"
+            yield ("rule", number, fact), f'is not asked for the sake of a rule with action "none": {seen}'
 
 
 def _accepted(client: bytes, rules: Sequence[Rule]) -> bool:

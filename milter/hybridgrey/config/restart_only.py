@@ -1,4 +1,4 @@
-"""What a reload cannot change: the listening socket, the user, the engine, and where the embedded store is.
+"""What a reload cannot change: the socket, the user, the priority, and where the embedded store is.
 
 Pure.
 """
@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from hybridgrey.config.load import Config
 
-KEYS = ("listen", "socket_mode", "socket_group", "user", "pid_file", "engine")
+KEYS = ("listen", "socket_mode", "socket_group", "user", "pid_file", "nice")
 
 
 def keep(old: Config, new: Config) -> tuple[Config, tuple[str, ...]]:

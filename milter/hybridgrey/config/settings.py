@@ -300,6 +300,7 @@ class Settings(Section):
     engine: Literal["auto", "libmilter", "native"] = "auto"
     workers: int = Field(0, ge=0, le=256)
     pin_workers: bool = True
+    nice: int = Field(-10, ge=-20, le=19)
     drain_timeout: Annotated[float, BeforeValidator(durations.between("0s", "1h"))] = typed("30s")
     user: Annotated[Text, AfterValidator(_user)] = ""
     pid_file: Text = ""

@@ -12,6 +12,13 @@ class ScanError(Exception):
     """There is no score, and this is why."""
 
 
+class Opinion(NamedTuple):
+    """A scanner's word: the score, and whether by its own measure that is spam; None: it does not say."""
+
+    score: float
+    spam: bool | None = None
+
+
 class Dialect(Protocol):
     """What a scanner speaks; without I/O."""
 
@@ -29,8 +36,8 @@ class Dialect(Protocol):
     def complete(self, answer: bytes | bytearray) -> bool:
         """Whether an answer is all there, so that its end need not be waited for."""
 
-    def score(self, answer: bytes) -> float:
-        """The score.  Raises ScanError for anything that is no answer with a finite one."""
+    def read(self, answer: bytes) -> Opinion:
+        """What it says.  Raises ScanError for anything that is no answer with a finite score."""
 
 
 class Scan(NamedTuple):

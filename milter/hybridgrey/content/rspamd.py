@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from hybridgrey.content.message import Envelope, path, received, word
-from hybridgrey.content.question import ScanError
+from hybridgrey.content.question import Opinion, ScanError
 
 _LENGTH: Final = re.compile(rb"(?mi)^content-length: *([0-9]{1,8}) *\r$")
+_SPAM: Final = frozenset({"reject", "add header", "rewrite subject", "quarantine"})
+"""Actions for spam; greylisting and soft rejects are for what may be."""
 _MOST_RECIPIENTS: Final = 100
 
 
@@ -43,8 +45,8 @@ class Rspamd:
         length = _LENGTH.search(answer, 0, end + 2)
         return length is not None and len(answer) >= end + 4 + int(length[1])
 
-    def score(self, answer: bytes) -> float:
-        """The score.  Raises ScanError."""
+    def read(self, answer: bytes) -> Opinion:
+        """The score, and whether the action is one for spam.  Raises ScanError."""
         try:
             status, body = _read(answer)
             found = json.loads(body) if status == http.client.OK else None
@@ -54,7 +56,9 @@ class Rspamd:
         if status != http.client.OK:
             raise ScanError(f"rspamd says {status}")
         # It says is_skipped of GTUBE and of whom its own settings let in, too, and means the score.
-        return _number(found.get("score") if isinstance(found, dict) else None)
+        said = found if isinstance(found, dict) else {}
+        action = said.get("action")
+        return Opinion(_number(said.get("score")), action in _SPAM if isinstance(action, str) else None)
 
 
 def _said(envelope: Envelope) -> Iterator[str]:

@@ -31,11 +31,15 @@ _DIALECTS: Final[dict[str, Dialect]] = {"spamd": Spamd(), "rspamd": Rspamd()}
 
 
 class Scanned(NamedTuple):
-    """What came of a scan: the score, or why there is none; and the seconds that it took."""
+    """What came of a scan: the score, or why there is none; and the seconds that it took.
+
+    `spam`: whether the scanner itself calls it spam; None: it does not say.
+    """
 
     score: float | Unknown
     error: str = ""
     seconds: float = 0.0
+    spam: bool | None = None
 
 
 class Scanner:
@@ -60,6 +64,8 @@ class Scanner:
         self._breaker = Breaker(limit=LIMIT, pause=PAUSE, clock=now)
         self.count: Callable[[float | None], None] = _uncounted
         """Told of each message: the seconds to its score, None if there is none."""
+        self.told: Callable[[bool, bool], None] = _untold
+        """Told of each try: whether there is a score, and whether the scanner is left alone from now on."""
 
     @property
     def down(self) -> bool:
@@ -86,21 +92,27 @@ class Scanner:
         message.drop()
         try:
             answer: bytes = yield Scan(self._place.address, request, self._dialect, began + self._timeout)
-            score = self._dialect.score(answer)
+            score, spam = self._dialect.read(answer)
         except ScanError as error:
             return self._failed(str(error), began)
         self._breaker.succeeded()
         self._reporter.recovered(KIND)
-        return Scanned(score, seconds=self._now() - began)
+        self.told(True, self._breaker.open)
+        return Scanned(score, seconds=self._now() - began, spam=spam)
 
     def _failed(self, error: str, began: float) -> Scanned:
         self._breaker.failed(error)
         self._reporter.failing(KIND, error=error)
+        self.told(False, self._breaker.open)
         return Scanned(UNKNOWN, error, self._now() - began)
 
 
 def _uncounted(_seconds: float | None) -> None:
     """Nobody counts."""
+
+
+def _untold(_worked: bool, _left_alone: bool) -> None:
+    """Nobody is told."""
 
 
 def of(config: Config, reporter: Report) -> Scanner | None:

@@ -1,4 +1,4 @@
-"""The protocol of SpamAssassin's spamd (spamd/PROTOCOL in its source): CHECK, which gives the score alone."""
+"""The protocol of SpamAssassin's spamd (spamd/PROTOCOL in its source): CHECK, which gives no message back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import re
 from typing import Final
 
 from hybridgrey.content.message import Envelope, received, return_path
-from hybridgrey.content.question import ScanError
+from hybridgrey.content.question import Opinion, ScanError
 
 _STATUS: Final = re.compile(rb"SPAMD/[0-9.]{1,8} ([0-9]{1,5}) ([!-~]{0,64})")
-_SPAM: Final = re.compile(rb"(?mi)^Spam: *[a-z]{1,8} *; *(-?[0-9]{1,9}(?:\.[0-9]{1,9})?) */")
+_SPAM: Final = re.compile(rb"(?mi)^Spam: *([a-z]{1,8}) *; *(-?[0-9]{1,9}(?:\.[0-9]{1,9})?) */")
+_WORDS: Final = {b"true": True, b"yes": True, b"false": False, b"no": False}
 
 
 class Spamd:
@@ -29,14 +30,14 @@ class Spamd:
         """Whether the head is all there: nothing else is wanted."""
         return b"\r\n\r\n" in answer
 
-    def score(self, answer: bytes) -> float:
-        """The score.  Raises ScanError."""
+    def read(self, answer: bytes) -> Opinion:
+        """The score, and whether it reaches spamd's own threshold.  Raises ScanError."""
         status = _STATUS.match(answer)
         if status is None:
             raise ScanError("no answer of spamd's" if answer else "no answer")
         if int(status[1]):
             raise ScanError(f"spamd says {int(status[1])} {status[2].decode()}")
         found = _SPAM.search(answer)
-        if found is None or not math.isfinite(score := float(found[1])):
+        if found is None or not math.isfinite(score := float(found[2])):
             raise ScanError("spamd gives no score")
-        return score
+        return Opinion(score, _WORDS.get(found[1].lower()))

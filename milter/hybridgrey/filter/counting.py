@@ -16,7 +16,8 @@ from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.meter import Meter
 from hybridgrey.metrics.ring import RECORD_MAX, RingWriter, packed
-from hybridgrey.outcome import Outcome, Reason
+from hybridgrey.metrics.series import flag
+from hybridgrey.outcome import LET_IN_EARLY, Outcome, Reason
 from hybridgrey.policy.judge import Action, Answer, Rule
 from hybridgrey.policy.pattern import Pattern
 
@@ -76,6 +77,8 @@ class Counts:
         # Not `value`, which is a function in Python; here and below.
         name = rule.name if rule else None
         meter.decided(name, action._value_, outcome, decision.waited, reason._value_)
+        if decision.scanned is not None and decision.scanned.spam is not None:
+            self._scanned(outcome, reason, spam=decision.scanned.spam)
         tally = None
         if client.lookup is not None:
             tally = self._tallies.get(client) or self._tallies.setdefault(client, _Tally())
@@ -88,6 +91,11 @@ class Counts:
             tally.refused += 1
         for noted in verdict.noted:
             meter.noted(noted.name)
+
+    def _scanned(self, outcome: Outcome, reason: Reason, *, spam: bool) -> None:
+        """Count what the scanner says of mail that was let in early."""
+        if outcome is Outcome.ACCEPTED and reason in LET_IN_EARLY:
+            self._meter.counter("scanned_early", reason.value, flag(spam)).inc()
 
     def recorded(self, event: dict[str, object], written: bytes | None, at: float) -> None:
         """Leave a verdict to the keeper; `written`: the members of the event as JSON, if there is that."""

@@ -227,11 +227,13 @@ def _learnt(decision: Decision) -> Iterator[tuple[str, object]]:
     if isinstance(decision.correspondent, bool):
         yield "correspondent", decision.correspondent
     if decision.scanned is not None:
-        score, error, seconds = decision.scanned
+        score, error, seconds, spam = decision.scanned
         yield "score", None if isinstance(score, Unknown) else score
         yield "scan_ms", round(seconds * 1000, 1)
         if error:
             yield "scan_error", error
+        if spam is not None:
+            yield "spam", spam
 
 
 class InTurns(Events):

@@ -133,12 +133,14 @@ class Sessions:
             steps |= wire.NO_HELO
         if not self._headers.removes:
             steps |= wire.NO_HEADERS
+        # Our fields are looked for only where they can be taken out.
+        if_fixed = wire.NO_HEADERS
         if self._screen.scanner is not None:
-            steps = steps & ~_OF_MESSAGE | wire.CAN_SKIP
+            steps, if_fixed = steps & ~_OF_MESSAGE | wire.CAN_SKIP, 0
         actions = wire.ADD_HEADERS if self._headers.adds else 0
         actions |= wire.CHANGE_HEADERS if self._headers.removes else 0
         told = _MACROS if self._screen.scanner is None else _MACROS_OF_MESSAGE
-        return Terms(actions=actions, steps=steps, macros=told)
+        return Terms(actions=actions, steps=steps, if_fixed=if_fixed, macros=told)
 
     @property
     def wants_end(self) -> bool:

@@ -14,17 +14,13 @@ All methods raise StoreError, and only that.
 
 from __future__ import annotations
 
-import contextlib
 import fnmatch
 import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from itertools import chain
 from typing import Any, Final
-
-import redis
 
 from hybridgrey import address
 from hybridgrey.greylist import networks
@@ -40,29 +36,13 @@ from hybridgrey.greylist.triplets import (
     parse_key,
     parse_note,
 )
-from hybridgrey.store.connection import Script, Store, StoreError
-from hybridgrey.store.link import reason
-from hybridgrey.store.redis_py import primaries
+from hybridgrey.store import pages
+from hybridgrey.store.connection import Script, Store
+from hybridgrey.store.pages import Page, Pages, Row
 
-PAGE: Final = 1000  # keys a round trip: some 100 KiB, and the server is busy for a millisecond or two
-LEAST_TIMEOUT: Final = 5.0  # s; a page is more work than a mail
 _WILD = re.compile(r"[*?\[]")
 _PARTS = {"anywhere": "", "client": "network"}
 """The part of an entry that a condition is on, where its name is another one."""
-_SPECIAL = re.compile(rb"([*?\[\]\\^])")
-
-# {cursor, the store's clock, then key, value and seconds to live of each entry}
-_PAGE_SCRIPT: Final = """
-local page = redis.call('SCAN', ARGV[1], 'MATCH', ARGV[2], 'COUNT', ARGV[3])
-local found = {page[1], redis.call('TIME')[1]}
-for _, key in ipairs(page[2]) do
-  local value = redis.pcall('GET', key)
-  found[#found + 1] = key
-  found[#found + 1] = type(value) == 'string' and value or ''
-  found[#found + 1] = redis.call('TTL', key)
-end
-return found
-"""
 _ALLOW: Final = Script("""
 local value, passes = redis.pcall('GET', KEYS[1]), 0
 -- As triplets.lua reads it: damage, such as "nan", is larger than no number and counts as nothing.
@@ -153,11 +133,11 @@ class Query:
 
     def pattern(self) -> bytes:
         """What SCAN matches on the server."""
-        tag = _quoted(self._tag) if self._tag else f"{NAMESPACE}:{{*".encode()
+        tag = pages.quoted(self._tag) if self._tag else f"{NAMESPACE}:{{*".encode()
         if not (self._sender or self._recipient):
             return tag + b"*" if self._tag else tag
         closing = b"" if self._tag else b"}"
-        names = (_quoted(part) if part else b"*" for part in (self._sender, self._recipient))
+        names = (pages.quoted(part) if part else b"*" for part in (self._sender, self._recipient))
         return b":".join((tag + closing, *names))
 
     def matches(self, entry: Entry) -> bool:
@@ -237,26 +217,23 @@ class Entries:
 
     def __init__(self, url: str, timeout: float, store: Store, terms: Terms) -> None:
         """`store` is for single changes; `timeout` in seconds, for each round trip."""
-        self._clients = primaries(url, max(timeout, LEAST_TIMEOUT))
+        self._pages = Pages(url, timeout)
         self._store = store
         self._enough = terms.auto_allow_after
 
     def find(self, query: Query) -> Iterator[Entry]:
         """The entries that a query means, in no order."""
-        for _client, page, _notes in self._pages(query):
-            yield from page
+        for page in self._pages.through(query.pattern()):
+            yield from self._meant(query, page)
 
     def forget(self, query: Query) -> Iterator[int]:
         """Forget what a query means; yields how many were forgotten, page by page."""
-        for client, page, notes in self._pages(query):
-            credits_ = [note_key(entry.key, Note.CREDIT) for entry in page if entry.sender is None]
-            if page or notes:
-                with _translated():
-                    # One command a key: the keys of a page may be in different slots of a cluster.
-                    pipeline = client.pipeline(transaction=False)
-                    for key in chain((entry.key for entry in page), credits_, notes):
-                        pipeline.unlink(key)
-                    yield sum(pipeline.execute()[: len(page)])
+        for page in self._pages.through(query.pattern()):
+            found = list(self._meant(query, page))
+            credits_ = [note_key(entry.key, Note.CREDIT) for entry in found if entry.sender is None]
+            notes = [row.key for row in page.rows if query.covers(row.key)]
+            keys = [*(entry.key for entry in found), *credits_, *notes]
+            yield sum(pages.forget(page.server, keys)[: len(found)])
 
     def allow(self, key: bytes, seconds: int) -> None:
         """Let a client network in from its next mail on, for at most `seconds` without mail."""
@@ -268,26 +245,19 @@ class Entries:
 
     def close(self) -> None:
         """Close all connections."""
-        for client in self._clients:
-            client.close()
+        self._pages.close()
         self._store.close()
 
-    def _pages(self, query: Query) -> Iterator[tuple[redis.Redis, list[Entry], list[bytes]]]:
-        """What a query means, page by page: whom to ask for it, entries, and keys of notes."""
-        pattern = query.pattern()
-        for client in self._clients:
-            cursor: bytes | int = 0
-            while cursor != b"0":
-                with _translated():
-                    reply: Any = client.eval(_PAGE_SCRIPT, 0, cursor, pattern, PAGE)
-                cursor, now, *flat = reply
-                rows = zip(flat[::3], flat[1::3], flat[2::3], strict=True)
-                entries = (self._entry(*row, int(now)) for row in rows)
-                found = [entry for entry in entries if entry is not None and query.matches(entry)]
-                yield client, found, [key for key in flat[::3] if query.covers(key)]
+    def _meant(self, query: Query, page: Page) -> Iterator[Entry]:
+        """The entries of a page that a query means."""
+        for row in page.rows:
+            entry = self._entry(row, page.now)
+            if entry is not None and query.matches(entry):
+                yield entry
 
-    def _entry(self, key: bytes, value: bytes, expires: int, now: int) -> Entry | None:
+    def _entry(self, row: Row, now: int) -> Entry | None:
         """An entry from what is stored; None for what is none of ours, or damaged."""
+        key, value, expires = row
         name = parse_key(key)
         # What triplets.lua takes for a number; a triplet's is a time, so 0 is none.
         if name is None or len(value) > 12 or not re.fullmatch(rb"-?[0-9]+", value):
@@ -329,17 +299,3 @@ def parts(key: bytes) -> tuple[bytes, bytes, bytes]:
 def _fits(entry: Entry, part: str, pattern: re.Pattern[str]) -> bool:
     texts = (getattr(entry, part),) if part else (entry.network, entry.sender, entry.recipient)
     return any(text is not None and pattern.fullmatch(text) for text in texts)
-
-
-def _quoted(text: bytes) -> bytes:
-    """Text that a SCAN pattern takes as it is."""
-    return _SPECIAL.sub(rb"\\\1", text)
-
-
-@contextlib.contextmanager
-def _translated() -> Iterator[None]:
-    """redis-py's errors as ours."""
-    try:
-        yield
-    except (OSError, redis.RedisError) as error:
-        raise StoreError(reason(error)) from None

@@ -6,6 +6,6 @@ change raises. A *table* is what a worker has of them in memory.  *Expected mail
 is not delayed for a while.
 
 In reading order: `entries` (one entry), `register` (all of them in the store), `table` (in memory),
-`keptcopy` (on disk), `expected` (expected mail), `correspondents` (whom we have written to), `hidden` (names
-that the store is not to have in clear).
+`keptcopy` (on disk), `expected` (expected mail), `correspondents` (whom we have written to), `remembered`
+(these as an admin sees them), `hidden` (names that the store is not to have in clear).
 """

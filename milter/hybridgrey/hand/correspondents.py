@@ -67,7 +67,7 @@ class Correspondents:
 
     def ask(self, sender: Mailbox) -> Call:
         """The call that says whether a sender is one; `read` takes the reply."""
-        return Call(_SCRIPT, (self._key(PREFIX, sender),), (b"ask",))
+        return Call(_SCRIPT, (self.key(sender),), (b"ask",))
 
     @staticmethod
     def read(reply: Sequence[int]) -> bool:
@@ -97,8 +97,7 @@ class Correspondents:
 
         For who is one already it never gets worse.  `age` is less than `lifetime`.
         """
-        key = self._key(PREFIX, address)
-        return Call(_SCRIPT, (key,), (b"bring", self.terms.lifetime - age, age))
+        return Call(_SCRIPT, (self.key(address),), (b"bring", self.terms.lifetime - age, age))
 
     def would_bring(self, address: Mailbox, age: int) -> Call:
         """The call that says what `bring` would come to, and changes nothing."""
@@ -113,8 +112,12 @@ class Correspondents:
         except ValueError as error:
             raise StoreError(_STRANGE) from error
 
+    def key(self, address: Mailbox) -> bytes:
+        """Where the store has a correspondent."""
+        return self._key(PREFIX, address)
+
     def _call(self, recipient: Mailbox, doing: bytes) -> Call:
-        return Call(_SCRIPT, (self._key(PREFIX, recipient),), (doing, self.terms.lifetime))
+        return Call(_SCRIPT, (self.key(recipient),), (doing, self.terms.lifetime))
 
     def _key(self, kind: bytes, box: Mailbox) -> bytes:
         address = box.key.encode("utf-8", "surrogatepass")

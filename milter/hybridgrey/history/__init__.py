@@ -5,6 +5,6 @@ moment, a *top* the heaviest networks or domains of a day, a *chunk* some hundre
 
 In reading order: `layout` (names and places), `records` and `chunks` (what is kept), `ledger` (what this host
 has counted and not yet written), `recorder` (the task that enters and writes it), `writer` with history.lua
-and `chunkwriter` with chunks.lua, `reader` and `chunkreader`, `view` (the store and the ledger as one),
-`past` (how far back it goes).
+and `chunkwriter` with chunks.lua, `later` with later.lua (what mail logs say of verdicts), `reader` and
+`chunkreader`, `view` (the store and the ledger as one), `past` (how far back it goes).
 """

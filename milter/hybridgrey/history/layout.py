@@ -15,6 +15,8 @@ A *series* is a row of counts by time.  Its name is text, parts with ":" between
                                                               the bound before, at most this (not cumulated)
     delay_within:1|5|15|60|300                                those of delay_le:300, told apart alike
     delay_sum                                                 the sum of these delays
+    later:REASON:told|spam:log|scanner        recipients let in early (outcome.LET_IN_EARLY) whose message a
+                                              mail log or the scanner tells of, and those whose it calls spam
     claimed_by_both                                           recipients whose client is on a blocklist and
                                                               on an allowlist
     sessions, store_failures                                  SMTP sessions; calls of the store that failed
@@ -199,6 +201,10 @@ def _names(at: Key) -> Iterator[str]:
             yield series_name("list", label, result)
         case "list_rejects", (label, sole):
             yield series_name("list_reject", label, "sole" if sole == "true" else "shared")
+        case "scanned_early", (reason, spam):
+            yield series_name("later", reason, "told", "scanner")
+            if spam == "true":
+                yield series_name("later", reason, "spam", "scanner")
         case "greylist", (state,):
             yield series_name("greylist", state)
         case ("claimed_by_both" | "sessions" | "store_failures") as name, ():

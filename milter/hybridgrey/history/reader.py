@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Final, cast
+from urllib.parse import unquote
 
 from hybridgrey.history import chunkreader, layout
 from hybridgrey.history.chunkreader import Kept
@@ -100,6 +101,13 @@ class Reader:
         limits = f"{end:f}", f"{start:f}", "LIMIT", 0, MARKS_MAX
         (flat,) = self._read([layout.key("marks")], "ZREVRANGEBYSCORE", *limits)
         return sorted(filter(None, map(read_mark, flat)), key=lambda mark: mark.time)
+
+    def logs_read(self, hosts: Sequence[str] | None = None) -> dict[str, int]:
+        """Up to when mail logs have been read for verdicts of a host (`later`), Unix seconds."""
+        (flat,) = self._read([layout.key("logs")], "HGETALL")
+        read = {unquote(_text(name)): _count(value) for name, value in _pairs(flat)}
+        chosen = {host: until for host, until in read.items() if until and (hosts is None or host in hosts)}
+        return dict(heaviest(chosen, HOSTS_MAX))
 
     def tops(
         self, start: float, end: float, hosts: Sequence[str] | None = None, limit: int = 20

@@ -44,6 +44,15 @@ class Terms:
     prefixes: tuple[int, int] = (24, 64)
     clients: ClientReader = field(default_factory=ClientReader)
 
+    @property
+    def unkept(self) -> str:
+        """Why the store has no verdicts; "" when it has."""
+        if not self.kept:
+            return "[metrics] history is off"
+        if self.private:
+            return "with [store] key_secret no verdict is in the store"
+        return "" if self.verdicts else '[metrics] keep_verdicts is "0"'
+
     @classmethod
     def of(cls, config: Config, host: str) -> Terms:
         """Those of a configuration for the host called `host`."""
@@ -154,6 +163,10 @@ class Chronicle:
         if not self.terms.verdicts:
             return iter(())
         return self.reader.verdicts(since, until, hosts, newest_first=True, needles=needles)
+
+    def logs_read(self, hosts: Sequence[str] | None = None) -> dict[str, int]:
+        """As `Reader.logs_read`."""
+        return self.reader.logs_read(hosts) if self.terms.kept else {}
 
     @property
     def _in_store(self) -> bool:

@@ -99,6 +99,7 @@ class Meter:
         self._failures = schema.at("store_failures")
         self._scan = schema.at("scan_seconds")
         self._scan_failures = schema.at("scan_failures")
+        self._left_alone = schema.at("scanner_left_alone")
         self._states = {state: schema.at("greylist", state) for state in STATES}
         self._decided: dict[tuple[str | None, str, Outcome, str], tuple[int, int, int]] = {}
         self._lists: dict[str, _ListPlaces] = {}
@@ -177,6 +178,10 @@ class Meter:
                 return
             self._cells[self._scan + bisect_left(SCAN_BUCKETS, seconds)] += 1.0
             self._cells[self._scan + _SCAN_SUM] += seconds
+
+    def left_alone(self, now: bool) -> None:
+        """Say whether this process leaves the content scanner alone between tries."""
+        self._cells[self._left_alone] = float(now)
 
     def list_answers(self, answers: Iterable[tuple[Labelled, ListAnswer]]) -> None:
         """Count answers of lists, and the seconds that they took if they came at all."""

@@ -43,6 +43,7 @@ class Exposition(Collector):
             yield self._family(family, self._by_family[name])
         yield from self._processes()
         yield from _pools(self._shared.board.pools)
+        yield from self._scanner()
         yield from self._verdicts()
         yield from self._lists()
         yield GaugeMetricFamily(
@@ -94,6 +95,17 @@ class Exposition(Collector):
             "Verdicts that are not in the store, for it was away too long",
             value=board.dropped,
         )
+
+    def _scanner(self) -> Iterator[Metric]:
+        """How the content scanner is; without samples where no rule asks one."""
+        shared = self._shared
+        known = shared.board.scanning
+        wanted = 0.0 if known is None else 1.0
+        yield _known("scanner_wanted", "1 where rules ask a content scanner, else 0", wanted)
+        up = "1 while the content scanner gives scores, 0 once it is left alone for its failures"
+        yield _known("scanner_up", up, shared.scanner_up)
+        since = "When the scanner's failures began that go on, Unix time"
+        yield _known("scanner_failing_since_timestamp_seconds", since, (known and known.since) or None)
 
     def _lists(self) -> Iterator[Metric]:
         """How the DNS lists are."""

@@ -10,17 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hybridgrey.outcome import LABELS, Reason
+from hybridgrey.outcome import LABELS, LET_IN_EARLY, Reason
 
 ACTIONS = ("accept", "reject", "tempfail", "greylist", "none")
 RESULTS = ("listed", "unlisted", "error", "timeout")
 STATES = ("new", "early", "passed", "known", "network", "full")
 OUTCOMES = tuple(LABELS.values())
 """The labels of outcomes."""
+EARLY = tuple(sorted(LET_IN_EARLY))
 HEALTH = ("unchecked", "healthy", "warning", "silent", "suspended")
 """What the test points of a list say of it, the worse the later (`health.State`)."""
 NO_LIST_WORKS = "no list works: nothing is rejected or allowed by lists"
 """What is said first, everywhere, when `none_works`."""
+SCANNER_DOWN = "the content scanner does not work: no message has a score"
+"""What is said, everywhere, while it does not (`shared.Scanning`)."""
+NOTES = (NO_LIST_WORKS, SCANNER_DOWN)
+"""What is no fault of the daemon's: mail goes on, and whoever looks is told."""
 NO_RULE = "(none)"
 """The rule label of a recipient that no rule matched."""
 
@@ -36,6 +41,8 @@ DELAY_BUCKETS = (
 CAPACITY = 16_384
 """Cells of one slot: about 1,000 lists with their histograms. Untouched ones take no memory."""
 
+PASSING = 2
+"""Cells at the begin of each slot that say something of its process only as long as it lives."""
 SCRAP = 16
 """Cells at the end of each slot that nobody reads, for what has no series; wider than any family."""
 NOWHERE = CAPACITY - SCRAP
@@ -66,8 +73,9 @@ class Family:
 def _families() -> tuple[Family, ...]:
     counter, gauge, histogram = "counter", "gauge", "histogram"
     return (
-        # First, so that its cell is the first one of each slot: see Counters.release.
+        # First, so that their cells are the first of each slot: see Counters.release.
         Family("sessions_open", "SMTP sessions open now", gauge),
+        Family("scanner_left_alone", "Workers that leave a failing scanner alone between tries", gauge),
         Family("sessions", "SMTP sessions seen", counter),
         Family("verdicts", "Recipients judged", counter, ("rule", "action", "enforced")),
         Family(
@@ -85,6 +93,9 @@ def _families() -> tuple[Family, ...]:
         Family("store_failures", "Round trips to the store that failed", counter),
         Family("scan_seconds", "Time to the score of a message", histogram, (), SCAN_BUCKETS),
         Family("scan_failures", "Messages whose score was wanted and is not known", counter),
+        Family(
+            "scanned_early", "Recipients let in early whose message was scanned", counter, ("reason", "spam")
+        ),
     )
 
 
@@ -143,6 +154,7 @@ def _series(
     yield from (((name, ()), True) for name, family in FAMILIES.items() if not family.labels)
     yield from ((("greylist", (state,)), True) for state in STATES)
     yield from ((("reasons", (reason, one)), False) for reason in Reason for one in OUTCOMES)
+    yield from ((("scanned_early", (one, flag(spam))), False) for one in EARLY for spam in (True, False))
     for rule, own in (*rules, (NO_RULE, "")):
         # Only what a rule is there to do is shown at zero: five rows a rule would bury the rest.
         yield from ((("verdicts", (rule, action, flag(enforced))), action == own) for action in ACTIONS)

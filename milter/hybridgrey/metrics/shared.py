@@ -26,7 +26,15 @@ from zlib import crc32
 from hybridgrey.metrics.journal import Journal
 from hybridgrey.metrics.meter import Meter
 from hybridgrey.metrics.ring import Rings
-from hybridgrey.metrics.series import CAPACITY, HEALTH, Schema, none_works
+from hybridgrey.metrics.series import (
+    CAPACITY,
+    HEALTH,
+    NO_LIST_WORKS,
+    PASSING,
+    SCANNER_DOWN,
+    Schema,
+    none_works,
+)
 
 
 class Counters:
@@ -49,7 +57,8 @@ class Counters:
 
     def release(self, slot: int) -> None:
         """Take back the slot of a process that ended. Its counts stay, its open sessions are gone."""
-        self._cells[slot * CAPACITY] = 0.0
+        for index in range(PASSING):
+            self._cells[slot * CAPACITY + index] = 0.0
         if slot != self._rows - 1:
             self._free.append(slot)
 
@@ -119,11 +128,25 @@ class Pooled(NamedTuple):
     problems: int
 
 
+class Scanning(NamedTuple):
+    """The content scanner as the workers have found it, Unix seconds.
+
+    `worked`: when it last gave a score, 0 for never; `since`: when the failures began that have gone on since
+    then, 0 while there are none.
+    """
+
+    worked: float
+    since: float
+
+
 class Board:
-    """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went."""
+    """What the master tells the keeper: workers alive and wanted, is it ready, how the last reload went.
+
+    And what is found by one process, and told by the keeper: pools, store, scanner.
+    """
 
     def __init__(self) -> None:
-        self._cells = memoryview(mmap.mmap(-1, 144)).cast("d")
+        self._cells = memoryview(mmap.mmap(-1, 168)).cast("d")
         self.started = time.time()
         """When the daemon started, Unix seconds; a reload keeps the board, and with it the time."""
         self.set_reload_ok(True)
@@ -194,9 +217,27 @@ class Board:
         """Verdicts that have waited for the store in vain."""
         return int(self._cells[17])
 
+    def scans_with(self, place: str) -> None:
+        """Say which content scanner rules ask, "" for none; of a new one nothing is known. Master only."""
+        mark = _mark(place) if place else 0.0
+        if mark != self._cells[18]:
+            self._cells[18], self._cells[19], self._cells[20] = mark, 0.0, 0.0
+
+    def scanned(self, worked: bool) -> None:
+        """Say whether the scanner gave a score. Any worker; they need no lock, for the last word counts."""
+        if worked:
+            self._cells[19], self._cells[20] = time.time(), 0.0
+        elif not self._cells[20]:
+            self._cells[20] = time.time()
+
+    @property
+    def scanning(self) -> Scanning | None:
+        """How the scanner is; None where no rule asks one."""
+        return Scanning(self._cells[19], self._cells[20]) if self._cells[18] else None
+
     def served(self, address: str) -> bool:
         """Note where metrics are served; whether that is new. Keeper only."""
-        mark = float(crc32(address.encode()) + 1)  # no cell holds a text; 0 is none yet
+        mark = _mark(address)
         known, self._cells[4] = self._cells[4] == mark, mark
         return not known
 
@@ -224,6 +265,11 @@ class Board:
     def reload_ok(self) -> bool:
         """Whether the last reload went well; true before the first."""
         return bool(self._cells[3])
+
+
+def _mark(text: str) -> float:
+    """What stands for a text in a cell; never 0."""
+    return float(crc32(text.encode()) + 1)
 
 
 @dataclass(frozen=True)
@@ -263,6 +309,23 @@ class Shared:
         labels = (label for _zone, label in zones)
         schema = Schema.build(rules, labels, enforced=enforced, before=self.schema)
         return replace(self, schema=schema, flags=Flags(zones), enforced=enforced)
+
+    @property
+    def scanner_up(self) -> bool | None:
+        """Whether the content scanner works; None where none is asked, and before the first answer.
+
+        A failure or two say little: it is down once a worker leaves it alone, until one has a score again.
+        """
+        found = self.board.scanning
+        if found is None or not any(found):
+            return None
+        return not (found.since and self.counters.total(self.schema.at("scanner_left_alone")))
+
+    @property
+    def notes(self) -> list[str]:
+        """What does not work though the daemon is well (`series.NOTES`)."""
+        lists = [NO_LIST_WORKS] if self.flags.none_works else []
+        return lists + ([SCANNER_DOWN] if self.scanner_up is False else [])
 
     def meter(self, slot: int) -> Meter:
         """Return the handles of the process that holds `slot`; call it in that process."""

@@ -26,7 +26,7 @@ from hybridgrey.history.view import Chronicle
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics import series
 from hybridgrey.metrics.shared import Shared
-from hybridgrey.page import hand, past, spans, verdicts
+from hybridgrey.page import flow, hand, past, spans, verdicts
 from hybridgrey.page.site import BadQuestionError, GoneError
 from hybridgrey.page.verdicts import Verdict
 from hybridgrey.policy.judge import Policy
@@ -221,7 +221,9 @@ class Data:
                 mark for mark in chronicle.marks(span.start(now), now) if hosts is None or mark.host in hosts
             ]
             return spans.shown(name, now, counts, self._order) | {
-                "marks": list(map(_mark, marks[-MOST_MARKS:]))
+                "marks": list(map(_mark, marks[-MOST_MARKS:])),
+                "logs": flow.logs(chronicle.logs_read(hosts)),
+                "unkept": self._chronicle.terms.unkept,
             }
 
         key = ("history", name, tuple(hosts or ()))
@@ -257,7 +259,8 @@ class Data:
             "now": self._clock(),
             "workers": shared.board.alive,
             "observe": self._host.observes,
-            "problems": [*([series.NO_LIST_WORKS] if shared.flags.none_works else []), *self._health()],
+            "notes": shared.notes,
+            "problems": list(self._health()),
             "lists": [
                 {
                     "list": label,

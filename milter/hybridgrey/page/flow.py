@@ -19,9 +19,10 @@ from itertools import accumulate
 from typing import Final, NamedTuple
 
 from hybridgrey.cleaning import clean
-from hybridgrey.history.layout import OUTCOMES, labels_of
+from hybridgrey.history.layout import OUTCOMES, labels_of, series_name
+from hybridgrey.logline import LATEST
 from hybridgrey.metrics.series import NO_RULE
-from hybridgrey.outcome import LABELS, Outcome, Reason, outcome_of, why
+from hybridgrey.outcome import LABELS, LET_IN_EARLY, Outcome, Reason, outcome_of, why
 
 MOST_ROWS: Final = 40
 """Rows of rules; what more there are is one row together."""
@@ -131,6 +132,38 @@ def thanks(totals: Totals) -> list[dict[str, object]]:
     }
     ordered = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
     return [{"reason": clean(one, 40), "why": clean(why(one)), "count": n} for one, n in ordered[:MOST_ROWS]]
+
+
+def later(totals: Totals) -> dict[str, object]:
+    """What was spam later of the mail that was let in early (`outcome.LET_IN_EARLY`).
+
+    early: how much there was.  log, scanner: of how much of it a mail log or the scanner tells, and how much
+    they call spam, {told, spam}.  reasons: the same for each.
+    """
+    accepted = _by(totals, "reason")
+    rows = {
+        str(reason): {"early": accepted[reason][_ACCEPT], **_told(totals, [reason])}
+        for reason in sorted(LET_IN_EARLY)
+        if accepted[reason][_ACCEPT]
+    }
+    early = sum(int(str(row["early"])) for row in rows.values())
+    return {"early": early, **_told(totals, sorted(rows)), "reasons": rows}
+
+
+def _told(totals: Totals, reasons: Sequence[str]) -> dict[str, object]:
+    return {
+        source: {
+            what: sum(totals.get(series_name("later", reason, what, source), 0) for reason in reasons)
+            for what in ("told", "spam")
+        }
+        for source in ("log", "scanner")
+    }
+
+
+def logs(read: Mapping[str, int]) -> list[dict[str, object]]:
+    """Up to when there are mail logs of hosts, the oldest first: {host, until}, Unix seconds."""
+    ordered = sorted(read.items(), key=lambda one: (one[1], one[0]))
+    return [{"host": clean(host), "until": min(until, LATEST)} for host, until in ordered]
 
 
 def waits(accepted: int, buckets: Sequence[Bucket]) -> dict[str, object]:

@@ -32,7 +32,6 @@ from urllib.parse import parse_qsl
 import orjson
 
 from hybridgrey import logs
-from hybridgrey.metrics.series import NO_LIST_WORKS
 from hybridgrey.metrics.shared import Shared
 from hybridgrey.page.files import File, Files
 
@@ -146,7 +145,7 @@ class Site:
 
         self._render = prometheus.render
         self._registry = prometheus.registry(shared)
-        self._flags = shared.flags
+        self._shared = shared
         self._health = health
         self._door = door or Door()
         self._data = data
@@ -187,9 +186,8 @@ class Site:
     def _healthz(self) -> Answer:
         reasons = self._health()
         status = HTTPStatus.SERVICE_UNAVAILABLE if reasons else HTTPStatus.OK
-        # Mail goes on without lists, so that is no fault of the daemon's; but whoever looks is told first.
-        notes = [NO_LIST_WORKS] if self._flags.none_works else []
-        return _text(status, "\n".join([*notes, *reasons] or ["ok"]))
+        # Mail goes on meanwhile, so these are no fault of the daemon's; but whoever looks is told first.
+        return _text(status, "\n".join([*self._shared.notes, *reasons] or ["ok"]))
 
     def _file(self, path: str, packs: bool) -> Answer:
         file: File | None = self._files.index

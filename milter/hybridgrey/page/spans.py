@@ -78,6 +78,7 @@ def shown(name: str, now: float, counts: Rows, order: Sequence[tuple[str, str]] 
         "flow": flow.flow(totals, order),
         "waits": flow.waits(sum(rows[LABELS[Outcome.ACCEPTED]]), _buckets(delays["buckets"])),
         "thanks": flow.thanks(totals),
+        "later": flow.later(totals),
         "greylist": {state: totals.get(f"greylist:{state}", 0) for state in STATES},
         "both": totals.get("claimed_by_both", 0),
         "sessions": totals.get("sessions", 0),

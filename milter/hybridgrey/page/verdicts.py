@@ -69,6 +69,7 @@ def safe(record: Mapping[str, object]) -> Verdict | None:
     if "scan_ms" in record:
         made |= {name: _number(record.get(name)) for name in ("score", "scan_ms")}
         made["scan_error"] = _text(record.get("scan_error"))
+        made |= {"spam": spam} if isinstance(spam := record.get("spam"), bool) else {}
     return made | dict(_facts(record))
 
 

@@ -10,5 +10,5 @@ gets) and `stores` (of it what commands want, too), `master`, `generation`, `chi
 `statefolder`, `statefiles`, `pidfile`, `holder`, `configcopy`; `engines` (which of the two), `serving`
 and `worker_parts` (what both have); `worker`, `libmilter_engine`, `libmilter_pool`, `libmilter_parts`,
 `descriptors`; `native_worker`, `native_engine`, `native_task`, `native_helpers`, `native_parts`; `keeper`,
-`byhand`, `pools` and `bulletin`, `store_watch`, `store_size`, `store_memory`, `systemd`.
+`byhand`, `pools`, `pooltrouble` and `bulletin`, `store_watch`, `store_size`, `store_memory`, `systemd`.
 """

@@ -35,7 +35,8 @@ from hybridgrey.lists.exchange import Exchange, MakeExchange
 from hybridgrey.lists.health import Prober
 from hybridgrey.lists.resolv import nameservers
 from hybridgrey.lists.resolver import Resolver
-from hybridgrey.metrics.shared import Shared
+from hybridgrey.metrics.meter import Meter
+from hybridgrey.metrics.shared import Board, Shared
 from hybridgrey.policy.judge import Policy
 from hybridgrey.process import (
     byhand,
@@ -113,6 +114,8 @@ class Assembly:
             self.shared = Shared.create(rules, labels, enforced=enforced, workers=config.worker_count)
         else:
             self.shared = before.renewed(rules, labels, enforced=enforced)
+        scores = any(rule.score is not None for rule in config.rules)
+        self.shared.board.scans_with(config.content.scanner if scores else "")
 
     def worker(self, slot: int) -> libmilter_parts.Worker:
         """Build the filter and make it known to libmilter; in the worker's process."""
@@ -143,6 +146,7 @@ class Assembly:
         meter = self.shared.meter(slot)
         if screen.scanner is not None:
             screen.scanner.count = meter.scanned
+            screen.scanner.told = partial(_scanned, self.shared.board, meter)
         counts = Counts(meter, self._config.rules, self.zones, ring, self._name)
         logged = logs.get().is_enabled_for(logs.LEVELS["info"])
         return kind(counts, screen.zones, reports, logged=logged, enforced=not self._config.observe)
@@ -227,7 +231,9 @@ class Assembly:
             return ()
         path = pools.place(config)
         by = pools.carrier(config)
-        return (pools.Resolving(domains, by, self._pooled, board, reports, path=path).run,)
+        servers = nameservers(config.dns.nameservers)
+        resolving = pools.Resolving(domains, by, self._pooled, board, reports, path=path, nameservers=servers)
+        return (resolving.run,)
 
     def _follower(self, reports: Report) -> byhand.Follower:
         """What follows the entries by hand."""
@@ -263,6 +269,11 @@ class Assembly:
         names = frozenset({chronicle.host.lower(), socket.gethostname().lower()})
         door = site.Door(config.metrics.password.get_secret_value(), names)
         return site.Site(self.shared, health, door=door, data=answers)
+
+
+def _scanned(board: Board, meter: Meter, worked: bool, left_alone: bool) -> None:
+    board.scanned(worked)
+    meter.left_alone(left_alone)
 
 
 def _reachable(store: Store) -> str:

@@ -3,13 +3,13 @@
 It stands beside the pid file and holds secrets: mode 0600, of the daemon's account.  It is good while that
 account's daemon holds the pid file's lock; after a crash it stays until the next start.
 
-A reader may be root, and the folder the account's: see `statefiles`.
+A reader may be root, and the folder the account's: see `statefiles`, and `Found` for what stands in it.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from hybridgrey import logs
 from hybridgrey.config import in_effect
@@ -63,10 +63,18 @@ class ConfigCopy:
         statefiles.remove(self._path)
 
 
-def find(path: Path) -> Config:
+class Found(NamedTuple):
+    """A configuration in effect, and the uid of whoever may have written it."""
+
+    config: Config
+    owner: int
+
+
+def find(path: Path) -> Found:
     """What is in effect of the configuration file `path`, which is broken.  Raises NoCopyError.
 
-    It is that of a daemon that runs and was started with this file.
+    It is that of a daemon that runs and was started with this file.  Where an account has written it, it may
+    say anything: root follows its URLs and paths as that account only (`privileges.act_as`).
     """
     path = path.absolute()
     reason = ""
@@ -83,9 +91,10 @@ def find(path: Path) -> Config:
     raise NoCopyError(reason)
 
 
-def _read(path: Path) -> Config:
+def _read(path: Path) -> Found:
     try:
-        return in_effect.parse(statefiles.read(path, MAX_BYTES))
+        data, owner = statefiles.read_of(path, MAX_BYTES)
+        return Found(in_effect.parse(data), owner)
     except OSError as error:
         raise NoCopyError(f"{path}: {error.strerror}") from None
     except ValueError as error:

@@ -12,7 +12,6 @@ What goes wrong up to then is a StartError with one line for the admin.
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 from collections.abc import Callable
@@ -57,8 +56,7 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     notifier = Notifier(os.environ)
     pace = pace or Pace()
     try:
-        if engines.chosen(config.engine) == engines.LIBMILTER:
-            _load_engine()
+        engines.load(config.engine)  # before we become a user who may not read it
         account = privileges.account(config.user)
         listener = inherited(os.environ) or _listen(config, account)
         try:
@@ -88,12 +86,6 @@ def run(config: Config, load: Callable[[], Config], assemble: Assemble, pace: Pa
     return Master(config, world, loop).run()
 
 
-def _load_engine() -> None:
-    """Load what the workers run on: before we become a user who may not read it, and once for all of them."""
-    # Not at the head of the module: it needs libmilter, which has just been checked
-    importlib.import_module("hybridgrey.process.libmilter_engine")
-
-
 def _ordered_early() -> None:
     """The signal waits in the loop, which runs when the master has put its handler in the place of this."""
 
@@ -116,6 +108,7 @@ def _become(
         statefolder.prepare(folder, account, _names_in(folder, config))
     pid_file = _claim(config, account)
     files = privileges.raise_file_limit()
+    privileges.set_priority(config.nice)
     warnings = privileges.warnings(config.files, account)
     privileges.drop(account)
     for warning in warnings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from functools import cache
 from typing import Final
 
@@ -27,3 +28,13 @@ def chosen(wanted: str) -> str:
             raise
         return NATIVE
     return LIBMILTER
+
+
+def load(wanted: str) -> None:
+    """Load what the `chosen` engine runs on, before workers are forked: once for all of them.
+
+    Raises `worker.UnfitError` as `chosen` does.
+    """
+    if chosen(wanted) == LIBMILTER:
+        # Not at the head of the module: it needs libmilter, which has just been checked
+        importlib.import_module("hybridgrey.process.libmilter_engine")

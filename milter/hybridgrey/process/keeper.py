@@ -21,6 +21,7 @@ from hybridgrey.address import endpoint_text
 from hybridgrey.cleaning import clean
 from hybridgrey.metrics.shared import Board, Shared
 from hybridgrey.page.server import Server
+from hybridgrey.process import privileges
 from hybridgrey.trouble.reporter import Report
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def run(
         signal.signal(other, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGHUP})
 
+    privileges.step_back()
     stop = threading.Event()
     jobs = [_guarded(task, report) for task in tasks]
     if listen is not None:

@@ -79,10 +79,9 @@ class Engine:
     def negotiate(self, ctx: Context, options: list[int]) -> int:
         """Agree with the MTA on actions and steps (libmilter xxfi_negotiate)."""
         terms = self._terms
-        actions, wanted = options[0] & terms.actions, terms.steps
+        actions = options[0] & terms.actions
+        wanted = terms.wanted(actions)
         changes = bool(actions & wire.CHANGE_HEADERS)
-        if not changes and wanted & wire.NO_BODY:
-            wanted |= wire.NO_HEADERS
         if actions & wire.SET_MACRO_LISTS:
             for stage, names in terms.macros.items():
                 ctx.setsymlist(stage, names)

@@ -25,7 +25,7 @@ from hybridgrey import __version__, logs
 from hybridgrey.config.load import Config, ConfigError
 from hybridgrey.config.restart_only import keep
 from hybridgrey.metrics.shared import Shared
-from hybridgrey.process import engines
+from hybridgrey.process import engines, worker
 from hybridgrey.process.children import Child, how
 from hybridgrey.process.configcopy import ConfigCopy
 from hybridgrey.process.generation import KEEPER, WORKER, Build, Generation
@@ -198,7 +198,9 @@ class Master:
     def _reap(self) -> None:
         for generation in self._all():
             for child, status in generation.reap():
-                self._world.troubles.gone(child.pid)
+                # At the end nobody is left to see it work, and that is no news.
+                if not self._stopping:
+                    self._world.troubles.gone(child.pid)
                 self._ended(generation, child, status)
         self._retired = [generation for generation in self._retired if generation.children]
         self._show()
@@ -262,14 +264,20 @@ class Master:
                 logs.get().error("bad configuration", problem=problem)
             count = len(exc.problems)
             self._refuse(f"{count} problem{'s' * (count != 1)} in the configuration", exc.problems)
+        except worker.UnfitError as exc:
+            self._refuse(f"engine: {exc}")
         except Exception as exc:
             # A bug, but not one to end all mail for: what serves now is untouched
             logs.get().exception("reload failed unexpectedly")
             self._refuse(type(exc).__name__)
 
     def _load(self) -> Config:
-        """The new configuration, with the old values where only a restart can change them."""
+        """The new configuration, with the old values where only a restart can change them.
+
+        Raises ConfigError, and `worker.UnfitError` when its engine cannot be had.
+        """
         config, kept = keep(self._config, self._world.load())
+        engines.load(config.engine)
         self._kept = kept
         logs.configure(config.log.level, config.log.format)
         for key in kept:

@@ -29,7 +29,9 @@ from hybridgrey.metrics.shared import Board
 from hybridgrey.policy.rule import Pools
 from hybridgrey.process import statefiles
 from hybridgrey.process.bulletin import Bulletin
+from hybridgrey.process.pooltrouble import Trouble
 from hybridgrey.spf import poolstate
+from hybridgrey.spf.cache import Cache
 from hybridgrey.spf.carrier import Carrier
 from hybridgrey.spf.poolindex import PoolIndex
 from hybridgrey.spf.pools import Pool
@@ -42,13 +44,16 @@ LEAST_SECONDS: Final = 300.0
 MOST_SECONDS: Final = 86400.0
 """Between two questions for a domain that is well; its TTL within these bounds."""
 RETRY_SECONDS: Final = 60.0
-RETRY_MOST: Final = 3600.0
-"""After a failure; twice as long after each further one."""
+RETRY_MOST: Final = 1500.0
+"""After a failure; twice as long after each further one.
+
+Shorter than `collector.QUIET` with the jitter, after which a trouble would be taken for one that is over.
+"""
 JITTER: Final = 0.1
 TIMEOUT: Final = 10.0
 """Seconds for a domain; longer than for mail, for nobody waits."""
 _LEAST_PAUSE: Final = 1.0
-_KIND: Final = "pools"
+_TOO_MANY: Final = "pool networks"
 _WHAT: Final = "the state of the pools"
 # Domains that a command resolves at a time.
 _AT_ONCE: Final = 16
@@ -128,15 +133,16 @@ class Resolving:
         report: Report,
         *,
         path: Path | None,
+        nameservers: Sequence[tuple[str, int]] = (),
     ) -> None:
-        """`path`: where the state is kept, None for nowhere."""
+        """`path`: where the state is kept, None for nowhere; `nameservers`: those of `carrier`, to name."""
         self._carrier = carrier
         self._bulletin = bulletin
         self._board = board
         self._report = report
         self._path = path
         self._states = _newest(domains, bulletin, path, carrier.widths)
-        self._problems: dict[str, str] = {}
+        self._trouble = Trouble(report, nameservers)
         self._failures: dict[str, int] = {}
         # What is unknown comes first.
         order = sorted(domains, key=self._states.__contains__)
@@ -157,12 +163,43 @@ class Resolving:
     def round(self, stop: threading.Event) -> None:
         """Resolve what is due, one domain after the other: nobody waits for them."""
         now = time.monotonic()
-        for domain in [domain for domain, due in self._due.items() if due <= now]:
+        due = [domain for domain, due in self._due.items() if due <= now]
+        self._ask(due, stop)
+        if self._trouble.doubtful:
+            self._ask_others(due, stop)
+        if self._changed:
+            self._keep()
+        # A round that was broken off says nothing of all domains.
+        if due and not stop.is_set():
+            self._settle()
+
+    def _ask(self, domains: Sequence[str], stop: threading.Event) -> None:
+        for domain in domains:
             if stop.is_set():
                 break
             self._resolve(domain)
-        if self._changed:
-            self._keep()
+
+    def _ask_others(self, asked: Sequence[str], stop: threading.Event) -> None:
+        """Ask domains that are not due until one works: whether those failed, or the way to DNS."""
+        self._carrier.cache = Cache()
+        failed = self._trouble.problems.keys() | asked
+        for domain in [domain for domain in self._due if domain not in failed]:
+            if stop.is_set() or not self._trouble.doubtful:
+                break
+            self._resolve(domain)
+
+    def _settle(self) -> None:
+        """End a round."""
+        if self._trouble.settle(len(self._due)):
+            self._carrier.cache = Cache()
+            self._failures.clear()
+            self._due.update(dict.fromkeys(self._trouble.problems, time.monotonic()))
+            return
+        well = len(self._due) - len(self._trouble.problems)
+        if not self._told and well and not self._unknown:
+            self._told = True
+            networks = sum(len(state.networks) for state in self._states.values())
+            logs.get().info("pools are resolved", domains=well, networks=networks)
 
     def _resolve(self, domain: str) -> None:
         chain = self._carrier.pool(domain)
@@ -177,7 +214,8 @@ class Resolving:
         """Use an answer, and plan the next question."""
         old = self._states.get(domain)
         state = poolstate.renewed(old, pool, now)
-        self._tell(domain, pool, kept=state is old and old is not None)
+        use = "the networks known before" if state is old and old is not None else "what is seen of it"
+        self._trouble.answered(domain, pool.problem, use=use)
         self._plan(domain, pool)
         if state is not None and state is not old:
             self._states[domain] = state
@@ -185,16 +223,6 @@ class Resolving:
             if old is None or (old.networks, old.whole) != (state.networks, state.whole):
                 self._publish()
         self._note()
-
-    def _tell(self, domain: str, pool: Pool, *, kept: bool) -> None:
-        kind = f"pool:{domain}"
-        if pool.problem:
-            self._problems[domain] = pool.problem
-            use = "the networks known before" if kept else "what is seen of it"
-            self._report.failing(kind, error=pool.problem, use=use)
-        else:
-            self._problems.pop(domain, None)
-            self._report.recovered(kind)
 
     def _plan(self, domain: str, pool: Pool) -> None:
         if pool.problem:
@@ -213,13 +241,12 @@ class Resolving:
     def _publish(self) -> None:
         total = sum(len(state.networks) for state in self._states.values())
         if total > poolstate.MAX_TOTAL:
-            self._report.failing(_KIND, error=f"over {poolstate.MAX_TOTAL} networks; not all pools are used")
+            self._report.failing(
+                _TOO_MANY, error=f"over {poolstate.MAX_TOTAL} networks; not all pools are used"
+            )
         else:
-            self._report.recovered(_KIND)
+            self._report.recovered(_TOO_MANY)
         self._bulletin.publish(poolstate.dump(self._states))
-        if not self._told and not self._unknown:
-            self._told = True
-            logs.get().info("pools are resolved", domains=len(self._due), networks=total)
 
     def _keep(self) -> None:
         self._changed = False
@@ -234,7 +261,7 @@ class Resolving:
             unknown=len(self._unknown),
             networks=sum(len(state.networks) for state in states),
             oldest=min((state.at for state in states), default=0.0),
-            problems=len(self._problems),
+            problems=len(self._trouble.problems),
         )
 
 

@@ -1,7 +1,8 @@
-"""What the daemon may do: the account it runs as and how many files it may open."""
+"""What the daemon may do: the account it runs as, how many files it may open, its priority."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pwd
@@ -9,6 +10,8 @@ import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from hybridgrey import folders
 
 ENOUGH_FILES = 4096
 """A session takes one descriptor, and its lookup one more; below this a burst of clients can run dry."""
@@ -53,6 +56,25 @@ def drop(to: Account | None) -> None:
     os.setgroups(list(to.groups))
     os.setresgid(to.gid, to.gid, to.gid)
     os.setresuid(to.uid, to.uid, to.uid)
+
+
+def act_as(uid: int) -> str:
+    """Open and connect as this user from now on, if we are root and it is not; its name, "" else.
+
+    For a command that goes by what the user says.  Only the effective ids change: who gives the command stays
+    known.  Raises OSError.
+    """
+    if os.geteuid() != 0 or folders.is_root(uid):
+        return ""
+    try:
+        entry = pwd.getpwuid(uid)
+        name, gid, groups = entry.pw_name, entry.pw_gid, os.getgrouplist(entry.pw_name, entry.pw_gid)
+    except KeyError:
+        name, gid, groups = f"uid {uid}", uid, [uid]
+    os.setgroups(groups)
+    os.setegid(gid)
+    os.seteuid(uid)
+    return name
 
 
 def warnings(files: Sequence[Path], by: Account | None) -> tuple[str, ...]:
@@ -114,3 +136,16 @@ def raise_file_limit() -> int:
             # macOS has an infinite hard limit that it does not grant; the soft one is what we have
             return soft
     return hard if hard != resource.RLIM_INFINITY else ENOUGH_FILES
+
+
+def set_priority(nice: int) -> None:
+    """Take a priority (nice(2), -20 to 19), as far as we may, and unless somebody else has given us one."""
+    if os.getpriority(os.PRIO_PROCESS, 0) == 0:
+        with contextlib.suppress(PermissionError):
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+def step_back() -> None:
+    """Give up a priority above the usual: nobody waits for what this process does."""
+    if os.getpriority(os.PRIO_PROCESS, 0) < 0:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)

@@ -91,11 +91,17 @@ def remove(path: Path) -> None:
 
 def read(path: Path, most: int) -> bytes:
     """A file of at most so many bytes.  Raises OSError, and ValueError for what the daemon has not made."""
+    return read_of(path, most)[0]
+
+
+def read_of(path: Path, most: int) -> tuple[bytes, int]:
+    """As `read`, with the uid of the file's owner."""
     with folders.opened(path.parent) as above:
         descriptor = os.open(path.name, _READ, dir_fd=above.fd)
         with os.fdopen(descriptor, "rb") as file:
-            _check(os.fstat(descriptor), os.stat(".", dir_fd=above.fd), most)
-            return file.read(most + 1)
+            status = os.fstat(descriptor)
+            _check(status, os.stat(".", dir_fd=above.fd), most)
+            return file.read(most + 1), status.st_uid
 
 
 def _check(status: os.stat_result, above: os.stat_result, most: int) -> None:

@@ -36,14 +36,20 @@ class Agreement(NamedTuple):
 class Terms:
     """What a filter wants of an MTA; one for all connections, as MTAs offer the same each time."""
 
-    __slots__ = ("_known", "_lists", "actions", "macros", "steps")
+    __slots__ = ("_if_fixed", "_known", "_lists", "actions", "macros", "steps")
 
     def __init__(
-        self, *, actions: int = 0, steps: int = 0, macros: Mapping[Stage, str] | None = None
+        self,
+        *,
+        actions: int = 0,
+        steps: int = 0,
+        if_fixed: int = 0,
+        macros: Mapping[Stage, str] | None = None,
     ) -> None:
         """`actions`, `steps`: flags of `wire`. `macros`: names with spaces between, for each stage.
 
-        A stage that has no list is sent what the MTA sends by itself.
+        `if_fixed`: further steps, for an MTA that does not let headers be changed. A stage that has no list
+        of macros is sent what the MTA sends by itself.
         """
         self.macros = {stage: names for stage, names in sorted((macros or {}).items()) if names}
         self._lists = b"".join(
@@ -51,7 +57,12 @@ class Terms:
         )
         self.actions = actions | (wire.SET_MACRO_LISTS if self.macros else 0)
         self.steps = steps
+        self._if_fixed = if_fixed
         self._known: dict[bytes, Agreement] = {}
+
+    def wanted(self, actions: int) -> int:
+        """The steps that are wanted of an MTA that agrees to these actions."""
+        return self.steps if actions & wire.CHANGE_HEADERS else self.steps | self._if_fixed
 
     def agree(self, payload: bytes) -> Agreement:
         """What comes of an offer; ProtocolError if it is too short or of a version that is too old."""
@@ -71,7 +82,8 @@ class Terms:
             raise ProtocolError(f"version {version} is too old")
         version = min(version, wire.VERSION)
         actions = self.actions & (actions or wire.DEFAULT_ACTIONS)
-        agreed = self.steps & (steps or wire.DEFAULT_STEPS)
+        wanted = self.wanted(actions)
+        agreed = wanted & (steps or wire.DEFAULT_STEPS)
         size = next((flag for flag in (wire.SIZE_1M, wire.SIZE_256K) if agreed & flag), 0)
         agreed = agreed & ~wire.ALL_SIZES | size
         payload = wire.OFFER.pack(version, actions, agreed)
@@ -81,8 +93,8 @@ class Terms:
             version,
             actions,
             agreed,
-            self.steps,
-            self.steps & wire.ALL_SILENT,
+            wanted,
+            wanted & wire.ALL_SILENT,
             wire.LARGEST_AGREED.get(size, wire.LARGEST),
             wire.frame(wire.OPTNEG, payload),
         )

@@ -34,6 +34,7 @@ _STAMP: Final = re.compile(
     rb"|(?:[A-Z][a-z]{2} )?(\d{4}-\d\d-\d\d)[T ](\d\d:\d\d):\d\d(?:[.,]\d{1,9})?"
     rb" ?(Z|UTC|[+-]\d\d:?\d\d)?) +"
 )
+_SECOND: Final = re.compile(rb"\d\d:\d\d:(\d\d)")
 _STREAM: Final = re.compile(rb"(?:stdout|stderr) [FP] ")
 _COLOUR: Final = rb"(?:\x1b\[[0-9;]*m)*"
 # docker compose, kubectl logs --prefix, stern.
@@ -113,6 +114,12 @@ def _after(line: bytes, at: int) -> int:
         at = stream.end()
     inner = _STAMP.match(line, at)
     return inner.end() if inner else at
+
+
+def second(line: bytes, start: int) -> int:
+    """The second of the minute in which a line was written; `start`: where the rest of it begins."""
+    found = _SECOND.search(line, 0, start)
+    return min(int(found[1]), 59) if found else 0
 
 
 def unpacked(line: bytes) -> bytes:

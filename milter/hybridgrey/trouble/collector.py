@@ -32,7 +32,7 @@ HOLD_MAX = 300.0
 QUIET = 1800.0
 """Seconds without any report after which a trouble is closed as no longer reported."""
 ORPHANED = 60.0
-"""The same once every process that reported it has ended."""
+"""The same from when the last process ended that had reported it."""
 
 _MEMORY = 600.0
 
@@ -66,6 +66,7 @@ class _Trouble:
     count: int = 0
     told: int = 0
     closed: float | None = None
+    alone: float = float("-inf")  # since when no process is left that saw it fail
 
 
 class Collector:
@@ -97,7 +98,8 @@ class Collector:
     def gone(self, source: int, now: float) -> list[Event]:
         """Take note that a process ended: it will not say any more that its trouble is over."""
         for trouble in self._troubles.values():
-            trouble.sources.pop(source, None)
+            if trouble.sources.pop(source, None) is not None and not trouble.sources:
+                trouble.alone = now
         return self.tick(now)
 
     def _failing(self, message: Message, now: float) -> list[Event]:
@@ -139,8 +141,7 @@ class Collector:
             return []
         if self._is_over(trouble, now):
             return [self._close(kind, trouble, "recovered", now)]
-        quiet = QUIET if trouble.sources else ORPHANED
-        if now - trouble.last_failing >= quiet and not _seen_to_work(trouble):
+        if _is_quiet(trouble, now) and not _seen_to_work(trouble):
             return [self._close(kind, trouble, "no longer reported as failing", now)]
         if now >= trouble.next_summary and trouble.count > trouble.told:
             trouble.next_summary = now + SUMMARY
@@ -163,6 +164,13 @@ class Collector:
 def _seen_to_work(trouble: _Trouble) -> bool:
     """Whether somebody saw it work since anybody saw it fail."""
     return bool(trouble.working) and trouble.last_ok >= trouble.last_failing
+
+
+def _is_quiet(trouble: _Trouble, now: float) -> bool:
+    """Whether nobody has said anything for long; who comes after a process that ended has its time, too."""
+    if trouble.sources:
+        return now - trouble.last_failing >= QUIET
+    return now - max(trouble.last_failing, trouble.alone) >= ORPHANED
 
 
 def _sums(trouble: _Trouble, now: float) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """``hybridgrey greylist`` on stores of each kind, down, large, and interrupted."""
 
-import contextlib
 import itertools
 import json
 import signal
@@ -9,7 +8,7 @@ from pathlib import Path
 
 from cli.greylist.mails import fill, listed
 from hybridgrey.store.embedded import EmbeddedServer
-from parts.base import LOOPBACK, free_port, wait_until
+from parts.base import LOOPBACK, descriptors, free_port, wait_until
 from parts.commandline import PROGRAM, measured, run
 from parts.redisserver import Redis
 
@@ -121,12 +120,8 @@ def test_ctrl_c(write):
 
 
 def _waits_for_a_socket(pid):
-    links = []
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
-            links.append(str(link.readlink()))
     asleep = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "S"
-    return asleep and any(link.startswith("socket:") for link in links)
+    return asleep and any(link.startswith("socket:") for link in descriptors(pid))
 
 
 def test_many_entries_in_little_memory(server, write):

@@ -53,7 +53,8 @@ function showHosts(hosts) {
 
 function showState(now) {
   stated = true;
-  const words = now.problems.length ? make("span", { class: "state bad" }, "not well") : make("span", { class: "state good" }, "well");
+  const [kind, word] = now.problems.length ? ["bad", "not well"] : now.notes.length ? ["poor", "warning"] : ["good", "well"];
+  const words = make("span", { class: `state ${kind}` }, word);
   fill(byId("state"), foreign(now.host), " ", words, now.observe ? make("span", { class: "state poor" }, "observing only") : "");
   fill(byId("about"), `hybridgrey ${now.version}, ${now.workers} workers on `, foreign(now.host), `. Brought up to date at ${exact(now.now)} UTC.`);
 }
@@ -86,7 +87,7 @@ async function update(what = "all") {
       showTops(tops, span);
       last = now.now;
       // What the history says of the store is the better word.
-      const said = now.problems.filter((one) => !history.trouble || !one.startsWith("store: "));
+      const said = [...now.notes, ...now.problems.filter((one) => !history.trouble || !one.startsWith("store: "))];
       if (history.trouble) {
         said.push(history.trouble);
         pause = SOON;

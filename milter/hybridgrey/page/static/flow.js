@@ -6,6 +6,7 @@
 
 import { bar, byId, fill, foreign, make, table } from "./dom.js";
 import { finder, found, wordFor } from "./find.js";
+import { laterTable, laterWords } from "./later.js";
 import { count, duration, median, outcomeName, plural, share, spanName } from "./format.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -18,8 +19,8 @@ const MOST_REASONS = 8;
 const WORDS = { accept: "let in", reject: "rejected", tempfail: "turned away for now", delay: "put off" };
 const AT_ONCE = {
   known: ["let in at once: such mail has come back before", "reason:known"],
-  network: ["let in at once: the sender’s network has proved itself", "reason:network"],
-  domain: ["let in at once: the sender’s domain has proved itself", "reason:domain"],
+  network: ["let in at once: the client’s network passes as a whole", "reason:network"],
+  domain: ["let in at once: the sender’s domain passes as a whole", "reason:domain"],
   expected: ["let in at once: it was expected", "reason:expected"],
   other: ["let in, for it could not be greylisted (the store was down, say)", "outcome:accepted"],
 };
@@ -166,7 +167,8 @@ export function flow() {
 }
 
 /** What waiting there was: of all accepted mail, and what spared it. */
-function kindness({ waits, thanks, span }) {
+function kindness(data) {
+  const { waits, thanks, span } = data;
   const { accepted, delayed, over } = waits;
   const seconds = (value) => (value === null ? ">\u00a01\u00a0d" : duration(value));
   const tile = (name, value, note) => make("div", { class: "tile" }, make("dt", {}, name), make("dd", {}, make("b", {}, value), make("span", {}, note)));
@@ -185,4 +187,6 @@ function kindness({ waits, thanks, span }) {
     count(number),
   ]);
   fill(byId("kindness-body"), rows.length ? table("Why mail was let in without waiting", [{ title: "Let in at once, because", wide: true }, { title: "Share", number: true }, { title: "Mails", number: true }], rows) : "");
+  fill(byId("later-summary"), ...laterWords(data));
+  fill(byId("later-body"), ...laterTable(data));
 }

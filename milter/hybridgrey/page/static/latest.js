@@ -42,7 +42,7 @@ function record(one) {
     ...pair("HELO", one.helo ? foreign(one.helo) : "–"),
     ...pair("Client got", one.reply && one.enforced ? foreign(one.reply) : "let in", one.reply && !one.enforced ? make("span", {}, ", for it was only observed; else ", foreign(one.reply)) : null),
     ...(greylist ? pair("Greylist", greylist) : []),
-    ...("scan_ms" in one ? pair("Score", one.score === null ? foreign(`unknown: ${one.scan_error ?? "–"}`) : `${one.score}, in ${one.scan_ms} ms`) : []),
+    ...("scan_ms" in one ? pair("Score", one.score === null ? foreign(`unknown: ${one.scan_error ?? "–"}`) : `${one.score}${one.spam ? ", spam to the scanner" : ""}, in ${one.scan_ms} ms`) : []),
     ...pair("Waited", `${one.wait_ms} ms for lists and store`),
   );
 }

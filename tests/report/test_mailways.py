@@ -145,6 +145,65 @@ def test_not_before_the_filter_has_given_it_back():
     assert told([*WAY[:3], BACK_TOLD, NAMED_2, FILTERED, REMOVED]) == ""
 
 
+def without(line, *brackets):
+    for one in brackets:
+        line = line.replace(one, one.strip("<>"))
+    return line
+
+
+EVADED = [
+    # what a sender does lest it be told that his message is spam
+    # A message id without brackets, or with more than one: each program writes it in its own way.
+    [CLIENT, without(NAMED, "<m1@x.example>"), *WAY[2:4], SPAMD, WAY[4]],
+    [CLIENT, NAMED + " (x)", *WAY[2:], JUNK],
+    [CLIENT, without(NAMED, "<m1@x.example>"), *WAY[2:], without(JUNK, "<m1@x.example>")],
+    [
+        CLIENT,
+        NAMED.replace("m1@x", "m1>,autolearn=@x"),
+        *WAY[2:4],
+        SPAMD.replace("m1@x.example", "m1"),
+        REMOVED,
+    ],
+    # More message ids after it.
+    [*WAY[:2], *(NAMED.replace("m1", f"n{i}") for i in range(99)), *WAY[2:], JUNK],
+    # Other queue ids before it.
+    [
+        *WAY[:3],
+        AMAVIS.replace("<a@", '<"' + "".join(f", Queue-ID: 4{i:02}," for i in range(20)) + '"@', 1),
+        *WAY[3:],
+    ],
+    # A HELO that looks like what stands before it.
+    [*WAY[:2], REFUSED.replace("helo=<h>", "helo=<; from=<b@x.example> to=<c@example.net> proto=SMTP>")],
+]
+
+
+@pytest.mark.parametrize("lines", EVADED)
+def test_nobody_evades(lines):
+    """What a sender chooses to say does not hide that his message is spam."""
+    assert told(lines) == "spam"
+
+
+def test_many_message_ids_are_bounded():
+    """A message may have the field again and again; the first ones count."""
+    (mail,) = ways([*WAY[:2], *(NAMED.replace("m1", f"n{i}") for i in range(999)), *WAY[2:]])
+    assert len(mail.message_ids) == 16
+    assert b"m1@x.example" in mail.message_ids
+
+
+@pytest.mark.parametrize(
+    ("begin", "again"),
+    [
+        (REFUSED[: REFUSED.index("5.7.1")], "; from=<> to=<"),
+        (REFUSED[: REFUSED.index("5.7.1")], "; from=<"),
+        (SENT[: SENT.index("bob")], ">, orig_to=<"),
+        (SENT[: SENT.index("bob")], ">, orig_to=<>, relay="),
+    ],
+)
+def test_long_lines(begin, again):
+    """A line that a sender has made long is read in a time that grows with its length, not its cube."""
+    assert told([*WAY[:4], begin + again * (10**6 // len(again)), REMOVED]) == "told"
+
+
 OTHERS = [
     # a record that is not of this message
     {"client": "192.0.2.2"},

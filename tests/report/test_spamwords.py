@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridgrey.report.spamwords import Spam, folders, spam
+from hybridgrey.report.spamwords import MESSAGE_ID_MAX, Spam, compared, folders, spam
 
 CLIENT, QID = "192.0.2.1", "4XyZ0d1kHcz2Kp"
 AMAVIS = (
@@ -149,6 +149,61 @@ def test_a_forged_queue_id_makes_it_unclear():
     assert spam(b"rspamd", text.encode()) == Spam(
         ((b"4Other", b"198.51.100.1"), (QID.encode(), b"192.0.2.1"))
     )
+
+
+@pytest.mark.parametrize(
+    ("program", "line"), [("amavis", AMAVIS), ("rspamd", RSPAMD.replace("id: <m1@", "id: <<a@"))]
+)
+def test_a_crowd_of_forged_queue_ids(program, line):
+    """However many a sender names, his message's own is among them."""
+    crowd = "".join(f", Queue-ID: 4A{i}, qid: <4A{i}>, ip: 198.51.100.{i}," for i in range(60))
+    found = spam(program.encode(), line.replace("<a@", f'<"{crowd}"@', 1).encode())
+    assert found is not None
+    assert (QID.encode(), CLIENT.encode()) in found.names
+
+
+MESSAGE_IDS = [
+    # what stands in the field, what is compared
+    ("<m1@x.example>", "m1@x.example"),
+    ("<m1@x.example> (of a robot)", "m1@x.example"),
+    ("m1@x.example", "m1@x.example"),
+    (" m1  @x.example ", "m1?@x.example"),
+    ("<m\xe91@x.example>", "m??1@x.example"),
+    ("<m1>,autolearn=@x.example>", "m1"),
+    ("><", "??"),
+    ("<>", ""),
+    ("", ""),
+    ("<" + "a" * 5000 + ">", "a" * MESSAGE_ID_MAX),
+]
+
+
+@pytest.mark.parametrize(("value", "wanted"), MESSAGE_IDS, ids=[row[0][:20] for row in MESSAGE_IDS])
+def test_message_ids(value, wanted):
+    """Whatever a sender writes there, it is compared as spamd writes it."""
+    assert compared(value.encode()).decode() == wanted
+    assert compared(b"<%b>" % wanted.encode()).decode() == wanted
+
+
+def test_a_message_without_an_id():
+    """Dovecot has a word for none, which is no id."""
+    text = STORED.replace("<m1@spam.example>", "unspecified")
+    assert spam(b"dovecot", text.encode()) == Spam(user=b"bob@example.net")
+
+
+LONG = [
+    # how a line begins, and what comes again and again in it
+    ("amavis", AMAVIS[: AMAVIS.index("a@")], ", Message-ID: <"),
+    ("spamd", SPAMD[: SPAMD.index("mid=")], "mid=<,uid=1,required_score=5,rhost=a,raddr=a,rport=3,"),
+    ("rspamd", RSPAMD[: RSPAMD.index("m1")], ", qid: <a>, ip: 1, (default: T"),
+    ("dovecot", STORED[: STORED.index("m1")], ">: stored mail into mailbox '"),
+    ("cleanup", REFUSED[: REFUSED.index("{}")], "; from=<> to=<"),
+]
+
+
+@pytest.mark.parametrize(("program", "begin", "again"), LONG, ids=[row[0] for row in LONG])
+def test_long_lines(program, begin, again):
+    """A line that a sender has made long is read in a time that grows with its length, not its square."""
+    assert spam(program.encode(), (begin + again * (10**6 // len(again))).encode()) is None
 
 
 def test_folders_of_ones_own():

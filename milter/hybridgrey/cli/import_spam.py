@@ -33,7 +33,7 @@ from hybridgrey.report.spamwords import folders
 from hybridgrey.store.connection import Store, StoreError
 
 AT_ONCE: Final = 20_000
-"""Messages that are looked for in the store together."""
+"""Recipients that are looked for in the store together."""
 _LEAST_TIMEOUT: Final = 5.0  # s; nobody waits for it
 _NEEDLES: Final = [[f'"reason":"{reason}"'.encode() for reason in sorted(LET_IN_EARLY)]]
 _WORDS: Final = {
@@ -102,6 +102,7 @@ class _Bringing:
         self._writer = LaterWriter(store, kept, dry_run=dry_run)
         self._hosts = self._reader.hosts()
         self._mails: list[Mail] = []
+        self._recipients = 0
 
     def take(self, text: bytes, moment: float) -> None:
         """Take in a line of a log without its time, which is `moment`."""
@@ -118,12 +119,13 @@ class _Bringing:
         for mail in mails:
             if mail.began >= self.oldest:
                 self._mails.append(mail)
-        if len(self._mails) >= AT_ONCE:
-            self._bring()
+                self._recipients += max(1, len(mail.recipients))
+            if self._recipients >= AT_ONCE:
+                self._bring()
 
     def _bring(self) -> None:
         """Look for the messages among the verdicts, host by host, and count what is found."""
-        join, self._mails = SpamJoin(self._mails), []
+        join, self._mails, self._recipients = SpamJoin(self._mails), [], 0
         for start, end in join.times():
             for host in self._hosts:
                 self._of_host(host, join, start, end)

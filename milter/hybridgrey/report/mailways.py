@@ -19,7 +19,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from hybridgrey.address import packed
-from hybridgrey.report.spamwords import JUNK, Spam, shortened, spam
+from hybridgrey.report.spamwords import JUNK, Spam, compared, spam
 
 MOST_WAITING: Final = 20_000
 MOST_RECIPIENTS: Final = 1000
@@ -28,9 +28,10 @@ GRACE: Final = 60.0
 """Seconds for which lines about a message may come after its end, or a verdict before its beginning."""
 _MOST_UNCLAIMED: Final = 10_000
 _MOST_ALIKE: Final = 100  # messages under way with one message id
+_MOST_NAMES: Final = 16  # message ids of one message, which may have the field again and again
 
 WANTED: Final = re.compile(
-    rb": client=|message-id=<|\(queue active\)|: to=<|: removed\s*$"
+    rb": client=|message-id=|\(queue active\)|: to=<|: removed\s*$"
     rb"|: milter-(?:reject|discard): END-OF-MESSAGE"
     rb"|: (?:reject|discard|redirect|hold): (?:mime |nested )?header "
     rb"| SPAM|result: Y |task_write_log: |msgid=<"
@@ -49,15 +50,21 @@ _ALONE: Final = (
 _CLIENT: Final = re.compile(rb"(\w+): client=[^\s\[]*\[([^\]]*)\](.*)")
 _CLIENT_SAYS: Final = b", sasl_sender="  # Postfix smtpd.c: the last of the fields
 _ORIGINAL: Final = re.compile(rb", orig_queue_id=(\w+)")
-_NAMED: Final = re.compile(rb"(\w+): (?:resent-)?message-id=<(.*)>\s*$")
+_NAMED: Final = re.compile(rb"(\w+): (?:resent-)?message-id=(.*)")
 _QUEUED: Final = re.compile(rb"(\w+): from=<(.*)>, size=\d+, nrcpt=\d{1,9} \(queue active\)")
 _REMOVED: Final = re.compile(rb"(\w+): removed")
-_TO: Final = re.compile(rb"(\w+): to=<(.*?)>, (?:orig_to=<(.*?)>, )?relay=.*?, status=\w+ (.*)")
+# What has fitted once is not tried in another way, for addresses and HELO are the sender's: that would cost
+# the square or cube of a line's length.
+_TO: Final = re.compile(
+    rb"(\w+): to=<(?>(.*?)>, (?=relay=|orig_to=<))(?:orig_to=<(?>(.*?)>, (?=relay=)))?"
+    rb"relay=(?>.*?, status=)\w+ (.*)"
+)
 _HANDED_OVER: Final = re.compile(rb".*\bqueued as (\w+)")
 _REFUSED: Final = re.compile(
     rb"(\w+): (?:milter-)?(?:reject|discard): (?:END-OF-MESSAGE|(?:mime |nested )?header|body) "
 )
-_REFUSED_FROM: Final = re.compile(rb".*; from=<(.*)> to=<(.*)> proto=")
+# The first, for behind it stands what the client says in HELO.
+_REFUSED_FROM: Final = re.compile(rb"(?>.*?; from=<)(?>(.*?)> to=<)(.*?)> proto=")
 
 _LOOPBACK: Final = bytes(15) + b"\x01"
 _NOWHERE: Final = bytes(4)
@@ -215,8 +222,10 @@ class MailWays:
 
     def _cleaned(self, host: bytes, said: bytes, moment: float) -> None:
         if named := _NAMED.match(said):
-            mail, message_id = self._known(host, named[1]), shortened(named[2])
-            if mail is not None and message_id and message_id not in mail.message_ids:
+            mail, message_id = self._known(host, named[1]), compared(named[2])
+            if mail is None or not message_id or len(mail.message_ids) >= _MOST_NAMES:
+                return
+            if message_id not in mail.message_ids:
                 mail.message_ids.add(message_id)
                 alike = self._by_message.setdefault(message_id, [])
                 alike.append(mail)

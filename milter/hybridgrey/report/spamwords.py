@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 MESSAGE_ID_MAX: Final = 128
 """Bytes of a message id that are compared: Dovecot cuts long ones."""
-_NAMES_MAX: Final = 8
+_CUT: Final = 1024  # bytes of a message id that are looked at
 
 
 def folders(*names: bytes) -> re.Pattern[bytes]:
@@ -33,35 +33,37 @@ _AMAVIS: Final = re.compile(
     rb"\([\w.-]+\) (?:Passed|Blocked) SPAM(?:MY)?(?:-\w+)?(?: \{[^}<]*\})?,"
     rb"(?: [A-Z][\w/]*)* \[([^\]<]+)\][^<]*<"
 )
-_AMAVIS_ID: Final = re.compile(rb", Queue-ID: (\w+)(?=,)")
-_AMAVIS_MESSAGE: Final = re.compile(rb", Message-ID: <(.*?)>, ")
+_AMAVIS_ID: Final = re.compile(rb", Queue-ID: (\w{1,32})(?=,)")
 _RSPAMD: Final = re.compile(rb"(?:#\d+\([\w. ]+\) )?<\w*>; \w+; rspamd_task_write_log: id: <")
-_RSPAMD_ID: Final = re.compile(rb", qid: <(\w+)>, ip: ([0-9a-fA-F.:]+)(?=,)")
+_RSPAMD_ID: Final = re.compile(rb", qid: <(\w{1,32})>, ip: ([0-9a-fA-F.:]+)(?=,)")
 _RSPAMD_SPAM: Final = re.compile(
     rb" \(default: (?:T \(|[FS] \((?:reject|add header|rewrite subject|quarantine)\))"
 )
+# There is no ">" within its message id: spamd puts "?" in its place.
 _SPAMD: Final = re.compile(
-    rb"(?:spamd: )?result: Y -?\d+ - [\w,]* scantime=[\d.]+,size=\d+,user=.*?,uid=[^,]*,"
-    rb"required_score=[\d.-]+,rhost=[^,]*,raddr=[^,]*,rport=[^,]*,mid=<(.*?)>,(?:rmid=|bayes=|autolearn=)"
+    rb"(?:spamd: )?result: Y -?\d+ - [\w,]* scantime=[\d.]+,size=\d+,user=(?>.*?,uid=)[^,]*,"
+    rb"required_score=[\d.-]+,rhost=[^,]*,raddr=[^,]*,rport=[^,]*,mid=<([^>]*)>,(?:rmid=|bayes=|autolearn=)"
 )
 _DOVECOT: Final = re.compile(
     rb"(?:lmtp|lda|deliver)\((?:\d+, )?([^()]+)\)(?:<[^<>]*>)*: (?:\S+: )??(?:Info: )?(?:sieve: )?"
-    rb"(?:fileinto action: )?msgid=<(.*)>: (?:fileinto action: )?"
+    rb"(?:fileinto action: )?msgid=(.*): (?:fileinto action: )?"
     rb"(?:stored mail into mailbox '([^']*)'|saved mail to (.*))"
 )
 _REFUSED: Final = re.compile(
     rb"(\w+): milter-(?:reject|discard): END-OF-MESSAGE from [^\s\[]*\[[^\]]*\]: (.*?)(?:; from=<|$)"
 )
 _CHECKED: Final = re.compile(rb"(\w+): (?:reject|discard|redirect|hold): (?:mime |nested )?header (.*)")
+_ODD: Final = re.compile(rb"[^\x21-\x3b\x3d\x3f-\x7e]")
 _MARKED: Final = re.compile(rb"(?i)x-spam-(?:flag|status): *yes\b")
+_NO_MESSAGE: Final = b"unspecified"  # Dovecot, of a message without an id
 _SPAM: Final = re.compile(rb"(?i)\bspam|\bjunk\b|\bunsolicited\b|\bUCE\b|\bUBE\b")
 
 
 class Spam(NamedTuple):
     """A line that calls a message spam.
 
-    names: queue ids that it may mean, each with the client's address where the line has it.  message_id: what
-    is between its brackets.  user: into whose mailbox it went, empty if it is spam for all.
+    names: queue ids that it may mean, each with the client's address where the line has it.  message_id: as
+    it is compared (`compared`).  user: into whose mailbox it went, empty if it is spam for all.
     """
 
     names: tuple[tuple[bytes, bytes], ...] = ()
@@ -78,19 +80,26 @@ def spam(program: bytes, text: bytes, junk: re.Pattern[bytes] = JUNK) -> Spam | 
             return _rspamd(text)
         case b"spamd":
             found = _SPAMD.match(text)
-            return Spam(message_id=shortened(found[1])) if found else None
+            return Spam(message_id=compared(b"<%b>" % found[1])) if found else None
         case b"dovecot":
             found = _DOVECOT.fullmatch(text)
             if found and junk.fullmatch(found[3] if found[3] is not None else found[4]):
-                return Spam(message_id=shortened(found[2]), user=found[1].lower())
+                message = b"" if found[2] == _NO_MESSAGE else compared(found[2])
+                return Spam(message_id=message, user=found[1].lower())
         case b"cleanup":
             return _cleanup(text)
     return None
 
 
-def shortened(message_id: bytes) -> bytes:
-    """A message id as it is compared."""
-    return message_id[:MESSAGE_ID_MAX]
+def compared(value: bytes) -> bytes:
+    """The message id of a field's value as it is compared, for each program writes it in its own way.
+
+    What is between the brackets, if there are any, and "?" for what is not printable: so does spamd.
+    """
+    start = value.find(b"<")
+    end = value.find(b">", start + 1)
+    text = value[start + 1 : end] if 0 <= start < end else value
+    return _ODD.sub(b"?", b" ".join(text[:_CUT].split())[:MESSAGE_ID_MAX])
 
 
 def _amavis(text: bytes) -> Spam | None:
@@ -102,9 +111,10 @@ def _amavis(text: bytes) -> Spam | None:
     named = dict.fromkeys(_AMAVIS_ID.findall(text, head.end()))
     if not named:
         # Without XFORWARD it is not told the queue id.
-        message = _AMAVIS_MESSAGE.search(text, head.end())
-        return Spam(message_id=shortened(message[1])) if message else None
-    return Spam(tuple((name, client) for name in list(named)[:_NAMES_MAX]))
+        _, field, rest = text[head.end() :].partition(b", Message-ID: <")
+        message, ended, _ = rest.partition(b">, ")
+        return Spam(message_id=compared(b"<%b>" % message)) if field and ended else None
+    return Spam(tuple((name, client) for name in named))
 
 
 def _rspamd(text: bytes) -> Spam | None:
@@ -114,7 +124,7 @@ def _rspamd(text: bytes) -> Spam | None:
     named = list(_RSPAMD_ID.finditer(text, head.end()))
     if not named or not _RSPAMD_SPAM.search(text, named[0].end()):
         return None
-    return Spam(tuple(dict.fromkeys((one[1], one[2]) for one in named))[:_NAMES_MAX])
+    return Spam(tuple(dict.fromkeys((one[1], one[2]) for one in named)))
 
 
 def _cleanup(text: bytes) -> Spam | None:

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from hybridgrey.history import chunks
+from hybridgrey.history import chunks, layout
 from hybridgrey.history.chunkwriter import ChunkWriter
 from hybridgrey.history.layout import Step
 from hybridgrey.history.reader import Reader
@@ -176,6 +176,43 @@ def test_up_to_when(config, redis, tmp_path):
     log.write_text(lines(1))
     told(config, log)
     assert read_until(redis)[ONE] == NOW + 91
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "x", "1e9", "0x10", "", "9" * 11, "9" * 400])
+def test_damage_of_up_to_when(config, redis, tmp_path, value):
+    """What is no moment, or is yet to come, does not stay for ever."""
+    keep(redis, record(1))
+    with redis.client() as client:
+        client.hset(layout.key("logs"), ONE, value)
+    assert told(config, "-", text=lines(1)) == (1, 0, 1, 0)
+    assert read_until(redis) == {ONE: NOW + 1}
+
+
+ODD = [1e300, -1e300, 2**63, True, None, "x", [], {}, "a" * 900, "\u2028", "\0"]
+
+
+def test_damaged_records(config, redis):
+    """Records of other types, and beyond all bounds, are passed over; the sound ones count."""
+    odd = [
+        record(1, **{name: value}) for name in ("client", "sender", "recipient", "outcome") for value in ODD
+    ]
+    keep(redis, *odd, *(record(1, reason=value) for value in ODD[:8]), record(1), record(2))
+    assert told(config, "-", text=lines(1, spam=True) + lines(2)) == (2, 1, 2, 1)
+
+
+def test_damaged_counts(config, redis):
+    """Keys of other types and counts that are none do not stop it."""
+    keep(redis, record(1))
+    assert told(config, "-", text=lines(1, spam=True)) == (1, 1, 1, 1)
+    with redis.client() as client:
+        for key in client.keys(b"*later*"):
+            client.set(key, "x")
+        for key in client.keys(b"*"):
+            if client.type(key) == b"hash":
+                for field in client.hkeys(key):
+                    client.hset(key, field, "nan" if b"later" in field else client.hget(key, field))
+    assert told(config, "-", text=lines(1, spam=True)) == (1, 1, 1, 1)
+    assert history(redis) == {"pool:told:log": 1, "pool:spam:log": 1}
 
 
 @pytest.mark.parametrize("pack", [bytes, gzip.compress, bz2.compress, lzma.compress])

@@ -23,7 +23,10 @@ _A_CALL: Final = 200
 _SCRIPT: Final = Script.installed("hybridgrey.history", "later.lua")
 _READ: Final = Script("""
 if redis.call('TYPE', KEYS[1]).ok ~= 'hash' then redis.call('DEL', KEYS[1]) end
-if (tonumber(redis.call('HGET', KEYS[1], ARGV[1]) or 0) or 0) < tonumber(ARGV[2]) then
+local value, now = redis.call('HGET', KEYS[1], ARGV[1]), tonumber(redis.call('TIME')[1])
+-- What is no number of seconds, or is yet to come, is damage; "nan" would be larger than no number.
+local known = value and #value <= 12 and string.find(value, '^%d+$') and tonumber(value) or 0
+if known < tonumber(ARGV[2]) or known > now then
   redis.call('HSET', KEYS[1], ARGV[1], ARGV[2])
 end
 redis.call('EXPIRE', KEYS[1], ARGV[3])

@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-import orjson
-
 from hybridgrey.filter.screen import Client, Decision
 from hybridgrey.lists.zones import Zone
 from hybridgrey.metrics.meter import Meter
@@ -62,7 +60,7 @@ class Counts:
         self._meter = meter
         self._ring = ring
         self._mx = mx
-        self._place = orjson.dumps({"mx": mx})[1:-1]
+        self._place = packed({"mx": mx})[1:-1]
         self.records = ring is not None
         self._labels = {zone.name: zone.label for zone in zones}
         self._patterns = {bit: _patterns(rules, actions) for bit, actions in _ACTIONS.items()}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # In the background of a script Ctrl-C is ignored, and would be by all that the tests start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,12 +41,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """With ``--unit`` a law is tried on a quarter of the examples."""
-    if config.getoption("unit"):
-        from hypothesis import settings  # half a second, for who asks for one test of another kind
-
-        settings.register_profile("unit", max_examples=25)
-        settings.load_profile("unit")
+    """No law has a time limit, for no test is timed; with ``--unit`` each is tried on a few examples."""
+    settings.register_profile("laws", deadline=None)
+    settings.register_profile("unit", deadline=None, max_examples=25)
+    settings.load_profile("unit" if config.getoption("unit") else "laws")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridgrey.greylist.triplets import Greylist, Note, State, parse_key
+from hybridgrey.greylist.triplets import Greylist, Note, State, Touch, parse_key
 from hybridgrey.replay.greylist import PureGreylist
 from hybridgrey.store.connection import Store
 from parts.greyterms import GreyTerms
@@ -153,7 +153,7 @@ def test_beyond_the_bound_nothing_is_written(timed):
     before = timed.values()
     assert len(before) == 1001
     answers = {grey.touch("192.0.2.1", f"<{n}@b.example>", "<r@example.org>", DELAY) for n in range(200)}
-    assert answers == {(State.FULL, DELAY, 0)}
+    assert answers == {Touch(State.FULL, DELAY, 0)}
     assert timed.values() == before
     timed.go(DELAY)
     assert touch(grey, 1001) is State.FULL

@@ -108,5 +108,6 @@ def test_many_threads():
             thread.start()
         for thread in threads:
             thread.join()
-        assert sockets() == before
+        # Others, of tests before, may have been collected meanwhile.
+        assert sockets() <= before
     assert wrong == []

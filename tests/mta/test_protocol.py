@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 
@@ -215,6 +216,10 @@ def pair(request):
             one.__exit__(None, None, None)
 
 
+def _until_data(calls):
+    return list(itertools.takewhile(lambda call: call["call"] != "data", calls))
+
+
 @pytest.mark.parametrize("terms", TERMS)
 @pytest.mark.parametrize("scene", SCENES)
 def test_the_same_with_both_engines(pair, scene, terms):
@@ -222,6 +227,9 @@ def test_the_same_with_both_engines(pair, scene, terms):
     played = pair.play(SCENES[scene], TERMS[terms])
     (answers, calls, mails), ours = played["libmilter"], played["native"]
     assert ours[0] == answers
+    if scene == "hangs_up":
+        # What Postfix had not yet sent when the client was gone it may keep to itself.
+        calls, ours = _until_data(calls), (ours[0], _until_data(ours[1]), ours[2])
     assert ours[1] == calls
     assert ours[2] == mails
     assert calls or scene == "hangs_up"

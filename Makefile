@@ -19,8 +19,7 @@
 PYTHON := .venv/bin/python
 STATE  ?= $(CURDIR)/.work/state
 PYTEST_ARGS ?=
-# Tests wait more than they compute; with more workers than cores their servers would come too late.
-# They wait for servers most of the time, so there are two for each CPU, and four at most
+# Tests wait for servers most of the time, so two run for each CPU, and four at most
 WORKERS ?= $(shell echo $$((2 * $$(getconf _NPROCESSORS_ONLN))))
 BENCH ?=
 SIMULATE ?=

@@ -149,7 +149,7 @@ def test_the_table(browser, redis, dns, scheme, size):
         visit.screenshot(f"later-{scheme}-{size[0]}")
         assert rows(visit, "#later-body") == [
             ["in the pool of a big sender", "300", "2 of 290", "4 of 40"],
-            ["the sender's domain has proved itself", "100", "1 of 100", DASH],
+            ["the sender's domain passes as a whole", "100", "1 of 100", DASH],
             ["mail for the recipient was expected", "12", DASH, DASH],
         ]
         wide, cut = visit.page.evaluate(CUT)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from parts.base import LOOPBACK, free_port, wait_until
+from parts.base import LOOPBACK, accepts, free_port, wait_until
 from parts.daemon import Daemon
 from parts.fakedns import FakeDns
 from parts.milterpeer import MilterPeer
@@ -63,7 +63,7 @@ def test_secrets_are_shown_nowhere(world):
         with Daemon(settings) as daemon:
             replies = "".join(rcpt(daemon, f"192.0.2.{last}") for last in (99, 99, 1, 2, 3, 4))
             wait_until(lambda: len(daemon.events("verdict")) == 6, "verdicts")
-            wait_until(lambda: page(port, "/metrics"), "metrics")
+            wait_until(lambda: accepts((LOOPBACK, port)), "metrics")
             shown = page(port, "/metrics") + page(port, "/healthz") + command_lines(daemon)
             text = replies + daemon.log_text() + shown.decode()
             assert "zen.spamhaus.org" in text

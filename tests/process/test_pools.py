@@ -393,9 +393,10 @@ def test_a_daemon_from_its_first_start_on(dns, tmp_path, engine):
         assert "1 not resolved yet" in status()
 
 
-def test_a_daemon_whose_nameserver_knows_no_domain(dns):
+def test_a_daemon_whose_nameserver_knows_no_domain(dns, tmp_path):
     """One line for all of them, none that they are resolved; `status` says it in words."""
     own = settings(dns.address, f"{LOOPBACK}:{free_port()}")
+    own["store"] = {"url": f"embedded:{tmp_path}/store"}
     with Daemon(own, files={"pools": f"{A}\n{B}\nc.test\n"}) as daemon:
         (told,) = daemon.await_events("pools failing")
         assert told["error"] == f"no record of {A}"

@@ -54,6 +54,10 @@ class Fact:
         return Call(self, (b"",), ())  # type: ignore[arg-type]
 
     @staticmethod
+    def place(_about: object) -> tuple[bytes, bytes]:
+        return b"", b""
+
+    @staticmethod
     def read(reply: bool) -> bool:
         return reply
 

@@ -214,7 +214,8 @@ def test_priority(given, wanted, found, engine):
         def command(self):
             return ["nice", "-n", str(given - os.getpriority(os.PRIO_PROCESS, 0)), *super().command()]
 
-    with Niced({"workers": 1, "nice": wanted, "engine": engine}) as daemon:
+    store = {"url": "redis://127.0.0.1:1"}
+    with Niced({"workers": 1, "nice": wanted, "engine": engine, "store": store}) as daemon:
         names = {Path(f"/proc/{pid}/comm").read_text().strip(): pid for pid in children(daemon.pid)}
         assert os.getpriority(os.PRIO_PROCESS, names["hg-worker"]) == found
         assert os.getpriority(os.PRIO_PROCESS, names["hg-keeper"]) == max(found, 0)

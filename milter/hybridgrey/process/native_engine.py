@@ -151,7 +151,7 @@ class Peer:
             if self._task is not None:
                 return
             if connection.due:
-                connection.go_on()
+                connection.reply(replies.CONTINUE)
 
     def close(self) -> None:
         """The end, whoever has made it."""
@@ -231,10 +231,7 @@ class Peer:
             self.failed(e)
 
     def _say(self, step: str, reply: Reply | None) -> None:
-        if reply is None:
-            self._connection.go_on()
-        else:
-            self._connection.reply(self._refusal(step, reply))
+        self._connection.reply(replies.CONTINUE if reply is None else self._refusal(step, reply))
 
     def _not_judged(self, error: Exception) -> None:
         self._sessions.failed("envrcpt", error)

@@ -186,13 +186,6 @@ class Connection:
 
     # -- output
 
-    def go_on(self) -> None:
-        """Answer the command whose reply is due, with "continue"."""
-        if self.due == wire.END_OF_MESSAGE:
-            self._over = FOR_MAIL
-        self.due = 0
-        self.output += replies.CONTINUE
-
     def sent(self, count: int) -> None:
         """The first `count` bytes of `output` have gone."""
         output = self.output

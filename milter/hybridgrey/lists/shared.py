@@ -69,11 +69,12 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
     @property
     def wakes(self) -> bool:
         """Whether somebody is to be woken for what has come."""
-        return self.waiter is not None or self._to_be_read
+        return self.waiter is not None or (self._reader is not None and self._whole)
 
     @property
-    def _to_be_read(self) -> bool:
-        return self._reader is not None and len(self._inbox) >= len(self.open)
+    def _whole(self) -> bool:
+        """Whether as much has come as is open."""
+        return len(self._inbox) >= len(self.open)
 
     @property
     def deaf(self) -> bool:
@@ -162,7 +163,7 @@ class SharedExchange(Exchange[Subject], Generic[Subject]):
         if waiter is not None:
             self.waiter = None
             waiter.wake()
-        elif self._to_be_read and (read := self._reader) is not None:
+        elif (read := self._reader) is not None and self._whole:
             self._reader = None
             read()
 
